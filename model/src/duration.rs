@@ -1,0 +1,108 @@
+//! Durations in Prometheus's notation: `1h30m`, `15s`, `1d`, `500ms`.
+
+/// Parses a duration in milliseconds: units `y w d h m s ms`, each at most once and in that order, no sign, no blanks.
+/// Plain `0` is allowed.
+///
+/// # Errors
+/// A text that says what is wrong, in Prometheus's words.
+pub fn parse_ms(s: &str) -> Result<i64, String> {
+    match s {
+        "0" => return Ok(0),
+        "" => return Err("empty duration string".into()),
+        _ => {}
+    }
+    let bad = || format!("not a valid duration string: {}", crate::labels::Quoted(s));
+    let mut rest = s;
+    let mut last_rank = 0;
+    let mut total: i64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let unit_len = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, tail) = tail.split_at(unit_len);
+        let (rank, factor) = match unit {
+            "y" => (1, 365 * DAY_MS),
+            "w" => (2, 7 * DAY_MS),
+            "d" => (3, DAY_MS),
+            "h" => (4, 3_600_000),
+            "m" => (5, 60_000),
+            "s" => (6, 1_000),
+            "ms" => (7, 1),
+            _ => return Err(bad()),
+        };
+        if digits == 0 || rank <= last_rank {
+            return Err(bad());
+        }
+        last_rank = rank;
+        total = number
+            .parse::<i64>()
+            .ok()
+            .and_then(|n| n.checked_mul(factor))
+            .and_then(|n| n.checked_add(total))
+            .filter(|n| *n <= i64::MAX / 1_000_000)
+            .ok_or("duration out of range")?;
+        rest = tail;
+    }
+    Ok(total)
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Prints milliseconds as Prometheus does: years and weeks only when they divide the rest, `0s` for zero.
+#[must_use]
+pub fn format_ms(ms: i64) -> String {
+    if ms == 0 {
+        return "0s".into();
+    }
+    let mut rest = ms.unsigned_abs();
+    let mut out = String::new();
+    if ms < 0 {
+        out.push('-');
+    }
+    for (unit, factor, exact) in [
+        ("y", 365 * DAY_MS as u64, true),
+        ("w", 7 * DAY_MS as u64, true),
+        ("d", DAY_MS as u64, false),
+        ("h", 3_600_000, false),
+        ("m", 60_000, false),
+        ("s", 1_000, false),
+        ("ms", 1, false),
+    ] {
+        if exact && rest % factor != 0 {
+            continue;
+        }
+        let n = rest / factor;
+        if n > 0 {
+            out.push_str(&n.to_string());
+            out.push_str(unit);
+            rest -= n * factor;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_prints() {
+        for (text, ms, printed) in [
+            ("0", 0, "0s"),
+            ("0s", 0, "0s"),
+            ("1s", 1_000, "1s"),
+            ("90s", 90_000, "1m30s"),
+            ("1h30m", 5_400_000, "1h30m"),
+            ("324ms", 324, "324ms"),
+            ("3d", 3 * DAY_MS, "3d"),
+            ("1y2w3d4h5m6s7ms", 365 * DAY_MS + 17 * DAY_MS + 14_706_007, "382d4h5m6s7ms"),
+            ("14d", 14 * DAY_MS, "2w"),
+        ] {
+            assert_eq!(parse_ms(text), Ok(ms), "{text}");
+            assert_eq!(format_ms(ms), printed);
+        }
+        for bad in ["", "1", "1x", "s", "1m1h", "1s1s", "-1s", "1 s", "999999999999999y", "1.5h"] {
+            assert!(parse_ms(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,588 @@
+//! Label sets: the identity of a series.
+//!
+//! [`Labels`] is one reference-counted allocation that holds all names and values in a packed form, sorted by name.
+//! Cloning is a counter, equality a `memcmp`. Building goes through [`LabelsBuilder`] or [`Labels::from_pairs`].
+//!
+//! # Packed form
+//!
+//! Name and value follow each other, each preceded by its length. A length below 127 is one byte; a longer one is the
+//! byte 127 and then four bytes of seven bits each, most significant first. All length bytes are below 128, so the
+//! packed form is itself valid UTF-8 and can be sliced without re-validation.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+/// Name of the label that holds the metric name.
+pub const METRIC_NAME: &str = "__name__";
+/// Upper bound of a histogram bucket.
+pub const BUCKET_LABEL: &str = "le";
+/// Quantile of a summary.
+pub const QUANTILE_LABEL: &str = "quantile";
+/// Label that carries the metric type when type-and-unit labels are on.
+pub const TYPE_LABEL: &str = "__type__";
+/// Label that carries the metric unit when type-and-unit labels are on.
+pub const UNIT_LABEL: &str = "__unit__";
+
+/// Longest name or value that fits the packed form, in bytes.
+pub const MAX_LEN_BYTES: usize = (1 << 28) - 1;
+const LONG_LEN: u8 = 127;
+
+/// A sorted, immutable set of label pairs. Names are unique; an empty value is the same as an absent label and is
+/// never stored.
+#[derive(Clone)]
+pub struct Labels {
+    packed: Arc<str>,
+}
+
+static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+
+impl Labels {
+    /// The label set without labels.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { packed: EMPTY.clone() }
+    }
+
+    /// Builds a set from pairs in any order. Pairs with an empty value are dropped; of several pairs with one name the
+    /// last counts.
+    pub fn from_pairs<I, N, V>(pairs: I) -> Self
+    where
+        I: IntoIterator<Item = (N, V)>,
+        N: AsRef<str>,
+        V: AsRef<str>,
+    {
+        let mut builder = LabelsBuilder::new();
+        for (n, v) in pairs {
+            builder.set(n.as_ref(), v.as_ref());
+        }
+        builder.build()
+    }
+
+    /// Builds a set from pairs that are already strictly sorted by name and have no empty value: one allocation, no
+    /// copy of the pairs. Used on ingestion paths.
+    ///
+    /// # Panics
+    /// When the pairs are not strictly sorted by name, or a value is empty: that is a bug of the caller.
+    pub fn from_sorted<'a, I>(pairs: I) -> Self
+    where
+        I: IntoIterator<Item = (&'a str, &'a str)> + Clone,
+    {
+        let mut len = 0;
+        let mut prev: Option<&str> = None;
+        for (n, v) in pairs.clone() {
+            assert!(prev.is_none_or(|p| p < n), "label names are strictly sorted");
+            assert!(!v.is_empty(), "empty label values are not stored");
+            prev = Some(n);
+            len += packed_len(n) + packed_len(v);
+        }
+        let mut packed = String::with_capacity(len);
+        for (n, v) in pairs {
+            push_packed(&mut packed, n);
+            push_packed(&mut packed, v);
+        }
+        Self { packed: packed.into() }
+    }
+
+    /// Takes over a packed form made by [`Labels::as_packed`].
+    ///
+    /// Returns `None` when the bytes are not a packed form: lengths that run over the end, names out of order, empty
+    /// values.
+    #[must_use]
+    pub fn from_packed(packed: &str) -> Option<Self> {
+        let mut rest = packed;
+        let mut prev: Option<&str> = None;
+        while !rest.is_empty() {
+            let name = checked_split(&mut rest)?;
+            let value = checked_split(&mut rest)?;
+            if value.is_empty() || prev.is_some_and(|p| p >= name) {
+                return None;
+            }
+            prev = Some(name);
+        }
+        Some(Self { packed: packed.into() })
+    }
+
+    /// The packed form (see the module's documentation). Equal sets have equal packed forms.
+    #[must_use]
+    pub fn as_packed(&self) -> &str {
+        &self.packed
+    }
+
+    /// The value of a label, or `None` when it is absent.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        for (n, v) in self.iter() {
+            match n.cmp(name) {
+                Ordering::Less => {}
+                Ordering::Equal => return Some(v),
+                Ordering::Greater => return None,
+            }
+        }
+        None
+    }
+
+    /// The value of a label; the empty string when it is absent, as PromQL sees it.
+    #[must_use]
+    pub fn value(&self, name: &str) -> &str {
+        self.get(name).unwrap_or("")
+    }
+
+    /// The metric name, or the empty string.
+    #[must_use]
+    pub fn metric_name(&self) -> &str {
+        self.value(METRIC_NAME)
+    }
+
+    /// Whether the label is present.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Pairs in order of their names.
+    #[must_use]
+    pub fn iter(&self) -> LabelsIter<'_> {
+        LabelsIter { rest: &self.packed }
+    }
+
+    /// Number of labels. Walks the set.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there is no label at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packed.is_empty()
+    }
+
+    /// Heap bytes of this set, the reference counts included.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.packed.len() + 16
+    }
+
+    /// XXH3 of the packed form with seed 0. It is the same in every process and version, so it may decide where
+    /// something is stored or sent.
+    #[must_use]
+    pub fn hash64(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.packed.as_bytes())
+    }
+
+    /// The hash that a stock Prometheus computes for this set (XXH64 of its own packed form, where a length below
+    /// 255 is one byte and a longer one is 255 and three bytes, little-endian). `limit_ratio` picks series by it.
+    #[must_use]
+    pub fn prometheus_hash64(&self) -> u64 {
+        let mut h = xxhash_rust::xxh64::Xxh64::new(0);
+        let mut put = |s: &str| {
+            if s.len() < 255 {
+                h.update(&[s.len() as u8]);
+            } else {
+                h.update(&[255, s.len() as u8, (s.len() >> 8) as u8, (s.len() >> 16) as u8]);
+            }
+            h.update(s.as_bytes());
+        };
+        for (n, v) in self.iter() {
+            put(n);
+            put(v);
+        }
+        h.digest()
+    }
+
+    /// The set with only the named labels. `names` is in any order.
+    #[must_use]
+    pub fn keep<S: AsRef<str>>(&self, names: &[S]) -> Self {
+        self.filter(|n| names.iter().any(|k| k.as_ref() == n))
+    }
+
+    /// The set without the named labels. `names` is in any order.
+    #[must_use]
+    pub fn without<S: AsRef<str>>(&self, names: &[S]) -> Self {
+        self.filter(|n| !names.iter().any(|k| k.as_ref() == n))
+    }
+
+    /// The set without its metric name.
+    #[must_use]
+    pub fn without_metric_name(&self) -> Self {
+        self.filter(|n| n != METRIC_NAME)
+    }
+
+    /// The labels whose name passes. Returns a clone of `self` without allocating when all do.
+    #[must_use]
+    pub fn filter(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
+        let mut packed: Option<String> = None;
+        let mut rest: &str = &self.packed;
+        let total = rest.len();
+        while !rest.is_empty() {
+            let start = total - rest.len();
+            let name = split_packed(&mut rest);
+            let _value = split_packed(&mut rest);
+            let end = total - rest.len();
+            if keep(name) {
+                if let Some(p) = &mut packed {
+                    p.push_str(&self.packed[start..end]);
+                }
+            } else if packed.is_none() {
+                let mut p = String::with_capacity(total);
+                p.push_str(&self.packed[..start]);
+                packed = Some(p);
+            }
+        }
+        match packed {
+            None => self.clone(),
+            Some(p) if p.is_empty() => Self::empty(),
+            Some(p) => Self { packed: p.into() },
+        }
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.packed, &other.packed) || self.packed == other.packed
+    }
+}
+
+impl Eq for Labels {}
+
+impl std::hash::Hash for Labels {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.packed.as_bytes());
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Pair by pair, name before value; a set that is a prefix of another comes first. This is the order of every
+/// `SeriesSet` and of every matrix in an answer.
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.packed, &other.packed) {
+            return Ordering::Equal;
+        }
+        self.iter().cmp(other.iter())
+    }
+}
+
+/// Prints as PromQL writes it: `name{a="b", c="d"}`, names that are no plain identifiers in quotes.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.metric_name();
+        let plain = is_legacy_metric_name(name);
+        if plain {
+            f.write_str(name)?;
+        }
+        let mut first = true;
+        for (n, v) in self.iter() {
+            if n == METRIC_NAME && plain {
+                continue;
+            }
+            f.write_str(if first { "{" } else { ", " })?;
+            first = false;
+            if n == METRIC_NAME {
+                write!(f, "{}", Quoted(v))?;
+            } else if is_legacy_label_name(n) {
+                write!(f, "{n}={}", Quoted(v))?;
+            } else {
+                write!(f, "{}={}", Quoted(n), Quoted(v))?;
+            }
+        }
+        if first {
+            if !plain {
+                f.write_str("{}")?;
+            }
+            return Ok(());
+        }
+        f.write_str("}")
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl<'a> IntoIterator for &'a Labels {
+    type Item = (&'a str, &'a str);
+    type IntoIter = LabelsIter<'a>;
+    fn into_iter(self) -> LabelsIter<'a> {
+        self.iter()
+    }
+}
+
+/// Pairs of a [`Labels`] in order of their names.
+#[derive(Clone)]
+pub struct LabelsIter<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for LabelsIter<'a> {
+    type Item = (&'a str, &'a str);
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let name = split_packed(&mut self.rest);
+        let value = split_packed(&mut self.rest);
+        Some((name, value))
+    }
+}
+
+/// Collects label changes and makes a [`Labels`]. Reusable: [`LabelsBuilder::reset`] keeps the buffers.
+#[derive(Clone, Default, Debug)]
+pub struct LabelsBuilder {
+    /// Sorted by name, unique, no empty value.
+    pairs: Vec<(String, String)>,
+}
+
+impl LabelsBuilder {
+    /// An empty builder.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A builder that starts from `base`.
+    #[must_use]
+    pub fn from_labels(base: &Labels) -> Self {
+        let mut b = Self::new();
+        b.reset(base);
+        b
+    }
+
+    /// Starts again from `base`.
+    pub fn reset(&mut self, base: &Labels) {
+        self.pairs.clear();
+        self.pairs.extend(base.iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
+
+    /// Sets a label; an empty value removes it.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        match self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
+            Ok(i) if value.is_empty() => {
+                self.pairs.remove(i);
+            }
+            Ok(i) => {
+                self.pairs[i].1.clear();
+                self.pairs[i].1.push_str(value);
+            }
+            Err(_) if value.is_empty() => {}
+            Err(i) => self.pairs.insert(i, (name.to_owned(), value.to_owned())),
+        }
+        self
+    }
+
+    /// Removes a label.
+    pub fn del(&mut self, name: &str) -> &mut Self {
+        self.set(name, "")
+    }
+
+    /// The value of a label, or the empty string.
+    #[must_use]
+    pub fn get(&self, name: &str) -> &str {
+        match self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
+            Ok(i) => &self.pairs[i].1,
+            Err(_) => "",
+        }
+    }
+
+    /// Pairs as they stand, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    /// Keeps the labels for which `keep(name, value)` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
+        self.pairs.retain(|(n, v)| keep(n, v));
+    }
+
+    /// Whether there is no label at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// The label set as it stands. The builder can be used further.
+    #[must_use]
+    pub fn build(&self) -> Labels {
+        if self.pairs.is_empty() {
+            return Labels::empty();
+        }
+        Labels::from_sorted(self.iter())
+    }
+}
+
+/// Whether `name` is a metric name in the classic sense, `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+#[must_use]
+pub fn is_legacy_metric_name(name: &str) -> bool {
+    let b = name.as_bytes();
+    !b.is_empty()
+        && !b[0].is_ascii_digit()
+        && b.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'_' || *c == b':')
+}
+
+/// Whether `name` is a label name in the classic sense, `[a-zA-Z_][a-zA-Z0-9_]*`.
+#[must_use]
+pub fn is_legacy_label_name(name: &str) -> bool {
+    is_legacy_metric_name(name) && !name.contains(':')
+}
+
+/// A string in double quotes with Go's escapes, as PromQL and the text formats print it.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' => f.write_str("\\\"")?,
+                '\\' => f.write_str("\\\\")?,
+                '\n' => f.write_str("\\n")?,
+                '\t' => f.write_str("\\t")?,
+                '\r' => f.write_str("\\r")?,
+                '\u{7}' => f.write_str("\\a")?,
+                '\u{8}' => f.write_str("\\b")?,
+                '\u{b}' => f.write_str("\\v")?,
+                '\u{c}' => f.write_str("\\f")?,
+                c if (c as u32) < 0x20 || c as u32 == 0x7f => write!(f, "\\x{:02x}", c as u32)?,
+                c if !is_printable(c) => {
+                    if (c as u32) < 0x1_0000 {
+                        write!(f, "\\u{:04x}", c as u32)?;
+                    } else {
+                        write!(f, "\\U{:08x}", c as u32)?;
+                    }
+                }
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// Go's `strconv.IsPrint`, near enough: control characters, separators other than the ASCII space and the
+/// non-characters are escaped.
+fn is_printable(c: char) -> bool {
+    !(c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{e000}'..='\u{f8ff}'))
+}
+
+fn packed_len(s: &str) -> usize {
+    s.len() + if s.len() < LONG_LEN as usize { 1 } else { 5 }
+}
+
+fn push_packed(out: &mut String, s: &str) {
+    let len = s.len();
+    assert!(len <= MAX_LEN_BYTES, "label strings are limited where they enter");
+    if len < LONG_LEN as usize {
+        out.push(len as u8 as char);
+    } else {
+        out.push(LONG_LEN as char);
+        for shift in [21, 14, 7, 0] {
+            out.push(((len >> shift) & 0x7f) as u8 as char);
+        }
+    }
+    out.push_str(s);
+}
+
+#[inline]
+fn split_packed<'a>(rest: &mut &'a str) -> &'a str {
+    let b = rest.as_bytes();
+    let (len, at) = if b[0] < LONG_LEN {
+        (b[0] as usize, 1)
+    } else {
+        (b[1..5].iter().fold(0, |acc, x| (acc << 7) | *x as usize), 5)
+    };
+    let (head, tail) = rest.split_at(at + len);
+    *rest = tail;
+    &head[at..]
+}
+
+fn checked_split<'a>(rest: &mut &'a str) -> Option<&'a str> {
+    let b = rest.as_bytes();
+    let (len, at) = match *b.first()? {
+        l if l < LONG_LEN => (l as usize, 1),
+        LONG_LEN => {
+            let len = b.get(1..5)?.iter().fold(0, |acc, x| (acc << 7) | (*x & 0x7f) as usize);
+            if len < LONG_LEN as usize || b[1..5].iter().any(|x| *x > 127) {
+                return None;
+            }
+            (len, 5)
+        }
+        _ => return None,
+    };
+    let s = rest.get(at..at + len)?;
+    *rest = rest.get(at + len..)?;
+    Some(s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn builds_sorted_unique_and_without_empty_values() {
+        let l = Labels::from_pairs([("z", "1"), ("a", "2"), ("m", ""), ("a", "3")]);
+        assert_eq!(l.iter().collect::<Vec<_>>(), [("a", "3"), ("z", "1")]);
+        assert_eq!((l.get("a"), l.get("m"), l.value("m"), l.len()), (Some("3"), None, "", 2));
+    }
+
+    #[test]
+    fn prints_as_promql() {
+        let check = |pairs: &[(&str, &str)], expect: &str| {
+            assert_eq!(Labels::from_pairs(pairs.iter().copied()).to_string(), expect);
+        };
+        check(&[], "{}");
+        check(&[("__name__", "up")], "up");
+        check(&[("__name__", "up"), ("b", "x\"y\n"), ("a", "1")], r#"up{a="1", b="x\"y\n"}"#);
+        check(&[("__name__", "my.metric"), ("a.b", "1")], r#"{"my.metric", "a.b"="1"}"#);
+    }
+
+    #[test]
+    fn filters_without_allocating_when_nothing_goes() {
+        let l = Labels::from_pairs([("__name__", "up"), ("a", "1"), ("b", "2")]);
+        assert!(Arc::ptr_eq(&l.packed, &l.without(&["x"]).packed));
+        assert_eq!(l.without(&["a"]).to_string(), r#"up{b="2"}"#);
+        assert_eq!(l.keep(&["a"]).to_string(), r#"{a="1"}"#);
+        assert!(l.keep::<&str>(&[]).is_empty());
+    }
+
+    #[test]
+    fn hashes_are_fixed() {
+        let l = Labels::from_pairs([("__name__", "up"), ("job", "x")]);
+        assert_eq!(l.hash64(), Labels::from_packed(l.as_packed()).expect("own form").hash64());
+        assert_eq!(Labels::empty().prometheus_hash64(), 0xef46_db37_51d8_e999);
+    }
+
+    proptest! {
+        #[test]
+        fn packed_form_round_trips(pairs in proptest::collection::btree_map("\\PC{0,200}", "\\PC{1,200}", 0..6)) {
+            let l = Labels::from_pairs(pairs.iter());
+            let back: Vec<_> = l.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+            prop_assert_eq!(back, pairs.clone().into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(Labels::from_packed(l.as_packed()), Some(l));
+        }
+
+        #[test]
+        fn foreign_packed_forms_never_panic(s in "\\PC{0,40}") {
+            if let Some(l) = Labels::from_packed(&s) {
+                prop_assert_eq!(l.iter().count(), l.len());
+            }
+        }
+    }
+}
