@@ -1,1 +1,17 @@
-//! placeholder
+//! PromQL: parser, planner and executor.
+//!
+//! Reading order: [`parser`] makes a typed tree of a text; `plan/` makes a plan of the tree and improves it; `exec/`
+//! runs the plan, one operator per file; `functions/` holds what is computed over windows and samples; [`engine`] puts it
+//! all together and keeps the limits. [`value`] is what comes out, [`error`] why nothing did.
+//!
+//! The crate reads no files, no network and no clock of its own: series come through [`model::Queryable`].
+
+#![forbid(unsafe_code)]
+
+pub mod engine;
+pub mod error;
+pub mod value;
+
+pub use engine::{CancelToken, Engine, EngineConfig, QueryOptions};
+pub use error::QueryError;
+pub use value::{MatrixSeries, PointValue, QueryOutput, QueryStats, Value, VectorSample};
