@@ -23,6 +23,7 @@ pub mod matcher;
 pub mod memory;
 pub mod metadata;
 pub mod regexp;
+pub mod relabel;
 pub mod sample;
 pub mod staleness;
 pub mod storage;
