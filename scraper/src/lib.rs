@@ -1,1 +1,18 @@
-//! placeholder
+//! Finds targets, scrapes them and hands their samples to a store.
+//!
+//! Reading order: [`config`] (what a job is), [`target_group`] (what discovery hands over), [`manager`] (the door), then
+//! `pool` and `target` (from groups to targets), `scrape_loop` and `client` (one target in time), [`exposition`] (the
+//! formats), [`cache`] (the hot path: same body, new numbers), `report` and `metrics`. [`discovery`] finds targets.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod discovery;
+pub mod error;
+pub mod manager;
+pub mod target_group;
+
+pub use config::ScrapeConfig;
+pub use error::ScraperError;
+pub use manager::{ScrapeManager, ScrapeOptions};
+pub use target_group::{TargetGroup, TargetGroupReceiver, TargetGroups};
