@@ -10,6 +10,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod parser;
 pub mod value;
 
 pub use engine::{CancelToken, Engine, EngineConfig, QueryOptions};

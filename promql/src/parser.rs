@@ -1,0 +1,58 @@
+//! Text to typed tree and back.
+//!
+//! [`parse`] is the way in; an [`ast::Expr`] prints as PromQL. In `parser/`: [`ast`] is the tree, [`functions`] the table
+//! of signatures, [`duration`] what stands between brackets and after `offset`.
+//!
+//! Source of the language: <https://prometheus.io/docs/prometheus/latest/querying/basics/>, as of Prometheus 3.14.
+
+pub mod ast;
+pub mod duration;
+pub mod error;
+pub mod functions;
+
+pub use ast::Expr;
+pub use error::ParseError;
+
+/// What the parser accepts.
+#[derive(Clone, Debug)]
+pub struct ParserOptions {
+    /// Functions and aggregations that Prometheus calls experimental.
+    pub experimental_functions: bool,
+    /// Arithmetic in ranges, steps and offsets.
+    pub duration_expressions: bool,
+    /// `anchored` and `smoothed`.
+    pub extended_range_selectors: bool,
+    /// `fill`, `fill_left` and `fill_right`.
+    pub fill_modifiers: bool,
+    /// Longest query text, in bytes.
+    pub max_query_bytes: usize,
+    /// Greatest height of the tree.
+    pub max_depth: usize,
+}
+
+impl Default for ParserOptions {
+    fn default() -> Self {
+        Self {
+            experimental_functions: false,
+            duration_expressions: true,
+            extended_range_selectors: false,
+            fill_modifiers: false,
+            max_query_bytes: 1 << 20,
+            max_depth: 1_000,
+        }
+    }
+}
+
+impl ParserOptions {
+    /// Everything on.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            experimental_functions: true,
+            duration_expressions: true,
+            extended_range_selectors: true,
+            fill_modifiers: true,
+            ..Self::default()
+        }
+    }
+}

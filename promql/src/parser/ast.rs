@@ -1,0 +1,622 @@
+//! The typed syntax tree of a PromQL expression.
+//!
+//! Every node knows the bytes of the query text it was read from ([`Span`]); positions say nothing about meaning, so they
+//! are left out of `==`. Nodes hold what the user wrote, not what the engine makes of it: an offset is the written
+//! offset, step invariance and resolved times belong to the plan.
+//!
+//! The tree that the parser hands out is at most [`super::ParserOptions::max_depth`] levels high, left-deep chains of
+//! operators included, so recursive walks (and `Drop`, `Clone`, `==`) need no care for the stack.
+
+use model::Matcher;
+
+pub use super::duration::{Duration, DurationExpr, DurationOp};
+pub use super::functions::FunctionSpec;
+
+/// A range of bytes `[start, end)` of the query text. Two spans are always equal: positions do not make two expressions
+/// differ.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl PartialEq for Span {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Span {}
+
+impl Span {
+    /// The range `[start, end)`.
+    #[must_use]
+    pub fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    /// From the start of `self` to the end of `last`.
+    #[must_use]
+    pub fn to(self, last: Span) -> Self {
+        Self { start: self.start, end: last.end }
+    }
+
+    /// Where the span starts in `query`, as `LINE:COL`. Both count from 1, columns in bytes.
+    #[must_use]
+    pub fn line_col(self, query: &str) -> String {
+        if query.is_empty() {
+            return "unknown position".into();
+        }
+        let pos = self.start as usize;
+        let Some(before) = query.as_bytes().get(..pos) else {
+            return "invalid position".into();
+        };
+        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+        let col = match before.iter().rposition(|b| *b == b'\n') {
+            Some(i) => pos - i,
+            None => pos + 1,
+        };
+        format!("{line}:{col}")
+    }
+}
+
+/// What an expression gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ValueType {
+    /// Nothing that can be evaluated.
+    None,
+    /// One number per step.
+    Scalar,
+    /// One sample per series and step.
+    Vector,
+    /// A window of samples per series and step.
+    Matrix,
+    /// A string.
+    String,
+}
+
+impl ValueType {
+    /// The name in the API: `vector`, `matrix`, …
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Scalar => "scalar",
+            Self::Vector => "vector",
+            Self::Matrix => "matrix",
+            Self::String => "string",
+        }
+    }
+
+    /// The name in the documentation and in error texts: `instant vector`, `range vector`, …
+    #[must_use]
+    pub fn documented(self) -> &'static str {
+        match self {
+            Self::Vector => "instant vector",
+            Self::Matrix => "range vector",
+            other => other.as_str(),
+        }
+    }
+}
+
+/// An expression. Two words wide; the parts are boxed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    /// `1`, `0x1f`, `Inf`, `5m`
+    Number(Box<NumberLiteral>),
+    /// `"text"`
+    String(Box<StringLiteral>),
+    /// `up{job="a"} offset 5m @ 10`
+    Vector(Box<VectorSelector>),
+    /// `up[5m]`
+    Matrix(Box<MatrixSelector>),
+    /// `rate(up[5m])[1h:1m]`
+    Subquery(Box<Subquery>),
+    /// `rate(up[5m])`
+    Call(Box<Call>),
+    /// `sum by (job) (up)`
+    Aggregate(Box<Aggregate>),
+    /// `a + on (x) b`
+    Binary(Box<Binary>),
+    /// `-a`
+    Unary(Box<Unary>),
+    /// `(a)`
+    Paren(Box<Paren>),
+}
+
+/// A number.
+#[derive(Clone, Debug)]
+pub struct NumberLiteral {
+    /// The value; a duration counts in seconds.
+    pub value: f64,
+    /// Whether it was written as a duration, which printing keeps.
+    pub duration: bool,
+    /// Where it stands, its sign included.
+    pub span: Span,
+}
+
+/// All NaNs are one number here.
+impl PartialEq for NumberLiteral {
+    fn eq(&self, o: &Self) -> bool {
+        self.duration == o.duration
+            && (self.value.to_bits() == o.value.to_bits() || (self.value.is_nan() && o.value.is_nan()))
+    }
+}
+
+/// A string.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StringLiteral {
+    /// The value without quotes and escapes. Escaped bytes that are no UTF-8 are replaced by U+FFFD, as they would be
+    /// in any answer.
+    pub value: String,
+    /// Where it stands, quotes included.
+    pub span: Span,
+}
+
+/// The time an `@` modifier pins a selector to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum At {
+    /// Milliseconds since the Unix epoch.
+    Timestamp(i64),
+    /// `@ start()`: the start of the query's range.
+    Start,
+    /// `@ end()`: the end of the query's range.
+    End,
+}
+
+/// What happens at the ends of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Boundary {
+    /// Samples in the window only.
+    #[default]
+    Plain,
+    /// `anchored`: the sample before the window counts as one at its start.
+    Anchored,
+    /// `smoothed`: values at both ends are interpolated.
+    Smoothed,
+}
+
+/// An instant vector selector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorSelector {
+    /// The metric name written before the braces. There is a matcher for it too, the last one.
+    pub name: Option<String>,
+    /// All matchers, in the order written, the one for `name` last.
+    pub matchers: Vec<Matcher>,
+    /// The offset as written; zero when there is none.
+    pub offset: Duration,
+    /// The `@` modifier.
+    pub at: Option<At>,
+    /// The `anchored` or `smoothed` modifier.
+    pub boundary: Boundary,
+    /// Where it stands, its modifiers included.
+    pub span: Span,
+}
+
+/// A range vector selector. Modifiers written after the range are on `selector`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MatrixSelector {
+    /// The series, offset, `@` and boundary.
+    pub selector: VectorSelector,
+    /// Length of the window.
+    pub range: Duration,
+    /// Where it stands, its modifiers included.
+    pub span: Span,
+}
+
+/// A subquery.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subquery {
+    /// What is evaluated at every step.
+    pub expr: Expr,
+    /// Length of the window.
+    pub range: Duration,
+    /// Distance of the steps; `None` is the default interval of the engine.
+    pub step: Option<Duration>,
+    /// The offset as written; zero when there is none.
+    pub offset: Duration,
+    /// The `@` modifier.
+    pub at: Option<At>,
+    /// Where it stands, its modifiers included.
+    pub span: Span,
+}
+
+/// A function call. Number and types of the arguments fit the function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The function.
+    pub func: &'static FunctionSpec,
+    /// Its arguments.
+    pub args: Vec<Expr>,
+    /// From the name to the closing parenthesis.
+    pub span: Span,
+}
+
+/// Aggregation operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum AggregateOp {
+    Avg,
+    Bottomk,
+    Count,
+    CountValues,
+    Group,
+    Limitk,
+    LimitRatio,
+    Max,
+    Min,
+    Quantile,
+    Stddev,
+    Stdvar,
+    Sum,
+    Topk,
+}
+
+impl AggregateOp {
+    /// All operators.
+    pub const ALL: [Self; 14] = [
+        Self::Avg,
+        Self::Bottomk,
+        Self::Count,
+        Self::CountValues,
+        Self::Group,
+        Self::Limitk,
+        Self::LimitRatio,
+        Self::Max,
+        Self::Min,
+        Self::Quantile,
+        Self::Stddev,
+        Self::Stdvar,
+        Self::Sum,
+        Self::Topk,
+    ];
+
+    /// The operator as PromQL writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Avg => "avg",
+            Self::Bottomk => "bottomk",
+            Self::Count => "count",
+            Self::CountValues => "count_values",
+            Self::Group => "group",
+            Self::Limitk => "limitk",
+            Self::LimitRatio => "limit_ratio",
+            Self::Max => "max",
+            Self::Min => "min",
+            Self::Quantile => "quantile",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::Sum => "sum",
+            Self::Topk => "topk",
+        }
+    }
+
+    /// Whether it takes a parameter before the vector.
+    #[must_use]
+    pub fn has_param(self) -> bool {
+        matches!(
+            self,
+            Self::Topk | Self::Bottomk | Self::CountValues | Self::Quantile | Self::Limitk | Self::LimitRatio
+        )
+    }
+
+    /// Whether it is behind the switch for experimental functions.
+    #[must_use]
+    pub fn is_experimental(self) -> bool {
+        matches!(self, Self::Limitk | Self::LimitRatio)
+    }
+}
+
+/// An aggregation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aggregate {
+    /// The operator.
+    pub op: AggregateOp,
+    /// The vector that is aggregated.
+    pub expr: Expr,
+    /// The parameter: a string for `count_values`, else a scalar; there if and only if the operator takes one.
+    pub param: Option<Expr>,
+    /// Labels of the `by` or `without` clause, as written.
+    pub grouping: Vec<String>,
+    /// Whether the clause is `without`.
+    pub without: bool,
+    /// From the operator to the end.
+    pub span: Span,
+}
+
+/// Binary operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum BinaryOp {
+    Or,
+    And,
+    Unless,
+    Eq,
+    NotEq,
+    Less,
+    LessEq,
+    Greater,
+    GreaterEq,
+    /// `</`: drops observations of native histograms above a value.
+    TrimUpper,
+    /// `>/`: drops observations of native histograms below a value.
+    TrimLower,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    Atan2,
+    Pow,
+}
+
+impl BinaryOp {
+    /// All operators.
+    pub const ALL: [Self; 18] = [
+        Self::Or,
+        Self::And,
+        Self::Unless,
+        Self::Eq,
+        Self::NotEq,
+        Self::Less,
+        Self::LessEq,
+        Self::Greater,
+        Self::GreaterEq,
+        Self::TrimUpper,
+        Self::TrimLower,
+        Self::Add,
+        Self::Sub,
+        Self::Mul,
+        Self::Div,
+        Self::Mod,
+        Self::Atan2,
+        Self::Pow,
+    ];
+
+    /// The operator as PromQL writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Or => "or",
+            Self::And => "and",
+            Self::Unless => "unless",
+            Self::Eq => "==",
+            Self::NotEq => "!=",
+            Self::Less => "<",
+            Self::LessEq => "<=",
+            Self::Greater => ">",
+            Self::GreaterEq => ">=",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Atan2 => "atan2",
+            Self::Pow => "^",
+        }
+    }
+
+    /// `and`, `or`, `unless`.
+    #[must_use]
+    pub fn is_set(self) -> bool {
+        matches!(self, Self::And | Self::Or | Self::Unless)
+    }
+
+    /// The six comparisons. The trim operators are none.
+    #[must_use]
+    pub fn is_comparison(self) -> bool {
+        matches!(self, Self::Eq | Self::NotEq | Self::Less | Self::LessEq | Self::Greater | Self::GreaterEq)
+    }
+}
+
+/// How many series of either side may share a match group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MatchCardinality {
+    /// One on each side.
+    OneToOne,
+    /// `group_left`: many on the left.
+    ManyToOne,
+    /// `group_right`: many on the right.
+    OneToMany,
+    /// Set operators.
+    ManyToMany,
+}
+
+impl MatchCardinality {
+    /// The name in error texts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OneToOne => "one-to-one",
+            Self::ManyToOne => "many-to-one",
+            Self::OneToMany => "one-to-many",
+            Self::ManyToMany => "many-to-many",
+        }
+    }
+}
+
+/// How the series of two vectors find each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VectorMatching {
+    /// How many series of either side may share a match group.
+    pub card: MatchCardinality,
+    /// Labels of the `on` or `ignoring` clause, as written.
+    pub labels: Vec<String>,
+    /// Whether the clause is `on`.
+    pub on: bool,
+    /// Labels of the `group_left` or `group_right` clause: they are taken from the "one" side.
+    pub include: Vec<String>,
+    /// `fill_left`: the value for a series missing on the left.
+    pub fill_left: Option<f64>,
+    /// `fill_right`: the value for a series missing on the right.
+    pub fill_right: Option<f64>,
+}
+
+/// A binary operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Binary {
+    /// The operator.
+    pub op: BinaryOp,
+    /// Left operand.
+    pub lhs: Expr,
+    /// Right operand.
+    pub rhs: Expr,
+    /// Vector matching; there if and only if both operands are vectors.
+    pub matching: Option<VectorMatching>,
+    /// Whether a comparison gives 0 or 1 instead of filtering.
+    pub return_bool: bool,
+    /// Scalar when both operands are, else vector. Kept here so that asking costs nothing in long chains.
+    pub value_type: ValueType,
+    /// From the start of the left operand to the end of the right one.
+    pub span: Span,
+}
+
+/// Unary operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum UnaryOp {
+    Plus,
+    Minus,
+}
+
+/// A sign before anything but a number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unary {
+    /// The sign.
+    pub op: UnaryOp,
+    /// The operand: scalar or vector.
+    pub expr: Expr,
+    /// From the sign to the end of the operand.
+    pub span: Span,
+}
+
+/// An expression in parentheses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Paren {
+    /// What is inside.
+    pub expr: Expr,
+    /// Parentheses included.
+    pub span: Span,
+}
+
+// === impl Expr ===
+
+impl Expr {
+    /// Where the expression stands in the query text.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        match self {
+            Self::Number(e) => e.span,
+            Self::String(e) => e.span,
+            Self::Vector(e) => e.span,
+            Self::Matrix(e) => e.span,
+            Self::Subquery(e) => e.span,
+            Self::Call(e) => e.span,
+            Self::Aggregate(e) => e.span,
+            Self::Binary(e) => e.span,
+            Self::Unary(e) => e.span,
+            Self::Paren(e) => e.span,
+        }
+    }
+
+    /// What the expression gives.
+    #[must_use]
+    pub fn value_type(&self) -> ValueType {
+        let mut at = self;
+        loop {
+            return match at {
+                Self::Number(_) => ValueType::Scalar,
+                Self::String(_) => ValueType::String,
+                Self::Vector(_) | Self::Aggregate(_) => ValueType::Vector,
+                Self::Matrix(_) | Self::Subquery(_) => ValueType::Matrix,
+                Self::Call(c) => c.func.returns,
+                Self::Binary(b) => b.value_type,
+                Self::Unary(u) => {
+                    at = &u.expr;
+                    continue;
+                }
+                Self::Paren(p) => {
+                    at = &p.expr;
+                    continue;
+                }
+            };
+        }
+    }
+
+    /// The expression without the parentheses around it.
+    #[must_use]
+    pub fn without_parens(&self) -> &Expr {
+        let mut at = self;
+        while let Self::Paren(p) = at {
+            at = &p.expr;
+        }
+        at
+    }
+
+    /// Calls `visit` for every operand of this node, in the order of the text: a parameter of an aggregation before its
+    /// vector.
+    pub fn for_each_child<'a>(&'a self, mut visit: impl FnMut(&'a Expr)) {
+        match self {
+            Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
+            Self::Subquery(e) => visit(&e.expr),
+            Self::Call(e) => e.args.iter().for_each(visit),
+            Self::Aggregate(e) => {
+                e.param.iter().for_each(&mut visit);
+                visit(&e.expr);
+            }
+            Self::Binary(e) => {
+                visit(&e.lhs);
+                visit(&e.rhs);
+            }
+            Self::Unary(e) => visit(&e.expr),
+            Self::Paren(e) => visit(&e.expr),
+        }
+    }
+
+    /// Like [`Expr::for_each_child`], to change the operands.
+    pub fn for_each_child_mut(&mut self, mut visit: impl FnMut(&mut Expr)) {
+        match self {
+            Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
+            Self::Subquery(e) => visit(&mut e.expr),
+            Self::Call(e) => e.args.iter_mut().for_each(visit),
+            Self::Aggregate(e) => {
+                e.param.iter_mut().for_each(&mut visit);
+                visit(&mut e.expr);
+            }
+            Self::Binary(e) => {
+                visit(&mut e.lhs);
+                visit(&mut e.rhs);
+            }
+            Self::Unary(e) => visit(&mut e.expr),
+            Self::Paren(e) => visit(&mut e.expr),
+        }
+    }
+
+    /// Calls `visit` for this expression and everything below it, parents first, in the order of the text.
+    pub fn walk<'a>(&'a self, mut visit: impl FnMut(&'a Expr)) {
+        let mut todo = vec![self];
+        while let Some(e) = todo.pop() {
+            visit(e);
+            let first = todo.len();
+            e.for_each_child(|c| todo.push(c));
+            todo[first..].reverse();
+        }
+    }
+
+    /// The selectors below, instant and range, in the order of the text.
+    #[must_use]
+    pub fn selectors(&self) -> Vec<&VectorSelector> {
+        let mut out = Vec::new();
+        self.walk(|e| match e {
+            Self::Vector(v) => out.push(&**v),
+            Self::Matrix(m) => out.push(&m.selector),
+            _ => {}
+        });
+        out
+    }
+}
