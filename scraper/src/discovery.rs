@@ -1,0 +1,26 @@
+//! Finds targets: static lists, files, URLs and the Kubernetes API.
+//!
+//! Reading order: [`config`] (what a job asks for), [`manager`] (who runs and who listens), `sink` (what a provider
+//! has found so far), then one file per mechanism: `file`, `http_sd`, `kubernetes`. `target_file` reads the format
+//! that files and URLs share.
+//!
+//! Invariants:
+//! - A source that is away never takes targets with it: the last known groups stay until the source says otherwise.
+//! - Equal configurations share one provider, whichever jobs they belong to, and survive a reload untouched.
+//! - A group that did not change keeps its `Arc`, so that listeners compare pointers.
+//! - A change reaches the listener within [`DiscoveryOptions::debounce_ms`] of the provider learning of it.
+
+pub mod config;
+pub mod error;
+pub mod manager;
+
+mod file;
+mod http_sd;
+mod kubernetes;
+mod metrics;
+mod sink;
+mod target_file;
+
+pub use config::{DiscoveryConfig, FileConfig, HttpDiscoveryConfig, KubernetesConfig, Role};
+pub use error::DiscoveryError;
+pub use manager::{DiscoveryManager, DiscoveryOptions};
