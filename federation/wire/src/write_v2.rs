@@ -1,0 +1,419 @@
+//! `io.prometheus.write.v2.Request`, the message of remote write 2.0: read without copying.
+//!
+//! Strings sit once in a table of symbols and series refer to them by index, so [`Request::new`] reads the table
+//! first. Raw label bytes mean something only within one request and are no key between requests. There is no
+//! writer: almanac sends version 1.0.
+//!
+//! Spec: <https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/>.
+
+use std::sync::Arc;
+
+use model::{Exemplar, Metadata, Sample};
+
+use crate::error::Error;
+use crate::proto::{Cursor, WireType};
+use crate::write_v1::{LabelScratch, exemplar_of, histogram, metric_type_of};
+
+const MESSAGE: &str = "write.v2.Request";
+
+/// A series whose labels together are longer than this is refused: a few bytes of references could otherwise stand for
+/// gigabytes of text.
+const MAX_SERIES_LABELS_BYTES: usize = 1 << 20;
+/// The same for all exemplars of a series together.
+const MAX_SERIES_EXEMPLARS_BYTES: usize = 64 << 10;
+
+mod field {
+    pub(super) const SYMBOLS: u32 = 4;
+    pub(super) const TIMESERIES: u32 = 5;
+
+    pub(super) const SERIES_LABELS_REFS: u32 = 1;
+    pub(super) const SERIES_SAMPLES: u32 = 2;
+    pub(super) const SERIES_HISTOGRAMS: u32 = 3;
+    pub(super) const SERIES_EXEMPLARS: u32 = 4;
+    pub(super) const SERIES_METADATA: u32 = 5;
+
+    pub(super) const SAMPLE_VALUE: u32 = 1;
+    pub(super) const SAMPLE_TIMESTAMP: u32 = 2;
+    pub(super) const SAMPLE_START_TIMESTAMP: u32 = 3;
+
+    pub(super) const EXEMPLAR_LABELS_REFS: u32 = 1;
+    pub(super) const EXEMPLAR_VALUE: u32 = 2;
+    pub(super) const EXEMPLAR_TIMESTAMP: u32 = 3;
+
+    pub(super) const METADATA_TYPE: u32 = 1;
+    pub(super) const METADATA_HELP_REF: u32 = 3;
+    pub(super) const METADATA_UNIT_REF: u32 = 4;
+}
+
+/// A reader over one decompressed request.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    cursor: Cursor<'a>,
+    symbols: Arc<[&'a str]>,
+}
+
+impl<'a> Request<'a> {
+    /// A reader over `body`, which is decompressed already. Reads the table of symbols.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`]: also when the table does not begin with the empty string.
+    pub fn new(body: &'a [u8]) -> Result<Self, Error> {
+        let mut symbols = Vec::new();
+        let mut cursor = Cursor::new(body, MESSAGE);
+        while let Some(tag) = cursor.tag()? {
+            if tag.field == field::SYMBOLS {
+                cursor.expect(tag, WireType::Bytes)?;
+                symbols.push(cursor.str()?);
+                if symbols.len() == 1 && !symbols[0].is_empty() {
+                    return Err(cursor.error("the first symbol is not the empty string"));
+                }
+            } else {
+                cursor.skip(tag.wire_type)?;
+            }
+        }
+        Ok(Self { cursor: Cursor::new(body, MESSAGE), symbols: symbols.into() })
+    }
+
+    /// Fills `out` with the next series; `false` at the end.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`]. The reader is of no use then; series given before are valid.
+    pub fn next_series(&mut self, out: &mut TimeSeries<'a>) -> Result<bool, Error> {
+        while let Some(tag) = self.cursor.tag()? {
+            if tag.field == field::TIMESERIES {
+                self.cursor.expect(tag, WireType::Bytes)?;
+                let body = self.cursor.message()?;
+                out.read(body, &self.symbols)?;
+                return Ok(true);
+            }
+            self.cursor.skip(tag.wire_type)?;
+        }
+        Ok(false)
+    }
+}
+
+/// One series of a request. Its memory is reused from series to series.
+#[derive(Debug, Default)]
+pub struct TimeSeries<'a> {
+    labels: LabelScratch<'a>,
+    samples: Vec<Sample>,
+    exemplars: Vec<Exemplar>,
+    metadata: Option<Metadata>,
+}
+
+impl<'a> TimeSeries<'a> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Labels in the order of the message; [`crate::write_v1::to_labels`] makes a label set of them.
+    pub fn labels(&mut self) -> &mut [(&'a str, &'a str)] {
+        &mut self.labels.pairs
+    }
+
+    /// Floats and histograms, each in the order of the message, floats first.
+    #[must_use]
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
+    /// Exemplars.
+    #[must_use]
+    pub fn exemplars(&self) -> &[Exemplar] {
+        &self.exemplars
+    }
+
+    /// Type, unit and help; `None` when the message says nothing of them.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    fn read(&mut self, mut cursor: Cursor<'a>, symbols: &[&'a str]) -> Result<(), Error> {
+        self.labels.pairs.clear();
+        self.samples.clear();
+        self.exemplars.clear();
+        self.metadata = None;
+        let mut pending = None;
+        let mut histograms = Vec::new();
+        let mut labels_left = MAX_SERIES_LABELS_BYTES;
+        let mut exemplars_left = MAX_SERIES_EXEMPLARS_BYTES;
+        while let Some(tag) = cursor.tag()? {
+            if tag.field == field::SERIES_LABELS_REFS {
+                let pairs = &mut self.labels.pairs;
+                let left = &mut labels_left;
+                cursor.repeated(tag, WireType::Varint, |c| pair_up(c, symbols, &mut pending, pairs, left))?;
+                continue;
+            }
+            let known = matches!(tag.field, field::SERIES_SAMPLES..=field::SERIES_METADATA);
+            if !known {
+                cursor.skip(tag.wire_type)?;
+                continue;
+            }
+            cursor.expect(tag, WireType::Bytes)?;
+            let part = cursor.message()?;
+            match tag.field {
+                field::SERIES_SAMPLES => self.samples.push(sample(part)?),
+                field::SERIES_HISTOGRAMS => histograms.push(histogram::read(part)?),
+                field::SERIES_EXEMPLARS => self.exemplars.push(exemplar(part, symbols, &mut exemplars_left)?),
+                _ => self.metadata = metadata(part, symbols)?,
+            }
+        }
+        if pending.is_some() {
+            return Err(cursor.error("odd number of label references"));
+        }
+        self.samples.append(&mut histograms);
+        Ok(())
+    }
+}
+
+/// Looks up one reference; each second one completes a pair.
+fn pair_up<'a>(
+    c: &mut Cursor<'a>,
+    symbols: &[&'a str],
+    pending: &mut Option<&'a str>,
+    pairs: &mut Vec<(&'a str, &'a str)>,
+    bytes_left: &mut usize,
+) -> Result<(), Error> {
+    let symbol = symbol(c, symbols)?;
+    match bytes_left.checked_sub(symbol.len()) {
+        Some(left) => *bytes_left = left,
+        None => return Err(c.error("labels of a series are too long")),
+    }
+    match pending.take() {
+        None => *pending = Some(symbol),
+        Some(name) => pairs.push((name, symbol)),
+    }
+    Ok(())
+}
+
+fn symbol<'a>(c: &mut Cursor<'a>, symbols: &[&'a str]) -> Result<&'a str, Error> {
+    let i = c.varint()?;
+    let found = usize::try_from(i).ok().and_then(|i| symbols.get(i));
+    found.copied().ok_or_else(|| c.error("reference to a symbol that is not there"))
+}
+
+fn sample(mut c: Cursor<'_>) -> Result<Sample, Error> {
+    let (mut timestamp_ms, mut start_timestamp_ms, mut value) = (0, 0, 0.0);
+    while let Some(tag) = c.tag()? {
+        match tag.field {
+            field::SAMPLE_VALUE => {
+                c.expect(tag, WireType::Fixed64)?;
+                value = c.double()?;
+            }
+            field::SAMPLE_TIMESTAMP | field::SAMPLE_START_TIMESTAMP => {
+                c.expect(tag, WireType::Varint)?;
+                let t = c.varint()? as i64;
+                if tag.field == field::SAMPLE_TIMESTAMP { timestamp_ms = t } else { start_timestamp_ms = t }
+            }
+            _ => c.skip(tag.wire_type)?,
+        }
+    }
+    Ok(Sample { start_timestamp_ms, ..Sample::float(timestamp_ms, value) })
+}
+
+fn exemplar<'a>(mut c: Cursor<'a>, symbols: &[&'a str], bytes_left: &mut usize) -> Result<Exemplar, Error> {
+    let mut pairs = Vec::new();
+    let mut pending = None;
+    let (mut value, mut timestamp_ms) = (0.0, 0);
+    while let Some(tag) = c.tag()? {
+        match tag.field {
+            field::EXEMPLAR_LABELS_REFS => {
+                c.repeated(tag, WireType::Varint, |c| {
+                    pair_up(c, symbols, &mut pending, &mut pairs, bytes_left)
+                })?;
+            }
+            field::EXEMPLAR_VALUE => {
+                c.expect(tag, WireType::Fixed64)?;
+                value = c.double()?;
+            }
+            field::EXEMPLAR_TIMESTAMP => {
+                c.expect(tag, WireType::Varint)?;
+                timestamp_ms = c.varint()? as i64;
+            }
+            _ => c.skip(tag.wire_type)?,
+        }
+    }
+    if pending.is_some() {
+        return Err(c.error("odd number of label references"));
+    }
+    exemplar_of(&mut pairs, value, timestamp_ms)
+}
+
+fn metadata<'a>(mut c: Cursor<'a>, symbols: &[&'a str]) -> Result<Option<Metadata>, Error> {
+    let (mut metric_type, mut help, mut unit) = (0, "", "");
+    while let Some(tag) = c.tag()? {
+        match tag.field {
+            field::METADATA_TYPE | field::METADATA_HELP_REF | field::METADATA_UNIT_REF => {
+                c.expect(tag, WireType::Varint)?;
+                match tag.field {
+                    field::METADATA_TYPE => metric_type = c.varint()?,
+                    field::METADATA_HELP_REF => help = symbol(&mut c, symbols)?,
+                    _ => unit = symbol(&mut c, symbols)?,
+                }
+            }
+            _ => c.skip(tag.wire_type)?,
+        }
+    }
+    let said = metric_type != 0 || !help.is_empty() || !unit.is_empty();
+    let metric_type = metric_type_of(metric_type);
+    Ok(said.then(|| Metadata { metric_type, unit: Arc::from(unit), help: Arc::from(help) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::write_v1::to_labels;
+    use model::{Labels, MetricType, SampleValue};
+    use proptest::prelude::*;
+    use prost::Message;
+
+    mod oracle {
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Request {
+            #[prost(string, repeated, tag = "4")]
+            pub(super) symbols: Vec<String>,
+            #[prost(message, repeated, tag = "5")]
+            pub(super) timeseries: Vec<TimeSeries>,
+        }
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct TimeSeries {
+            #[prost(uint32, repeated, tag = "1")]
+            pub(super) labels_refs: Vec<u32>,
+            #[prost(message, repeated, tag = "2")]
+            pub(super) samples: Vec<Sample>,
+            #[prost(message, repeated, tag = "3")]
+            pub(super) histograms: Vec<Histogram>,
+            #[prost(message, repeated, tag = "4")]
+            pub(super) exemplars: Vec<Exemplar>,
+            #[prost(message, optional, tag = "5")]
+            pub(super) metadata: Option<Metadata>,
+        }
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Sample {
+            #[prost(double, tag = "1")]
+            pub(super) value: f64,
+            #[prost(int64, tag = "2")]
+            pub(super) timestamp: i64,
+            #[prost(int64, tag = "3")]
+            pub(super) start_timestamp: i64,
+        }
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Histogram {
+            #[prost(uint64, tag = "1")]
+            pub(super) count_int: u64,
+            #[prost(int64, tag = "15")]
+            pub(super) timestamp: i64,
+            #[prost(int64, tag = "17")]
+            pub(super) start_timestamp: i64,
+        }
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Exemplar {
+            #[prost(uint32, repeated, tag = "1")]
+            pub(super) labels_refs: Vec<u32>,
+            #[prost(double, tag = "2")]
+            pub(super) value: f64,
+            #[prost(int64, tag = "3")]
+            pub(super) timestamp: i64,
+        }
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Metadata {
+            #[prost(int32, tag = "1")]
+            pub(super) r#type: i32,
+            #[prost(uint32, tag = "3")]
+            pub(super) help_ref: u32,
+            #[prost(uint32, tag = "4")]
+            pub(super) unit_ref: u32,
+        }
+    }
+
+    fn example() -> oracle::Request {
+        let symbols = ["", "__name__", "up", "job", "x", "trace_id", "Whether.", "seconds"];
+        oracle::Request {
+            symbols: symbols.map(str::to_owned).to_vec(),
+            timeseries: vec![
+                oracle::TimeSeries {
+                    labels_refs: vec![1, 2, 3, 4],
+                    samples: vec![oracle::Sample { value: 1.5, timestamp: 10, start_timestamp: 3 }],
+                    histograms: vec![oracle::Histogram { count_int: 7, timestamp: 11, start_timestamp: 4 }],
+                    exemplars: vec![oracle::Exemplar { labels_refs: vec![5, 4], value: 2.0, timestamp: 9 }],
+                    metadata: Some(oracle::Metadata { r#type: 1, help_ref: 6, unit_ref: 7 }),
+                },
+                oracle::TimeSeries { labels_refs: vec![3, 4], ..Default::default() },
+            ],
+        }
+    }
+
+    #[test]
+    fn reads_all_parts() {
+        let bytes = example().encode_to_vec();
+        let mut request = Request::new(&bytes).expect("valid");
+        let mut s = TimeSeries::new();
+        assert!(request.next_series(&mut s).expect("valid"));
+        assert_eq!(to_labels(s.labels()).expect("valid").to_string(), "up{job=\"x\"}");
+        let float = &s.samples()[0];
+        assert_eq!((float.timestamp_ms, float.start_timestamp_ms), (10, 3));
+        assert_eq!(float.value, SampleValue::Float(1.5));
+        let histogram = &s.samples()[1];
+        assert_eq!((histogram.timestamp_ms, histogram.start_timestamp_ms), (11, 4));
+        assert_eq!(s.exemplars()[0].labels, Labels::from_pairs([("trace_id", "x")]));
+        let m = s.metadata().expect("given");
+        assert_eq!((m.metric_type, &*m.help, &*m.unit), (MetricType::Counter, "Whether.", "seconds"));
+        assert!(request.next_series(&mut s).expect("valid"));
+        assert_eq!((s.samples().len(), s.metadata()), (0, None));
+        assert!(!request.next_series(&mut s).expect("valid"));
+    }
+
+    fn read_all(bytes: &[u8]) -> Result<usize, Error> {
+        let mut request = Request::new(bytes)?;
+        let mut s = TimeSeries::new();
+        let mut n = 0;
+        while request.next_series(&mut s)? {
+            let _ = to_labels(s.labels());
+            n += 1;
+        }
+        Ok(n)
+    }
+
+    #[test]
+    fn bad_references_are_errors() {
+        let check = |change: fn(&mut oracle::Request), reason: &str| {
+            let mut m = example();
+            change(&mut m);
+            let e = read_all(&m.encode_to_vec()).expect_err(reason);
+            assert!(e.to_string().contains(reason), "{e}");
+        };
+        check(|m| m.timeseries[0].labels_refs[1] = 8, "not there");
+        check(|m| m.timeseries[0].labels_refs.truncate(3), "odd number");
+        check(|m| m.timeseries[0].exemplars[0].labels_refs.truncate(1), "odd number");
+        check(|m| m.symbols[0] = "x".into(), "first symbol");
+        check(|m| m.symbols[4] = "x".repeat(MAX_SERIES_LABELS_BYTES), "too long");
+    }
+
+    #[test]
+    fn truncated_anywhere_it_does_not_panic() {
+        let bytes = example().encode_to_vec();
+        for len in 0..bytes.len() {
+            if let Ok(n) = read_all(&bytes[..len]) {
+                assert!(n < 2, "{len}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read_all(&bytes);
+        }
+
+        #[test]
+        fn damaged_messages_never_panic(at in any::<prop::sample::Index>(), b in any::<u8>()) {
+            let mut bytes = example().encode_to_vec();
+            let i = at.index(bytes.len());
+            bytes[i] = b;
+            let _ = read_all(&bytes);
+        }
+    }
+}
