@@ -9,6 +9,7 @@
 pub mod config;
 pub mod discovery;
 pub mod error;
+pub mod exposition;
 pub mod manager;
 pub mod target_group;
 
