@@ -1,1 +1,26 @@
-//! placeholder
+//! The HTTP server: Prometheus's API, `/federate`, remote write and read, health, metrics and a small UI.
+//!
+//! Everything a user reaches over HTTP is here and nowhere else. The crate knows the rest of the program only through
+//! [`Deps`]; it keeps no state but connections and caches. Reading order:
+//!
+//! 1. [`config`] and [`sources`]: what goes in. [`Server`] (`server.rs`): sockets, limits, draining.
+//! 2. `router.rs` names the endpoints, `app.rs` takes a request through readiness, body, handler and metrics.
+//! 3. `params.rs`, `failure.rs`, `json.rs`, `body.rs`: how requests are read and answers written.
+//! 4. One file per family of endpoints: `query`, `labels`, `metadata`, `targets`, `rules`, `status`, `admin`,
+//!    `federate`, `remote_write`, `remote_read`, `exposition`, `web`.
+//!
+//! Handlers block and run on blocking threads; none of them holds a lock while it writes.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod sources;
+
+pub use config::{ApiConfig, CorsOrigin, RemoteReadConfig, RemoteWriteConfig};
+pub use error::ApiError;
+pub use sources::{
+    ActiveTarget, AdminSource, Alert, AlertingRule, BuildInfo, Deps, DroppedTarget, ExemplarSource,
+    Lifecycle, Notification, Readiness, ReadyState, Rule, RuleGroup, RulesSource, RuntimeInfo, StatusSource,
+    TargetHealth, TargetsSource, TsdbStatus, WalReplayStatus,
+};
