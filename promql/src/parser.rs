@@ -10,8 +10,38 @@ pub mod duration;
 pub mod error;
 pub mod functions;
 
+mod check;
+mod grammar;
+mod lexer;
+mod number;
+mod printer;
+mod string;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
 pub use ast::Expr;
 pub use error::ParseError;
+
+/// Parses an expression and checks its types.
+///
+/// # Errors
+/// The first thing that is wrong with the text, with its position.
+pub fn parse(query: &str, options: &ParserOptions) -> Result<Expr, ParseError> {
+    let mut expr = grammar::Parser::new(query, options)?.whole_expression()?;
+    check::check(&mut expr, query)?;
+    Ok(expr)
+}
+
+/// Parses an instant selector without modifiers, as the `match[]` parameters of the API have it. Whether it selects
+/// everything is for the caller to judge.
+///
+/// # Errors
+/// The first thing that is wrong with the text, with its position.
+pub fn parse_selector(text: &str) -> Result<Vec<model::Matcher>, ParseError> {
+    grammar::Parser::new(text, &ParserOptions::default())?.whole_selector()
+}
 
 /// What the parser accepts.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@
 //! The tree that the parser hands out is at most [`super::ParserOptions::max_depth`] levels high, left-deep chains of
 //! operators included, so recursive walks (and `Drop`, `Clone`, `==`) need no care for the stack.
 
-use model::Matcher;
+use model::{MatchOp, Matcher};
 
 pub use super::duration::{Duration, DurationExpr, DurationOp};
 pub use super::functions::FunctionSpec;
@@ -178,8 +178,8 @@ pub enum Boundary {
     Smoothed,
 }
 
-/// An instant vector selector.
-#[derive(Clone, Debug, PartialEq)]
+/// An instant vector selector. The order of its matchers does not matter for `==`.
+#[derive(Clone, Debug)]
 pub struct VectorSelector {
     /// The metric name written before the braces. There is a matcher for it too, the last one.
     pub name: Option<String>,
@@ -193,6 +193,22 @@ pub struct VectorSelector {
     pub boundary: Boundary,
     /// Where it stands, its modifiers included.
     pub span: Span,
+}
+
+impl PartialEq for VectorSelector {
+    fn eq(&self, o: &Self) -> bool {
+        fn sorted(v: &VectorSelector) -> Vec<(&str, MatchOp, &str)> {
+            let mut keys: Vec<_> =
+                v.matchers.iter().map(|m| (m.name.as_str(), m.op, m.value.as_str())).collect();
+            keys.sort_unstable();
+            keys
+        }
+        self.name == o.name
+            && self.offset == o.offset
+            && self.at == o.at
+            && self.boundary == o.boundary
+            && sorted(self) == sorted(o)
+    }
 }
 
 /// A range vector selector. Modifiers written after the range are on `selector`.

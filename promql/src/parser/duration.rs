@@ -138,6 +138,17 @@ impl DurationExpr {
         }
     }
 
+    /// A literal becomes milliseconds; what is below a millisecond is cut off.
+    pub(super) fn into_duration(self) -> Duration {
+        match self {
+            Self::Number { seconds, .. } => {
+                let nanos = (seconds * 1e9).round() as i64;
+                Duration::Millis(nanos / 1_000_000)
+            }
+            other => Duration::Expr(Box::new(other)),
+        }
+    }
+
     /// The value in seconds.
     fn seconds(&self, step_ms: i64, range_ms: i64) -> Result<f64, DurationError> {
         let value = |e: &DurationExpr| e.seconds(step_ms, range_ms);

@@ -13,3 +13,9 @@ pub struct ParseError {
     /// What is wrong, without the position.
     pub reason: String,
 }
+
+impl ParseError {
+    pub(super) fn new(query: &str, span: Span, reason: impl Into<String>) -> Self {
+        Self { span, position: span.line_col(query), reason: reason.into() }
+    }
+}

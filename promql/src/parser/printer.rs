@@ -1,0 +1,248 @@
+//! Trees to text. What is printed parses to an equal tree, and reads as Prometheus prints it: durations normalised,
+//! matchers sorted, modifiers in one order.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use model::duration::format_ms;
+use model::labels::{METRIC_NAME, Quoted, is_legacy_label_name};
+use model::{MatchOp, Matcher};
+
+use super::ast::{
+    Aggregate, At, Binary, Boundary, Duration, DurationExpr, Expr, MatchCardinality, MatrixSelector,
+    NumberLiteral, Subquery, UnaryOp, VectorMatching, VectorSelector,
+};
+
+impl Display for Expr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(n) => n.fmt(f),
+            Self::String(s) => Quoted(&s.value).fmt(f),
+            Self::Vector(v) => v.fmt(f),
+            Self::Matrix(m) => m.fmt(f),
+            Self::Subquery(s) => s.fmt(f),
+            Self::Call(c) => {
+                write!(f, "{}(", c.func.name)?;
+                separated(f, &c.args, ", ", |f, a| a.fmt(f))?;
+                f.write_char(')')
+            }
+            Self::Aggregate(a) => a.fmt(f),
+            Self::Binary(b) => b.fmt(f),
+            Self::Unary(u) => {
+                let sign = if u.op == UnaryOp::Minus { '-' } else { '+' };
+                write!(f, "{sign}{}", u.expr)
+            }
+            Self::Paren(p) => write!(f, "({})", p.expr),
+        }
+    }
+}
+
+impl Display for NumberLiteral {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        number(f, self.value, self.duration)
+    }
+}
+
+/// A number, or a duration given in seconds.
+fn number(f: &mut Formatter<'_>, value: f64, duration: bool) -> fmt::Result {
+    if duration && value.is_finite() {
+        return f.write_str(&format_ms((value * 1000.0).round() as i64));
+    }
+    match value {
+        v if v.is_nan() => f.write_str("NaN"),
+        v if v.is_infinite() => f.write_str(if v > 0.0 { "+Inf" } else { "-Inf" }),
+        v => write!(f, "{v}"),
+    }
+}
+
+impl Display for VectorSelector {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.series(f)?;
+        at(f, self.at)?;
+        boundary(f, self.boundary)?;
+        offset(f, &self.offset)
+    }
+}
+
+impl VectorSelector {
+    /// Name and matchers, without the modifiers.
+    fn series(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or("");
+        f.write_str(name)?;
+        let is_name = |m: &Matcher| {
+            m.name == METRIC_NAME && m.op == MatchOp::Equal && m.value == name && !m.value.is_empty()
+        };
+        let mut parts: Vec<String> =
+            self.matchers.iter().filter(|m| !is_name(m)).map(ToString::to_string).collect();
+        if parts.is_empty() {
+            return if name.is_empty() { f.write_str("{}") } else { Ok(()) };
+        }
+        parts.sort_unstable();
+        f.write_char('{')?;
+        separated(f, &parts, ",", |f, p| f.write_str(p))?;
+        f.write_char('}')
+    }
+}
+
+impl Display for MatrixSelector {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.selector.series(f)?;
+        f.write_char('[')?;
+        range(f, &self.range)?;
+        f.write_char(']')?;
+        boundary(f, self.selector.boundary)?;
+        at(f, self.selector.at)?;
+        offset(f, &self.selector.offset)
+    }
+}
+
+impl Display for Subquery {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[", self.expr)?;
+        range(f, &self.range)?;
+        f.write_char(':')?;
+        if let Some(step) = &self.step {
+            range(f, step)?;
+        }
+        f.write_char(']')?;
+        at(f, self.at)?;
+        offset(f, &self.offset)
+    }
+}
+
+/// A range or step. Zero, that is less than a millisecond, has no notation as a duration that would be accepted.
+fn range(f: &mut Formatter<'_>, range: &Duration) -> fmt::Result {
+    match range {
+        Duration::Millis(0) => f.write_str("0.0001"),
+        Duration::Millis(ms) => f.write_str(&format_ms(*ms)),
+        Duration::Expr(e) => e.fmt(f),
+    }
+}
+
+fn offset(f: &mut Formatter<'_>, offset: &Duration) -> fmt::Result {
+    match offset {
+        Duration::Millis(0) => Ok(()),
+        Duration::Millis(ms) => {
+            f.write_str(" offset ")?;
+            f.write_str(&format_ms(*ms))
+        }
+        Duration::Expr(e) => write!(f, " offset {e}"),
+    }
+}
+
+fn at(f: &mut Formatter<'_>, at: Option<At>) -> fmt::Result {
+    match at {
+        None => Ok(()),
+        Some(At::Start) => f.write_str(" @ start()"),
+        Some(At::End) => f.write_str(" @ end()"),
+        Some(At::Timestamp(ms)) => {
+            let sign = if ms < 0 { "-" } else { "" };
+            let abs = ms.unsigned_abs();
+            write!(f, " @ {sign}{}.{:03}", abs / 1000, abs % 1000)
+        }
+    }
+}
+
+fn boundary(f: &mut Formatter<'_>, boundary: Boundary) -> fmt::Result {
+    f.write_str(match boundary {
+        Boundary::Plain => "",
+        Boundary::Anchored => " anchored",
+        Boundary::Smoothed => " smoothed",
+    })
+}
+
+impl Display for Aggregate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.op.as_str())?;
+        if self.without || !self.grouping.is_empty() {
+            f.write_str(if self.without { " without (" } else { " by (" })?;
+            labels(f, &self.grouping)?;
+            f.write_str(") ")?;
+        }
+        f.write_char('(')?;
+        if let Some(param) = &self.param {
+            write!(f, "{param}, ")?;
+        }
+        write!(f, "{})", self.expr)
+    }
+}
+
+impl Display for Binary {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.lhs, self.op.as_str())?;
+        if self.return_bool {
+            f.write_str(" bool")?;
+        }
+        if let Some(m) = &self.matching {
+            matching(f, m)?;
+        }
+        write!(f, " {}", self.rhs)
+    }
+}
+
+fn matching(f: &mut Formatter<'_>, m: &VectorMatching) -> fmt::Result {
+    let group = match m.card {
+        MatchCardinality::ManyToOne => Some("left"),
+        MatchCardinality::OneToMany => Some("right"),
+        _ => None,
+    };
+    if !m.labels.is_empty() || m.on || group.is_some() {
+        f.write_str(if m.on { " on (" } else { " ignoring (" })?;
+        labels(f, &m.labels)?;
+        f.write_char(')')?;
+    }
+    if let Some(side) = group {
+        write!(f, " group_{side} (")?;
+        labels(f, &m.include)?;
+        f.write_char(')')?;
+    }
+    let mut fill = |word, value| {
+        write!(f, " {word} (")?;
+        number(f, value, false)?;
+        f.write_char(')')
+    };
+    match (m.fill_left, m.fill_right) {
+        (Some(a), Some(b)) if a.to_bits() == b.to_bits() => fill("fill", a),
+        (left, right) => {
+            left.map_or(Ok(()), |v| fill("fill_left", v))?;
+            right.map_or(Ok(()), |v| fill("fill_right", v))
+        }
+    }
+}
+
+fn labels(f: &mut Formatter<'_>, names: &[String]) -> fmt::Result {
+    separated(f, names, ", ", |f, name| {
+        // These three are no label names to the grammar unless they are in quotes.
+        let reserved = ["without", "inf", "nan"].iter().any(|w| name.eq_ignore_ascii_case(w));
+        if is_legacy_label_name(name) && !reserved { f.write_str(name) } else { Quoted(name).fmt(f) }
+    })
+}
+
+impl Display for DurationExpr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number { seconds, duration, .. } => number(f, *seconds, *duration),
+            Self::Step(_) => f.write_str("step()"),
+            Self::Range(_) => f.write_str("range()"),
+            Self::MinOf(a, b, _) => write!(f, "min_of({a}, {b})"),
+            Self::MaxOf(a, b, _) => write!(f, "max_of({a}, {b})"),
+            Self::Neg(e, _) => write!(f, "-{e}"),
+            Self::Paren(e, _) => write!(f, "({e})"),
+            Self::Binary { op, lhs, rhs, .. } => write!(f, "{lhs} {} {rhs}", op.as_str()),
+        }
+    }
+}
+
+fn separated<T>(
+    f: &mut Formatter<'_>,
+    items: &[T],
+    separator: &str,
+    mut each: impl FnMut(&mut Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for (i, item) in items.iter().enumerate() {
+        if i > 0 {
+            f.write_str(separator)?;
+        }
+        each(f, item)?;
+    }
+    Ok(())
+}
