@@ -1,2 +1,5 @@
 //! almanac
+mod cli;
+mod config;
+mod testing;
 fn main() {}

@@ -1,0 +1,391 @@
+//! The command line: Prometheus's flags for the scraper node, and the commands beside it.
+//!
+//! Flags are spelled and defaulted as in Prometheus 3.14. Durations use its notation (`15d`, `2m`).
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::scalar::{Bytes, Ms};
+
+/// Metrics scraper and federation tier with long-term retention, compatible with Prometheus.
+///
+/// Without a command, almanac runs as a scraper node.
+#[derive(Parser, Debug)]
+#[command(name = "almanac", version = version_text(), args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// What to run; a scraper node when absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of the scraper node.
+    #[command(flatten)]
+    pub scraper: ScraperFlags,
+}
+
+/// What to run instead of a scraper node.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a long-term node: receives series by remote write and keeps them for a year and more.
+    Longterm(Box<LongtermFlags>),
+    /// Run a scraper node and a long-term node in one process.
+    Standalone(Box<StandaloneFlags>),
+    /// Check files.
+    Check {
+        /// What to check.
+        #[command(subcommand)]
+        what: CheckCommand,
+    },
+    /// Run test scripts.
+    Test {
+        /// What to run.
+        #[command(subcommand)]
+        what: TestCommand,
+    },
+}
+
+/// `almanac check …`
+#[derive(Subcommand, Debug)]
+pub enum CheckCommand {
+    /// Check configuration files, and the files they name.
+    Config {
+        /// Configuration files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Only check the syntax, not the files that are named.
+        #[arg(long = "syntax-only")]
+        syntax_only: bool,
+    },
+}
+
+/// `almanac test …`
+#[derive(Subcommand, Debug)]
+pub enum TestCommand {
+    /// Run PromQL test scripts; the last line says `N passed, M failed`.
+    Promql {
+        /// Scripts.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The storage to run them on.
+        #[arg(long, value_enum, default_value_t = TestStorageKind::Memory)]
+        storage: TestStorageKind,
+        /// Print only failures and the last line.
+        #[arg(long, short)]
+        quiet: bool,
+    },
+}
+
+/// Storages that scripts run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TestStorageKind {
+    /// Plain maps in memory.
+    Memory,
+    /// The local TSDB, in a temporary folder.
+    Tsdb,
+    /// The long-term store, in a temporary folder.
+    Longterm,
+}
+
+/// Flags of a scraper node.
+#[derive(Args, Debug, Clone)]
+pub struct ScraperFlags {
+    /// Prometheus configuration file path.
+    #[arg(long = "config.file", default_value = "prometheus.yml")]
+    pub config_file: PathBuf,
+    /// Base path for metrics storage.
+    #[arg(long = "storage.tsdb.path", default_value = "data/")]
+    pub tsdb_path: PathBuf,
+    /// Flags of the local storage.
+    #[command(flatten)]
+    pub tsdb: TsdbFlags,
+    /// Address to listen on. Repeatable.
+    #[arg(long = "web.listen-address", default_value = "0.0.0.0:9090")]
+    pub listen: Vec<String>,
+    /// Flags of the HTTP server.
+    #[command(flatten)]
+    pub web: WebFlags,
+    /// Flags of queries.
+    #[command(flatten)]
+    pub query: QueryFlags,
+    /// Flags of scraping.
+    #[command(flatten)]
+    pub scrape: ScrapeFlags,
+    /// Flags of features and logging.
+    #[command(flatten)]
+    pub general: GeneralFlags,
+}
+
+/// Flags of a long-term node.
+#[derive(Args, Debug, Clone)]
+pub struct LongtermFlags {
+    /// Base path of the long-term store.
+    #[arg(long = "storage.longterm.path", default_value = "data-longterm/")]
+    pub path: PathBuf,
+    /// How long samples are kept.
+    #[arg(long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
+    pub retention: Ms,
+    /// Address to listen on. Repeatable.
+    #[arg(long = "web.listen-address", default_value = "0.0.0.0:9201")]
+    pub listen: Vec<String>,
+    /// Flags of the HTTP server.
+    #[command(flatten)]
+    pub web: WebFlags,
+    /// Flags of queries.
+    #[command(flatten)]
+    pub query: QueryFlags,
+    /// Flags of features and logging.
+    #[command(flatten)]
+    pub general: GeneralFlags,
+}
+
+/// Flags of both nodes in one process.
+#[derive(Args, Debug, Clone)]
+pub struct StandaloneFlags {
+    /// Configuration file path.
+    #[arg(long = "config.file", default_value = "prometheus.yml")]
+    pub config_file: PathBuf,
+    /// Base path of both stores: `tsdb/` and `longterm/` are made in it.
+    #[arg(long = "storage.path", default_value = "data/")]
+    pub path: PathBuf,
+    /// Flags of the local storage.
+    #[command(flatten)]
+    pub tsdb: TsdbFlags,
+    /// How long the long-term node keeps samples.
+    #[arg(long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
+    pub longterm_retention: Ms,
+    /// Address of the scraper node. Repeatable.
+    #[arg(long = "web.listen-address", default_value = "0.0.0.0:9090")]
+    pub listen: Vec<String>,
+    /// Address of the long-term node. Repeatable.
+    #[arg(long = "web.longterm-listen-address", default_value = "0.0.0.0:9201")]
+    pub longterm_listen: Vec<String>,
+    /// Flags of the HTTP server.
+    #[command(flatten)]
+    pub web: WebFlags,
+    /// Flags of queries.
+    #[command(flatten)]
+    pub query: QueryFlags,
+    /// Flags of scraping.
+    #[command(flatten)]
+    pub scrape: ScrapeFlags,
+    /// Flags of features and logging.
+    #[command(flatten)]
+    pub general: GeneralFlags,
+}
+
+/// Flags of the local storage.
+#[derive(Args, Debug, Clone)]
+pub struct TsdbFlags {
+    /// How long to retain samples. Default 15d unless a size is given. Units: y, w, d, h, m, s, ms.
+    #[arg(long = "storage.tsdb.retention.time", value_parser = duration)]
+    pub retention_time: Option<Ms>,
+    /// Maximum number of bytes that blocks may take. Units: B, KB, MB, GB, TB, PB, EB, of powers of 1024.
+    #[arg(long = "storage.tsdb.retention.size", value_parser = size)]
+    pub retention_size: Option<Bytes>,
+    /// Compress the write-ahead log: the default. `--no-storage.tsdb.wal-compression` turns it off.
+    #[arg(long = "storage.tsdb.wal-compression", conflicts_with = "no_wal_compression")]
+    pub wal_compression: bool,
+    /// Do not compress the write-ahead log.
+    #[arg(long = "no-storage.tsdb.wal-compression", action = clap::ArgAction::SetTrue, hide = true)]
+    pub no_wal_compression: bool,
+    /// Size at which to split segments of the write-ahead log. Example: 100MB.
+    #[arg(long = "storage.tsdb.wal-segment-size", value_parser = size, hide = true)]
+    pub wal_segment_size: Option<Bytes>,
+    /// Minimum duration of a block before it is persisted. For use in testing.
+    #[arg(long = "storage.tsdb.min-block-duration", value_parser = duration, default_value = "2h", hide = true)]
+    pub min_block_duration: Ms,
+    /// Sync the write-ahead log to disk with every commit, so that scrapes survive power loss too.
+    #[arg(long = "storage.tsdb.wal-fsync-on-commit")]
+    pub wal_fsync_on_commit: bool,
+}
+
+/// Flags of the HTTP server.
+#[derive(Args, Debug, Clone)]
+pub struct WebFlags {
+    /// The URL under which the server is externally reachable, for example behind a reverse proxy.
+    #[arg(long = "web.external-url", default_value = "")]
+    pub external_url: String,
+    /// Prefix for the internal routes of web endpoints. Defaults to the path of `--web.external-url`.
+    #[arg(long = "web.route-prefix")]
+    pub route_prefix: Option<String>,
+    /// Enable shutdown and reload via HTTP request.
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
+    /// Enable API endpoints for admin control actions.
+    #[arg(long = "web.enable-admin-api")]
+    pub enable_admin_api: bool,
+    /// Enable the API endpoint that accepts remote write requests.
+    #[arg(long = "web.enable-remote-write-receiver")]
+    pub enable_remote_write_receiver: bool,
+    /// Maximum duration before timing out read of the request, and closing idle connections.
+    #[arg(long = "web.read-timeout", default_value = "5m", value_parser = duration)]
+    pub read_timeout: Ms,
+    /// Maximum number of simultaneous connections across all listeners.
+    #[arg(long = "web.max-connections", default_value_t = 512)]
+    pub max_connections: usize,
+    /// Regex for CORS origin. It is fully anchored.
+    #[arg(long = "web.cors.origin", default_value = ".*")]
+    pub cors_origin: String,
+    /// Document title of the pages.
+    #[arg(long = "web.page-title", default_value = "almanac")]
+    pub page_title: String,
+    /// Configuration file that can enable TLS or authentication. Not built in yet: refused when set.
+    #[arg(long = "web.config.file", default_value = "")]
+    pub web_config_file: String,
+}
+
+/// Flags of queries.
+#[derive(Args, Debug, Clone)]
+pub struct QueryFlags {
+    /// The maximum lookback duration for retrieving metrics during expression evaluations and federation.
+    #[arg(long = "query.lookback-delta", default_value = "5m", value_parser = duration)]
+    pub lookback_delta: Ms,
+    /// Maximum time a query may take before being aborted.
+    #[arg(long = "query.timeout", default_value = "2m", value_parser = duration)]
+    pub timeout: Ms,
+    /// Maximum number of queries executed concurrently.
+    #[arg(long = "query.max-concurrency", default_value_t = 20)]
+    pub max_concurrency: usize,
+    /// Maximum number of samples a single query can load into memory.
+    #[arg(long = "query.max-samples", default_value_t = 50_000_000)]
+    pub max_samples: u64,
+}
+
+/// Flags of scraping.
+#[derive(Args, Debug, Clone)]
+pub struct ScrapeFlags {
+    /// Tolerance within which the timestamps of scrapes are aligned to their interval.
+    #[arg(long = "scrape.timestamp-tolerance", default_value = "2ms", value_parser = duration, hide = true)]
+    pub timestamp_tolerance: Ms,
+}
+
+/// Flags of features and logging.
+#[derive(Args, Debug, Clone)]
+pub struct GeneralFlags {
+    /// Comma-separated feature names to enable. Repeatable.
+    #[arg(long = "enable-feature", value_delimiter = ',')]
+    pub features: Vec<String>,
+    /// Only log messages with the given severity or above.
+    #[arg(long = "log.level", value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+    /// Output format of log messages.
+    #[arg(long = "log.format", value_enum, default_value_t = LogFormat::Logfmt)]
+    pub log_format: LogFormat,
+}
+
+/// Severity of log messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may need care.
+    Warn,
+    /// What failed.
+    Error,
+}
+
+/// Form of log messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `key=value` pairs.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+fn duration(text: &str) -> Result<Ms, String> {
+    model::duration::parse_ms(text).map(Ms)
+}
+
+fn size(text: &str) -> Result<Bytes, String> {
+    text.parse()
+}
+
+/// Version and where it was built, as `--version` prints it.
+pub fn version_text() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// Feature names that change something here.
+const FEATURES: [&str; 6] = [
+    "promql-experimental-functions",
+    "promql-extended-range-selectors",
+    "promql-duration-expr",
+    "promql-delayed-name-removal",
+    "extra-scrape-metrics",
+    "promql-binop-fill-modifiers",
+];
+
+/// Feature names of Prometheus that are always on, or without meaning, here.
+const FEATURES_WITHOUT_EFFECT: [&str; 12] = [
+    "expand-external-labels",
+    "memory-snapshot-on-shutdown",
+    "promql-at-modifier",
+    "promql-negative-offset",
+    "promql-per-step-stats",
+    "remote-write-receiver",
+    "no-default-scrape-port",
+    "new-service-discovery-manager",
+    "auto-gomaxprocs",
+    "auto-gomemlimit",
+    "auto-reload-config",
+    "native-histograms",
+];
+
+impl GeneralFlags {
+    /// Whether a feature is enabled.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|f| f == feature)
+    }
+
+    /// Names among the enabled features that change nothing here, with the reason; said in the log, never silently
+    /// dropped.
+    pub fn without_effect(&self) -> Vec<(&str, &'static str)> {
+        let mut out = Vec::new();
+        for f in self.features.iter().map(String::as_str).filter(|f| !FEATURES.contains(f)) {
+            let why = if FEATURES_WITHOUT_EFFECT.contains(&f) {
+                "always on or without meaning in almanac"
+            } else {
+                "not supported by this version of almanac"
+            };
+            out.push((f, why));
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_prometheus_s() {
+        let cli = Cli::try_parse_from([
+            "almanac",
+            "--config.file=x.yml",
+            "--web.listen-address=:1",
+            "--web.listen-address=:2",
+        ]);
+        let flags = cli.expect("valid").scraper;
+        assert_eq!((flags.config_file.to_str(), flags.listen.len()), (Some("x.yml"), 2));
+        assert_eq!(flags.query.lookback_delta, Ms(300_000));
+        assert_eq!(flags.tsdb.retention_time, None);
+    }
+
+    #[test]
+    fn roles_have_their_own_flags() {
+        let cli = Cli::try_parse_from(["almanac", "longterm", "--storage.longterm.retention.time=2y"])
+            .expect("valid");
+        let Some(Command::Longterm(flags)) = cli.command else { panic!("a long-term node") };
+        assert_eq!((flags.retention, flags.listen), (Ms(730 * 86_400_000), vec!["0.0.0.0:9201".to_owned()]));
+        assert!(Cli::try_parse_from(["almanac", "longterm", "--storage.tsdb.path=x"]).is_err());
+        assert!(Cli::try_parse_from(["almanac", "--storage.tsdb.retention.time=1x"]).is_err());
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

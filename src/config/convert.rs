@@ -1,0 +1,212 @@
+//! From sections of the file to the plain settings of the crates.
+
+use std::collections::BTreeMap;
+
+use model::relabel::RelabelRule;
+use scraper::config::{
+    Authorization, BasicAuth, EscapingScheme, HttpConfig, HttpHeader, ScrapeConfig, ScrapeProtocol, Secret,
+    SecretSource, TlsConfig,
+};
+use scraper::discovery as sd;
+use scraper::discovery::config::{AttachMetadata, Namespaces, Selector};
+use scraper::target_group::TargetGroup;
+
+use super::discovery::{KubernetesSd, StaticGroup};
+use super::http::{self, HttpClient};
+use super::scalar;
+use super::scrape::Scrape;
+use super::yaml::{At, Problem};
+
+/// The settings of one job whose section has been completed by [`Scrape::finish`].
+///
+/// # Errors
+/// What the scraper refuses.
+pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
+    job.check_built_in()?;
+    let mut job = job.clone();
+    let rules = |list: &Option<Vec<At<super::relabel::Relabel>>>| -> Result<Vec<RelabelRule>, Problem> {
+        job.rules(list.as_ref())
+    };
+    let (relabel_rules, metric_relabel_rules) =
+        (rules(&job.relabel_configs)?, rules(&job.metric_relabel_configs)?);
+    let protocols = job.scrape_protocols.iter().flatten().map(|p| ScrapeProtocol::parse(p));
+    let scrape_protocols = protocols.collect::<Result<Vec<_>, _>>()?;
+    let limit = |v: Option<u64>| usize::try_from(v.unwrap_or(0)).unwrap_or(usize::MAX);
+    let config = ScrapeConfig {
+        job_name: job.job().to_owned(),
+        scrape_interval_ms: job.scrape_interval.map_or(0, scalar::Ms::ms),
+        scrape_timeout_ms: job.scrape_timeout.map_or(0, scalar::Ms::ms),
+        metrics_path: job.metrics_path.clone().unwrap_or_default(),
+        scheme: job.scheme.clone().unwrap_or_default(),
+        params: job.params.clone().unwrap_or_default().into_iter().collect(),
+        honor_labels: job.honor_labels.unwrap_or(false),
+        honor_timestamps: job.honor_timestamps.unwrap_or(true),
+        track_timestamps_staleness: job.track_timestamps_staleness.unwrap_or(false),
+        sample_limit: limit(job.sample_limit),
+        body_size_limit: job.body_size_limit.map_or(0, |b| b.0),
+        label_limit: limit(job.label_limit),
+        label_name_length_limit: limit(job.label_name_length_limit),
+        label_value_length_limit: limit(job.label_value_length_limit),
+        native_histogram_bucket_limit: limit(job.native_histogram_bucket_limit),
+        native_histogram_min_bucket_factor: job.native_histogram_min_bucket_factor.unwrap_or(0.0),
+        target_limit: limit(job.target_limit),
+        keep_dropped_targets: limit(job.keep_dropped_targets),
+        relabel_rules,
+        metric_relabel_rules,
+        enable_compression: job.enable_compression.unwrap_or(true),
+        scrape_protocols,
+        fallback_scrape_protocol: job
+            .fallback_scrape_protocol
+            .as_deref()
+            .map(ScrapeProtocol::parse)
+            .transpose()?,
+        scrape_native_histograms: job.scrape_native_histograms.unwrap_or(false),
+        always_scrape_classic_histograms: job.always_scrape_classic_histograms.unwrap_or(false),
+        convert_classic_histograms_to_nhcb: job.convert_classic_histograms_to_nhcb.unwrap_or(false),
+        metric_name_validation: job.name_validation(),
+        metric_name_escaping: EscapingScheme::parse(
+            job.metric_name_escaping_scheme.as_deref().unwrap_or("allow-utf-8"),
+        )?,
+        extra_scrape_metrics: job.extra_scrape_metrics.unwrap_or(false),
+        discovery: discovery(&mut job)?,
+        http: http_config(&job.http())?,
+    };
+    config.check().map_err(|e| Problem::new(e.to_string()))?;
+    Ok(config)
+}
+
+fn discovery(job: &mut Scrape) -> Result<Vec<sd::DiscoveryConfig>, Problem> {
+    let mut out = Vec::new();
+    if let Some(groups) = &job.static_configs {
+        let groups = groups.iter().enumerate().map(|(i, g)| target_group(i, g)).collect();
+        out.push((sd::DiscoveryConfig::Static(groups), Default::default()));
+    }
+    for f in job.file_sd_configs.iter().flatten() {
+        let files = f.files.iter().map(|f| f.to_string_lossy().into_owned()).collect();
+        let refresh_interval_ms = refresh(f.refresh_interval);
+        out.push((sd::DiscoveryConfig::File(sd::FileConfig { files, refresh_interval_ms }), f.position));
+    }
+    for h in job.http_sd_configs.iter_mut().flatten() {
+        let config = sd::HttpDiscoveryConfig {
+            url: h.url.clone(),
+            refresh_interval_ms: refresh(h.refresh_interval),
+            http: http_config(&h.http())?,
+        };
+        out.push((sd::DiscoveryConfig::Http(config), h.position));
+    }
+    for k in job.kubernetes_sd_configs.iter_mut().flatten() {
+        let position = k.position;
+        let config = kubernetes(&mut k.value).map_err(|p| p.or_at(position))?;
+        out.push((sd::DiscoveryConfig::Kubernetes(config), position));
+    }
+    for (config, position) in &out {
+        config.validate().map_err(|e| Problem::new(e.to_string()).or_at(*position))?;
+    }
+    Ok(out.into_iter().map(|(c, _)| c).collect())
+}
+
+fn refresh(interval: Option<scalar::Ms>) -> u64 {
+    interval.map_or(0, |i| u64::try_from(i.ms()).unwrap_or(0))
+}
+
+fn target_group(index: usize, group: &StaticGroup) -> TargetGroup {
+    let address = |t: &String| BTreeMap::from([("__address__".to_owned(), t.clone())]);
+    TargetGroup {
+        source: index.to_string(),
+        labels: group.labels.clone(),
+        targets: group.targets.iter().map(address).collect(),
+    }
+}
+
+fn kubernetes(k: &mut KubernetesSd) -> Result<sd::KubernetesConfig, Problem> {
+    let role = |text: &str| text.parse::<sd::Role>().map_err(|e| Problem::new(e.to_string()));
+    let namespaces = k.namespaces.clone().unwrap_or_default();
+    let attach = k.attach_metadata.clone().unwrap_or_default();
+    let selectors = k.selectors.iter().map(|s| {
+        Ok(Selector {
+            role: role(&s.role)?,
+            label: s.label.clone().unwrap_or_default(),
+            field: s.field.clone().unwrap_or_default(),
+        })
+    });
+    Ok(sd::KubernetesConfig {
+        role: role(k.role.as_ref().map_or("", |r| r.value.as_str()))?,
+        api_server: k.api_server.as_ref().map(|u| u.0.to_string()),
+        kubeconfig_file: k.kubeconfig_file.as_ref().map(|f| f.to_string_lossy().into_owned()),
+        namespaces: Namespaces { own_namespace: namespaces.own_namespace, names: namespaces.names },
+        selectors: selectors.collect::<Result<_, Problem>>()?,
+        attach_metadata: AttachMetadata {
+            node: attach.node,
+            namespace: attach.namespace,
+            deployment: attach.deployment,
+            job: attach.job,
+            cronjob: attach.cronjob,
+        },
+        http: http_config(&k.http())?,
+    })
+}
+
+/// Settings of an HTTP client.
+///
+/// # Errors
+/// Names what is not built in.
+pub fn http_config(h: &HttpClient<'_>) -> Result<HttpConfig, Problem> {
+    if h.oauth2.is_some() {
+        return Err(Problem::not_built_in(
+            "oauth2 is not built in; use basic_auth or authorization (credentials_file is read again for each request)",
+        ));
+    }
+    if h.proxy_from_environment.unwrap_or(false) || h.proxy_connect_header.is_some() {
+        return Err(Problem::not_built_in(
+            "proxy_from_environment and proxy_connect_header are not built in",
+        ));
+    }
+    let config = HttpConfig {
+        basic_auth: h.basic_auth.as_ref().map(|b| BasicAuth {
+            username: source(b.username.as_ref(), b.username_file.as_ref())
+                .unwrap_or(SecretSource::Inline(Secret::new(""))),
+            password: source(b.password.as_ref().map(|p| &p.0), b.password_file.as_ref()),
+        }),
+        authorization: h.authorization.as_ref().map(|a| Authorization {
+            kind: a.kind.clone().unwrap_or_else(|| "Bearer".into()),
+            credentials: source(a.credentials.as_ref().map(|p| &p.0), a.credentials_file.as_ref()),
+        }),
+        headers: h.http_headers.iter().flatten().map(|(n, v)| header(n, v)).collect(),
+        tls: h.tls_config.as_ref().map(tls).transpose()?.unwrap_or_default(),
+        follow_redirects: h.follow_redirects.unwrap_or(true),
+        proxy_url: h.proxy_url.as_ref().map(|u| u.0.to_string()),
+    };
+    config.check().map_err(Problem::not_built_in)?;
+    Ok(config)
+}
+
+fn header(name: &str, h: &http::Header) -> HttpHeader {
+    let inline =
+        h.values.iter().chain(h.secrets.iter().map(|s| &s.0)).map(|v| SecretSource::Inline(Secret::new(v)));
+    let files = h.files.iter().cloned().map(SecretSource::File);
+    HttpHeader { name: name.to_owned(), values: inline.chain(files).collect() }
+}
+
+fn tls(t: &http::Tls) -> Result<TlsConfig, Problem> {
+    if t.min_version.as_deref().is_some_and(|v| v == "TLS10" || v == "TLS11") {
+        tracing::warn!(
+            "tls_config.min_version below TLS12 has no effect: TLS 1.2 is the oldest version built in"
+        );
+    }
+    if t.max_version.as_deref().is_some_and(|v| v != "TLS13") {
+        return Err(Problem::not_built_in("tls_config.max_version below TLS13 is not built in"));
+    }
+    Ok(TlsConfig {
+        ca: source(t.ca.as_ref(), t.ca_file.as_ref()),
+        cert: source(t.cert.as_ref(), t.cert_file.as_ref()),
+        key: source(t.key.as_ref().map(|k| &k.0), t.key_file.as_ref()),
+        server_name: t.server_name.clone().unwrap_or_default(),
+        insecure_skip_verify: t.insecure_skip_verify.unwrap_or(false),
+    })
+}
+
+fn source(inline: Option<&String>, file: Option<&std::path::PathBuf>) -> Option<SecretSource> {
+    inline
+        .map(|s| SecretSource::Inline(Secret::new(s)))
+        .or_else(|| file.map(|f| SecretSource::File(f.clone())))
+}

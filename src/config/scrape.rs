@@ -1,0 +1,404 @@
+//! `scrape_configs`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use model::relabel::NameValidation;
+use serde::Deserialize;
+
+use super::discovery::{FileSd, HttpSd, KubernetesSd, NotBuiltIn, StaticGroup};
+use super::global::Global;
+use super::http::{http_section, join};
+use super::relabel::{self, Relabel};
+use super::scalar::{Bytes, Ms};
+use super::yaml::{At, Problem};
+
+http_section! {
+    /// One job. After [`Scrape::finish`] every setting has its value, inherited or default.
+    pub struct Scrape {
+        pub job_name: Option<At<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub honor_labels: Option<bool>,
+        pub honor_timestamps: Option<bool>,
+        pub track_timestamps_staleness: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub params: Option<BTreeMap<String, Vec<String>>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scrape_interval: Option<Ms>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scrape_timeout: Option<Ms>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scrape_protocols: Option<Vec<String>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub fallback_scrape_protocol: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scrape_native_histograms: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub always_scrape_classic_histograms: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub convert_classic_histograms_to_nhcb: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scrape_failure_log_file: Option<PathBuf>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub metrics_path: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scheme: Option<String>,
+        pub enable_compression: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub body_size_limit: Option<Bytes>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub sample_limit: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub target_limit: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub label_limit: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub label_name_length_limit: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub label_value_length_limit: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub native_histogram_bucket_limit: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub native_histogram_min_bucket_factor: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub keep_dropped_targets: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub metric_name_validation_scheme: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub metric_name_escaping_scheme: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub extra_scrape_metrics: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub static_configs: Option<Vec<At<StaticGroup>>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub file_sd_configs: Option<Vec<At<FileSd>>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub http_sd_configs: Option<Vec<At<HttpSd>>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub kubernetes_sd_configs: Option<Vec<At<KubernetesSd>>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub aws_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub azure_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub consul_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub digitalocean_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub dns_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub docker_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub dockerswarm_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub ec2_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub ecs_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub elasticache_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub eureka_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub gce_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub hetzner_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub ionos_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub kuma_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub lightsail_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub linode_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub marathon_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub msk_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub nerve_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub nomad_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub oci_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub openstack_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub ovhcloud_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub puppetdb_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub rds_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scaleway_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub serverset_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub stackit_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub triton_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub uyuni_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub vultr_sd_configs: Option<At<NotBuiltIn>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub relabel_configs: Option<Vec<At<Relabel>>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub metric_relabel_configs: Option<Vec<At<Relabel>>>,
+    }
+}
+
+/// A file named by `scrape_config_files`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScrapeFile {
+    pub scrape_configs: Vec<At<Scrape>>,
+}
+
+/// Names of the formats, in the order Prometheus asks for them.
+pub const DEFAULT_PROTOCOLS: [&str; 4] =
+    ["OpenMetricsText1.0.0", "OpenMetricsText0.0.1", "PrometheusText1.0.0", "PrometheusText0.0.4"];
+/// The same with native histograms on.
+pub const PROTO_FIRST_PROTOCOLS: [&str; 5] = [
+    "PrometheusProto",
+    "OpenMetricsText1.0.0",
+    "OpenMetricsText0.0.1",
+    "PrometheusText1.0.0",
+    "PrometheusText0.0.4",
+];
+const ESCAPINGS: [&str; 4] = ["allow-utf-8", "underscores", "dots", "values"];
+
+/// # Errors
+/// When the list is empty, names a format nobody knows, or one twice.
+pub fn check_protocols(list: &[String]) -> Result<(), String> {
+    if list.is_empty() {
+        return Err("scrape_protocols cannot be empty".into());
+    }
+    for (i, p) in list.iter().enumerate() {
+        if list[..i].iter().any(|o| o.eq_ignore_ascii_case(p)) {
+            return Err(format!("duplicated protocol in scrape_protocols, got [{}]", list.join(" ")));
+        }
+        check_protocol(p).map_err(|e| format!("scrape_protocols: {e}"))?;
+    }
+    Ok(())
+}
+
+fn check_protocol(p: &str) -> Result<(), String> {
+    if PROTO_FIRST_PROTOCOLS.contains(&p) {
+        return Ok(());
+    }
+    let mut known = PROTO_FIRST_PROTOCOLS;
+    known.sort_unstable();
+    Err(format!("unknown scrape protocol {p}, supported: [{}]", known.join(" ")))
+}
+
+impl Scrape {
+    /// The job's name; empty when it has none.
+    pub fn job(&self) -> &str {
+        self.job_name.as_ref().map_or("", |j| j.value.as_str())
+    }
+
+    /// Fills every setting from `global` or its default, checks what excludes what, and makes file names relative to
+    /// `dir`.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn finish(&mut self, global: &Global, dir: &Path) -> Result<(), Problem> {
+        if self.job().is_empty() {
+            return Err(Problem::new("job_name is empty"));
+        }
+        self.inherit(global)?;
+        self.names(global)?;
+        self.http().finish(dir, true)?;
+        join(dir, &mut self.scrape_failure_log_file);
+        let has_relabeling = self.relabel_configs.as_ref().is_some_and(|r| !r.is_empty());
+        for g in self.static_configs.iter().flatten() {
+            g.check(has_relabeling).map_err(|e| g.problem(e))?;
+        }
+        self.file_sd_configs.iter_mut().flatten().for_each(|f| f.finish(dir));
+        for h in self.http_sd_configs.iter_mut().flatten() {
+            let at = h.position;
+            h.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
+        }
+        for k in self.kubernetes_sd_configs.iter_mut().flatten() {
+            let at = k.position;
+            k.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
+        }
+        match super::convert::scrape_config(self) {
+            Err(p) if !p.not_built_in => Err(p),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checked rules of one of the job's lists.
+    ///
+    /// # Errors
+    /// The first rule that contradicts itself.
+    pub fn rules(
+        &self,
+        list: Option<&Vec<At<Relabel>>>,
+    ) -> Result<Vec<model::relabel::RelabelRule>, Problem> {
+        relabel::rules(list.map_or(&[], Vec::as_slice), self.name_validation())
+    }
+
+    /// Which names are valid in this job.
+    pub fn name_validation(&self) -> NameValidation {
+        name_validation(self.metric_name_validation_scheme.as_deref())
+    }
+
+    fn inherit(&mut self, global: &Global) -> Result<(), Problem> {
+        let interval = *self.scrape_interval.get_or_insert(global.interval());
+        if self.scrape_timeout.is_some_and(|t| t > interval) {
+            return Err(Problem::new(format!(
+                "scrape timeout greater than scrape interval for scrape config with job name {:?}",
+                self.job()
+            )));
+        }
+        self.scrape_timeout.get_or_insert(global.timeout().min(interval));
+        self.honor_timestamps.get_or_insert(true);
+        self.track_timestamps_staleness.get_or_insert(false);
+        self.enable_compression.get_or_insert(true);
+        self.metrics_path.get_or_insert_with(|| "/metrics".into());
+        let scheme = self.scheme.get_or_insert_with(|| "http".into());
+        if !["http", "https"].contains(&scheme.as_str()) {
+            return Err(Problem::new(format!("scheme {scheme:?} is not supported; use http or https")));
+        }
+        inherit(&mut self.body_size_limit, global.body_size_limit);
+        inherit(&mut self.sample_limit, global.sample_limit);
+        inherit(&mut self.target_limit, global.target_limit);
+        inherit(&mut self.label_limit, global.label_limit);
+        inherit(&mut self.label_name_length_limit, global.label_name_length_limit);
+        inherit(&mut self.label_value_length_limit, global.label_value_length_limit);
+        inherit(&mut self.keep_dropped_targets, global.keep_dropped_targets);
+        inherit(&mut self.scrape_failure_log_file, global.scrape_failure_log_file.clone());
+        let native =
+            *self.scrape_native_histograms.get_or_insert(global.scrape_native_histograms.unwrap_or(false));
+        self.extra_scrape_metrics.get_or_insert(global.extra_scrape_metrics.unwrap_or(false));
+        self.convert_classic_histograms_to_nhcb
+            .get_or_insert(global.convert_classic_histograms_to_nhcb.unwrap_or(false));
+        self.always_scrape_classic_histograms
+            .get_or_insert(global.always_scrape_classic_histograms.unwrap_or(false));
+        let default: &[&str] = if native { &PROTO_FIRST_PROTOCOLS } else { &DEFAULT_PROTOCOLS };
+        let protocols = self.scrape_protocols.get_or_insert_with(|| {
+            global
+                .scrape_protocols
+                .clone()
+                .unwrap_or_else(|| default.iter().map(|s| (*s).to_owned()).collect())
+        });
+        let named =
+            |e: String, job: &str| Problem::new(format!("{e} for scrape config with job name {job:?}"));
+        check_protocols(protocols).map_err(|e| named(e, self.job()))?;
+        if let Some(p) = &self.fallback_scrape_protocol {
+            check_protocol(p)
+                .map_err(|e| named(format!("invalid fallback_scrape_protocol: {e}"), self.job()))?;
+        }
+        Ok(())
+    }
+
+    fn names(&mut self, global: &Global) -> Result<(), Problem> {
+        let global_validation = global.metric_name_validation_scheme.as_deref().unwrap_or("utf8");
+        let global_escaping = match global.metric_name_escaping_scheme.as_deref().unwrap_or("") {
+            "" if global_validation == "legacy" => "underscores",
+            "" => "allow-utf-8",
+            e if ESCAPINGS.contains(&e) => e,
+            e => return Err(unknown_escaping("global", e)),
+        };
+        let own = self.metric_name_validation_scheme.clone().filter(|s| !s.is_empty());
+        let validation = own.clone().unwrap_or_else(|| global_validation.to_owned());
+        check_validation_scheme(&validation)?;
+        let escaping = match self.metric_name_escaping_scheme.clone().filter(|s| !s.is_empty()) {
+            Some(e) => e,
+            None if own.is_none() => global_escaping.to_owned(),
+            None if validation == "legacy" => "underscores".into(),
+            None => "allow-utf-8".into(),
+        };
+        if !ESCAPINGS.contains(&escaping.as_str()) {
+            return Err(unknown_escaping("scrape config", &escaping));
+        }
+        if escaping == "allow-utf-8" && validation != "utf8" {
+            return Err(Problem::new("utf8 metric names requested but validation scheme is not set to UTF8"));
+        }
+        self.metric_name_validation_scheme = Some(validation);
+        self.metric_name_escaping_scheme = Some(escaping);
+        Ok(())
+    }
+
+    /// # Errors
+    /// When a kind of discovery is asked for that is not built in.
+    pub fn check_built_in(&self) -> Result<(), Problem> {
+        macro_rules! refuse {
+            ($($field:ident),*) => {
+                $(if let Some(section) = &self.$field {
+                    let text = concat!(
+                        stringify!($field),
+                        " is not built in; write its targets with file_sd_configs or http_sd_configs instead"
+                    );
+                    return Err(Problem { not_built_in: true, ..section.problem(text) });
+                })*
+            };
+        }
+        refuse!(
+            aws_sd_configs,
+            azure_sd_configs,
+            consul_sd_configs,
+            digitalocean_sd_configs,
+            dns_sd_configs,
+            docker_sd_configs,
+            dockerswarm_sd_configs,
+            ec2_sd_configs,
+            ecs_sd_configs,
+            elasticache_sd_configs,
+            eureka_sd_configs,
+            gce_sd_configs,
+            hetzner_sd_configs,
+            ionos_sd_configs,
+            kuma_sd_configs,
+            lightsail_sd_configs,
+            linode_sd_configs,
+            marathon_sd_configs,
+            msk_sd_configs,
+            nerve_sd_configs,
+            nomad_sd_configs,
+            oci_sd_configs,
+            openstack_sd_configs,
+            ovhcloud_sd_configs,
+            puppetdb_sd_configs,
+            rds_sd_configs,
+            scaleway_sd_configs,
+            serverset_sd_configs,
+            stackit_sd_configs,
+            triton_sd_configs,
+            uyuni_sd_configs,
+            vultr_sd_configs
+        );
+        Ok(())
+    }
+}
+
+/// Zero and absent both mean "as the global section says".
+fn inherit<T: PartialEq + Default>(own: &mut Option<T>, global: Option<T>) {
+    if own.as_ref().is_none_or(|v| *v == T::default()) {
+        *own = global;
+    }
+}
+
+fn unknown_escaping(whose: &str, got: &str) -> Problem {
+    Problem::new(format!(
+        "unknown {whose} name escaping method specified, must be one of 'allow-utf-8', 'underscores', 'dots', or 'values', got {got:?}"
+    ))
+}
+
+/// # Errors
+/// When the scheme is neither `legacy` nor `utf8`.
+pub fn check_validation_scheme(scheme: &str) -> Result<(), Problem> {
+    match scheme {
+        "legacy" | "utf8" => Ok(()),
+        other => Err(Problem::new(format!(
+            "unknown name validation method specified, must be either '', 'legacy' or 'utf8', got {other}"
+        ))),
+    }
+}
+
+/// Which names a scheme allows.
+pub fn name_validation(scheme: Option<&str>) -> NameValidation {
+    if scheme == Some("legacy") { NameValidation::Legacy } else { NameValidation::Utf8 }
+}

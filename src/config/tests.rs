@@ -1,0 +1,127 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, Problem> {
+    Config::parse(text, Path::new("/etc/almanac"))
+}
+
+#[track_caller]
+fn check_error(text: &str, line: u64, column: u64, part: &str) {
+    let p = parse(text).expect_err(text);
+    assert!(p.reason.contains(part), "{p:?} should name {part:?}");
+    assert_eq!((p.position.line, p.position.column), (line, column), "{p:?}");
+}
+
+#[test]
+fn errors_name_line_and_column() {
+    check_error("global:\n  scrape_intervall: 1s\n", 2, 3, "unknown field `scrape_intervall`");
+    check_error("global: {}\nglobal: {}\n", 2, 1, "duplicate mapping key: global");
+    check_error("scrape_configs:\n- job_name: a\n- job_name: a\n", 3, 13, "job name \"a\"");
+    check_error(
+        "scrape_configs:\n- job_name: a\n  relabel_configs:\n  - regex: '('\n",
+        4,
+        12,
+        "regular expression",
+    );
+    check_error("scrape_configs:\n- job_name: a\n  scrape_timeout: 2m\n", 2, 3, "scrape timeout greater");
+    check_error("global:\n  scrape_interval: 1 hour\n", 2, 20, "not a valid duration");
+    check_error("longterm:\n  url: http://h:9201\n  match: ['{a=']\n", 3, 11, "selector");
+    check_error("a: [1\n", 1, 1, "unknown field");
+}
+
+#[test]
+fn what_is_not_built_in_loads_and_is_refused_when_it_is_to_run() {
+    for (text, part) in [
+        ("scrape_configs:\n- job_name: a\n  consul_sd_configs: [{server: x}]\n", "consul_sd_configs is not built in"),
+        ("remote_write:\n- url: http://h/w\n  sigv4: {region: x}\n", "sigv4 is not built in"),
+        ("alerting: {alertmanagers: [{static_configs: [{targets: ['h:1']}]}]}\n", "alertmanagers"),
+    ] {
+        let p = parse(text).expect("valid").settings().expect_err(text);
+        assert!(p.not_built_in && p.reason.contains(part) && p.position.line > 0, "{p:?}");
+    }
+}
+
+#[test]
+fn the_longterm_section_has_its_default() {
+    let config = parse("longterm:\n  url: http://h:9201\n").expect("valid");
+    let longterm = config.longterm.expect("section");
+    let matchers = longterm.matchers().expect("valid");
+    assert_eq!(matchers.len(), 1);
+    assert_eq!(matchers[0].iter().map(ToString::to_string).collect::<Vec<_>>(), [r#"longterm!="""#]);
+}
+
+#[test]
+fn shown_files_hide_secrets() {
+    let text = "
+scrape_configs:
+- job_name: a
+  basic_auth: {username: u, password: hunter2}
+  http_headers: {X-Key: {secrets: [hunter2]}}
+remote_write:
+- url: http://u:hunter2@host/write
+  authorization: {credentials: hunter2}
+remote_read:
+- url: http://host/read
+  oauth2: {client_id: x, client_secret: hunter2, token_url: http://t}
+";
+    let shown = parse(text).expect("valid").to_yaml();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(shown.matches("<secret>").count(), 5, "{shown}");
+    // What is shown can be read again.
+    parse(&shown).expect("a shown file is a valid file");
+}
+
+#[test]
+fn file_names_are_relative_to_the_file() {
+    let text =
+        "rule_files: [a/*.yml, /abs.yml]\nscrape_configs: [{job_name: a, tls_config: {ca_file: ca.pem}}]\n";
+    let config = parse(text).expect("valid");
+    let files = config.rule_files.expect("two");
+    assert_eq!(files, [Path::new("/etc/almanac/a/*.yml"), Path::new("/abs.yml")]);
+    let jobs = config.scrape_configs.expect("one");
+    let tls = jobs[0].tls_config.as_ref().expect("set");
+    assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/etc/almanac/ca.pem")));
+}
+
+#[test]
+fn patterns_match() {
+    for (pattern, name, expect) in [
+        ("*.yml", "a.yml", true),
+        ("*.yml", "a.yaml", false),
+        ("a*b*c", "axbyc", true),
+        ("a*b*c", "axc", false),
+        ("a", "a", true),
+        ("a*a", "a", false),
+    ] {
+        assert_eq!(glob_match(pattern, name), expect, "{pattern} {name}");
+    }
+}
+
+/// Every file of the conformance data has its stated outcome. Files refused only in agent mode or only by a later
+/// check of the files they name do load.
+#[test]
+fn conformance() {
+    let Some(root) = crate::testing::conformance_dir() else {
+        eprintln!("config conformance: skipped, no conformance data");
+        return;
+    };
+    let dir = root.join("config");
+    let index = std::fs::read_to_string(dir.join("index.tsv")).expect("index");
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for row in index.lines().filter(|l| !l.starts_with('#') && !l.starts_with("sd/")) {
+        let mut columns = row.split('\t');
+        let (Some(file), Some(outcome)) = (columns.next(), columns.next()) else { continue };
+        let loaded = Config::load(&dir.join(file));
+        let expect_ok = match outcome {
+            "ok" | "agent-error" | "check-error" => true,
+            "error" | "start-error" => false,
+            other => panic!("unknown outcome {other}"),
+        };
+        seen += 1;
+        if loaded.is_ok() != expect_ok {
+            wrong.push(format!("{row}\n    -> {:?}", loaded.map(|_| "loaded").map_err(|e| e.to_string())));
+        }
+    }
+    assert!(seen > 100, "the index lists files");
+    assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
+}
