@@ -20,6 +20,8 @@ mod kubernetes;
 mod metrics;
 mod sink;
 mod target_file;
+#[cfg(test)]
+mod testing;
 
 pub use config::{DiscoveryConfig, FileConfig, HttpDiscoveryConfig, KubernetesConfig, Role};
 pub use error::DiscoveryError;

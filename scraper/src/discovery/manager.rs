@@ -323,3 +323,6 @@ impl Publisher {
         let _ = self.metrics.last_update_seconds.remove_label_values(&[&self.job]);
     }
 }
+
+#[cfg(test)]
+mod tests;
