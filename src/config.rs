@@ -23,6 +23,7 @@ pub mod relabel;
 pub mod remote;
 pub mod scalar;
 pub mod scrape;
+pub mod settings;
 pub mod yaml;
 
 use yaml::{At, ConfigError, Problem};

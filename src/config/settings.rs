@@ -1,0 +1,215 @@
+//! What a checked file asks the program to run, in the crates' own settings.
+
+use std::time::Duration;
+
+use federation::config::{QueueConfig, SenderConfig};
+use federation::http as fed;
+use model::{Labels, Matcher};
+use scraper::ScrapeConfig;
+
+use super::http::HttpClient;
+use super::remote::RemoteWrite;
+use super::scalar::Ms;
+use super::yaml::Problem;
+use super::{Config, convert};
+
+/// Everything a scraper node takes from its file.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Jobs in the order of the file.
+    pub jobs: Vec<ScrapeConfig>,
+    /// Labels added to what leaves the node.
+    pub external_labels: Labels,
+    /// The long-term node, if one is named.
+    pub longterm: Option<Longterm>,
+    /// Plain remote-write destinations. `positions_dir` is filled in by whoever starts them.
+    pub remote_write: Vec<SenderConfig>,
+    /// Retention and other settings of the local storage that the file may give.
+    pub retention: super::global::Retention,
+    /// Exemplars to keep.
+    pub exemplars_max: Option<usize>,
+    /// What the file asks for that has no effect here; said in the log.
+    pub notes: Vec<String>,
+}
+
+/// The long-term node of a scraper node.
+#[derive(Clone, Debug)]
+pub struct Longterm {
+    /// Base URL without a slash at its end.
+    pub url: String,
+    /// A series is sent when any of these sets matches it.
+    pub matchers: Vec<Vec<Matcher>>,
+}
+
+impl Config {
+    /// The settings to run this file with.
+    ///
+    /// # Errors
+    /// Names the first thing that is valid but not built in.
+    pub fn settings(&self) -> Result<Settings, Problem> {
+        self.refuse_sections()?;
+        let jobs = self.scrape_configs.iter().flatten();
+        let jobs = jobs.map(|j| convert::scrape_config(j).map_err(|p| p.or_at(j.position))).collect::<Result<_, _>>()?;
+        let external_labels = self.global().external_labels();
+        let longterm = self.longterm.as_ref().map(|l| -> Result<_, Problem> {
+            let url = l.url.as_ref().map(|u| u.0.as_str().trim_end_matches('/').to_owned()).unwrap_or_default();
+            Ok(Longterm { url, matchers: l.matchers()? })
+        });
+        let writes = self.remote_write.iter().flatten();
+        let remote_write = writes.map(|w| {
+            let names = super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref());
+            sender(&w.value, &external_labels, names).map_err(|p| p.or_at(w.position))
+        });
+        let storage = self.storage.clone().unwrap_or_default();
+        Ok(Settings {
+            jobs,
+            longterm: longterm.transpose()?,
+            remote_write: remote_write.collect::<Result<_, _>>()?,
+            external_labels,
+            retention: storage.tsdb.and_then(|t| t.retention).unwrap_or_default(),
+            exemplars_max: storage.exemplars.and_then(|e| e.max_exemplars).map(|n| usize::try_from(n).unwrap_or(0)),
+            notes: self.notes(),
+        })
+    }
+
+    /// Sections that would change what is stored or who is told, and are not built in, are refused: to drop them
+    /// silently would lose data or alerts.
+    fn refuse_sections(&self) -> Result<(), Problem> {
+        let refuse = |text: &str| Err(Problem::not_built_in(text));
+        if let Some(am) = self.alerting.iter().flat_map(|a| a.alertmanagers.iter().flatten()).next() {
+            return refuse("alerting.alertmanagers: sending alerts to Alertmanagers is not built in").map_err(|p| p.or_at(am.position));
+        }
+        if let Some(rr) = self.remote_read.iter().flatten().next() {
+            return refuse("remote_read is not built in; the section `longterm` reads the long-term node").map_err(|p| p.or_at(rr.position));
+        }
+        if self.tracing.is_some() {
+            return refuse("tracing is not built in");
+        }
+        if self.rule_files.as_ref().is_some_and(|f| !f.is_empty()) {
+            return refuse("rule_files: evaluating rules is not built in");
+        }
+        let Some(tsdb) = self.storage.as_ref().and_then(|s| s.tsdb.as_ref()) else { return Ok(()) };
+        if tsdb.out_of_order_time_window.is_some_and(|w| w.0 > 0) {
+            return refuse("storage.tsdb.out_of_order_time_window is not built in; the long-term node takes samples in any order");
+        }
+        if tsdb.chunk_encoding.as_ref().and_then(|c| c.floats.as_deref()) == Some("xor2") {
+            return refuse("storage.tsdb.chunk_encoding.floats: xor2 is not built in");
+        }
+        if tsdb.retention.as_ref().and_then(|r| r.percentage).is_some_and(|p| p > 0.0) {
+            return refuse("storage.tsdb.retention.percentage is not built in; use size");
+        }
+        Ok(())
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let mut note = |present: bool, text: &str| {
+            if present {
+                notes.push(text.to_owned());
+            }
+        };
+        let global = self.global();
+        note(global.query_log_file.is_some(), "global.query_log_file has no effect: the query log is not built in");
+        note(
+            self.scrape_configs.iter().flatten().any(|j| j.scrape_failure_log_file.is_some()),
+            "scrape_failure_log_file has no effect: failed scrapes show in the log and at /api/v1/targets",
+        );
+        note(self.otlp.is_some(), "otlp has no effect: the OTLP receiver is not built in");
+        note(
+            self.runtime.as_ref().is_some_and(|r| r.gogc.is_some()),
+            "runtime.gogc has no effect: there is no garbage collector",
+        );
+        notes
+    }
+}
+
+fn sender(w: &RemoteWrite, external_labels: &Labels, names: model::relabel::NameValidation) -> Result<SenderConfig, Problem> {
+    w.check_built_in()?;
+    if w.protobuf_message.as_deref() == Some("io.prometheus.write.v2.Request") {
+        return Err(Problem::not_built_in("protobuf_message io.prometheus.write.v2.Request is not built in for sending; remove the key to send 1.0"));
+    }
+    if w.round_robin_dns == Some(true) {
+        return Err(Problem::not_built_in("round_robin_dns is not built in"));
+    }
+    let url = w.url.as_ref().map(|u| u.0.to_string()).unwrap_or_default();
+    let queue = w.queue_config.clone().unwrap_or_default();
+    if queue.sample_age_limit.is_some_and(|l| l.0 > 0) {
+        return Err(Problem::not_built_in("queue_config.sample_age_limit is not built in: samples are never dropped for their age"));
+    }
+    // A name made from the URL stays the same over restarts, and with it the acknowledged position.
+    let name = w.name.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| {
+        format!("{:06x}", Labels::from_pairs([("url", url.as_str())]).hash64() >> 40)
+    });
+    let mut own = w.clone();
+    let mut http = http_config(&own.http())?;
+    http.headers.extend(w.headers.iter().flatten().map(|(n, v)| (n.clone(), v.clone())));
+    let count = |v: Option<i64>| usize::try_from(v.unwrap_or(0)).unwrap_or(0);
+    let span = |v: Option<Ms>| Duration::from_millis(v.map_or(0, |m| u64::try_from(m.ms()).unwrap_or(0)));
+    let mut config = SenderConfig::new(name, url, "");
+    config.write_relabel = super::relabel::rules(w.write_relabel_configs.as_deref().unwrap_or_default(), names)?;
+    config.external_labels = external_labels.clone();
+    config.http = http;
+    config.remote_timeout = span(w.remote_timeout);
+    config.send_exemplars = w.send_exemplars.unwrap_or(false);
+    config.send_native_histograms = w.send_native_histograms.unwrap_or(false);
+    config.send_metadata = w.metadata_config.as_ref().and_then(|m| m.send).unwrap_or(true);
+    config.queue = QueueConfig {
+        capacity: count(queue.capacity),
+        max_shards: count(queue.max_shards),
+        min_shards: count(queue.min_shards),
+        max_samples_per_send: count(queue.max_samples_per_send),
+        batch_send_deadline: span(queue.batch_send_deadline),
+        min_backoff: span(queue.min_backoff),
+        max_backoff: span(queue.max_backoff),
+        ..QueueConfig::default()
+    };
+    Ok(config)
+}
+
+/// Settings of the federation's HTTP client.
+fn http_config(h: &HttpClient<'_>) -> Result<fed::HttpConfig, Problem> {
+    use scraper::config::SecretSource;
+    let plain = convert::http_config(h)?;
+    let secret = |s: &SecretSource| match s {
+        SecretSource::Inline(s) => fed::Secret::Inline(s.expose().to_owned()),
+        SecretSource::File(f) => fed::Secret::File(f.clone()),
+    };
+    let auth = match (&plain.basic_auth, &plain.authorization) {
+        (Some(basic), _) => {
+            let SecretSource::Inline(username) = &basic.username else {
+                return Err(Problem::not_built_in("basic_auth.username_file is not built in for remote_write; use username"));
+            };
+            let password = basic.password.as_ref().map_or_else(|| fed::Secret::Inline(String::new()), secret);
+            fed::Auth::Basic { username: username.expose().to_owned(), password }
+        }
+        (None, Some(a)) => {
+            let credentials = a.credentials.as_ref().map_or_else(|| fed::Secret::Inline(String::new()), secret);
+            fed::Auth::Scheme { scheme: a.kind.clone(), credentials }
+        }
+        (None, None) => fed::Auth::None,
+    };
+    let mut headers = Vec::new();
+    for header in &plain.headers {
+        for value in &header.values {
+            let SecretSource::Inline(v) = value else {
+                return Err(Problem::not_built_in("http_headers.files is not built in for remote_write; use values or secrets"));
+            };
+            headers.push((header.name.clone(), v.expose().to_owned()));
+        }
+    }
+    let file = |s: &Option<SecretSource>, what: &str| match s {
+        Some(SecretSource::File(f)) => Ok(Some(f.clone())),
+        Some(SecretSource::Inline(_)) => {
+            Err(Problem::not_built_in(format!("tls_config.{what} is not built in for remote_write; use {what}_file")))
+        }
+        None => Ok(None),
+    };
+    let tls = fed::TlsConfig {
+        ca_file: file(&plain.tls.ca, "ca")?,
+        cert_file: file(&plain.tls.cert, "cert")?,
+        key_file: file(&plain.tls.key, "key")?,
+        server_name: Some(plain.tls.server_name.clone()).filter(|n| !n.is_empty()),
+        insecure_skip_verify: plain.tls.insecure_skip_verify,
+    };
+    Ok(fed::HttpConfig { auth, tls, headers, http2: h.enable_http2.unwrap_or(false) })
+}
