@@ -1,1 +1,3 @@
-
+mod fake_api;
+mod following;
+mod label_tables;
