@@ -331,3 +331,88 @@ impl FromStr for Role {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kubernetes(change: impl FnOnce(&mut KubernetesConfig)) -> Result<(), DiscoveryError> {
+        let mut config = KubernetesConfig::in_cluster(Role::Pod);
+        change(&mut config);
+        DiscoveryConfig::Kubernetes(config).validate()
+    }
+
+    fn selector(role: Role) -> Selector {
+        Selector { role, label: "foo=bar".into(), field: "metadata.status=Running".into() }
+    }
+
+    #[test]
+    fn kubernetes_rules() {
+        let http = HttpConfig { follow_redirects: false, ..HttpConfig::default() };
+        assert!(kubernetes(|_| ()).is_ok());
+        assert!(kubernetes(|c| c.namespaces.own_namespace = true).is_ok());
+        assert!(kubernetes(|c| c.selectors = vec![selector(Role::Node), selector(Role::Pod)]).is_ok());
+        let with_server = |c: &mut KubernetesConfig| c.api_server = Some("https://localhost:1234".into());
+        assert!(kubernetes(with_server).is_ok());
+        let bad: Vec<Box<dyn FnOnce(&mut KubernetesConfig)>> = vec![
+            Box::new(|c| {
+                with_server(c);
+                c.namespaces.own_namespace = true;
+            }),
+            Box::new(|c| c.http = http.clone()),
+            Box::new(|c| {
+                c.kubeconfig_file = Some("/k".into());
+                c.http = http.clone();
+            }),
+            Box::new(|c| {
+                c.kubeconfig_file = Some("/k".into());
+                c.namespaces.own_namespace = true;
+            }),
+            Box::new(|c| {
+                with_server(c);
+                c.kubeconfig_file = Some("/k".into());
+            }),
+            Box::new(|c| c.api_server = Some("kubernetes:443".into())),
+            Box::new(|c| c.selectors = vec![selector(Role::Pod), selector(Role::Pod)]),
+            Box::new(|c| c.selectors = vec![selector(Role::Service)]),
+            Box::new(|c| {
+                c.role = Role::Ingress;
+                c.selectors = vec![selector(Role::Node)];
+            }),
+            Box::new(|c| {
+                c.selectors = vec![selector(Role::Pod)];
+                c.selectors[0].label = "foo in (".into();
+            }),
+        ];
+        for (i, change) in bad.into_iter().enumerate() {
+            assert!(kubernetes(change).is_err(), "case {i}");
+        }
+    }
+
+    #[test]
+    fn roles_by_name() {
+        for role in Role::ALL {
+            assert_eq!(role.as_str().parse::<Role>().unwrap(), role);
+        }
+        assert!("vacation".parse::<Role>().is_err());
+    }
+
+    #[test]
+    fn file_patterns() {
+        for good in ["a.json", "/x/*.yml", "dir.d/a-*-b.yaml", "A.JSON"] {
+            assert!(is_target_file_pattern(good), "{good}");
+        }
+        for bad in ["a", "a.txt", "x/*/a.json", "*.json.bak", "*"] {
+            assert!(!is_target_file_pattern(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls() {
+        let check = |url: &str| check_url("`url`", url);
+        assert!(check("https://example.com/x?y").is_ok());
+        for bad in ["", "example.com", "ftp://x", "http://", "/path", "http:///x"] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

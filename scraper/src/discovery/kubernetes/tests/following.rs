@@ -261,3 +261,57 @@ async fn a_kubeconfig_file_may_come_late() {
     std::fs::write(&path, kubeconfig.to_string()).unwrap();
     wait(&mut receiver, |groups| groups.len() == 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_follows_everything_it_is_made_of() {
+    let api = FakeApi::start().await;
+    let service = |tag: &str| json!({"metadata": {"name": "s", "namespace": "a", "labels": {"tag": tag}}});
+    let slice = json!({"metadata": {"name": "s-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "s"}},
+        "ports": [{"port": 80}],
+        "endpoints": [{"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "namespace": "a", "name": "p"}}]});
+    api.put("endpointslices", slice);
+    let (manager, _registry) = manager();
+    let mut receiver = manager.apply(vec![job("slices", config(&api, Role::EndpointSlice))]).remove(0).1;
+    wait(&mut receiver, |groups| groups.len() == 1).await;
+    let label = |groups: &crate::target_group::TargetGroups, name: &str| {
+        let name = format!("__meta_kubernetes_{name}");
+        groups[0].targets[0].get(&name).or_else(|| groups[0].labels.get(&name)).cloned()
+    };
+    api.put("services", service("one"));
+    wait(&mut receiver, |groups| label(groups, "service_label_tag").as_deref() == Some("one")).await;
+    api.put("services", service("two"));
+    wait(&mut receiver, |groups| label(groups, "service_label_tag").as_deref() == Some("two")).await;
+    let mut behind = pod("a", "p", "10.0.0.1");
+    api.put("pods", behind.clone());
+    wait(&mut receiver, |groups| label(groups, "pod_name").as_deref() == Some("p")).await;
+    behind["status"]["phase"] = json!("Failed");
+    api.put("pods", behind);
+    wait(&mut receiver, |groups| label(groups, "pod_phase").as_deref() == Some("Failed")).await;
+    api.delete("services", "a/s");
+    api.delete("pods", "a/p");
+    wait(&mut receiver, |groups| {
+        label(groups, "service_label_tag").is_none() && label(groups, "pod_name").is_none()
+    })
+    .await;
+    assert_eq!(addresses(&receiver.borrow().clone()), ["10.0.0.1:80"]);
+}
+
+/// Prints how long a change takes to arrive; the limit is loose because test machines are busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_arrive_soon() {
+    let api = FakeApi::start().await;
+    let (manager, _registry) = manager();
+    let mut receiver = manager.apply(vec![job("pods", config(&api, Role::Pod))]).remove(0).1;
+    let mut slowest = Duration::ZERO;
+    for i in 0..40 {
+        if i >= 20 {
+            api.disconnect();
+        }
+        api.put("pods", pod("a", &format!("p{i}"), "10.0.0.1"));
+        let begun = tokio::time::Instant::now();
+        wait(&mut receiver, |groups| groups.len() == i + 1).await;
+        slowest = slowest.max(begun.elapsed());
+    }
+    eprintln!("slowest change: {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+}
