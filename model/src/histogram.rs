@@ -1,8 +1,33 @@
-//! Native histograms: types and their spans. Arithmetic on float histograms is in the second half.
+//! Native histograms: types and their spans. What is computed with them is in `histogram/`: [`bounds`] and [`buckets`]
+//! (where buckets lie), `arithmetic` (sums, differences, factors), `layout` (compaction, resolution, zero bucket), `reset`,
+//! `trim`, `validate`, and [`display`].
+//!
+//! Nothing in here trusts a histogram to be valid: spans that do not fit the buckets give odd numbers, never a panic.
 //!
 //! Spec: <https://prometheus.io/docs/specs/native_histograms/>.
 
 use std::sync::Arc;
+
+mod arithmetic;
+pub mod bounds;
+pub mod buckets;
+pub mod display;
+mod error;
+mod kahan;
+mod layout;
+mod reset;
+mod trim;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+pub use arithmetic::AddOutcome;
+pub use bounds::is_exponential_schema;
+pub use buckets::Bucket;
+pub use error::HistogramError;
+pub use kahan::kahan_inc;
+pub use trim::Keep;
 
 /// Schema of histograms with custom bucket bounds.
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
@@ -191,6 +216,27 @@ impl Histogram {
             negative_buckets: absolute(&self.negative_buckets),
             custom_values: self.custom_values.clone(),
         }
+    }
+}
+
+impl FloatHistogram {
+    /// Whether any number in it is infinite, as happens when sums overflow.
+    #[must_use]
+    pub fn has_overflow(&self) -> bool {
+        [self.zero_count, self.count, self.sum]
+            .iter()
+            .chain(&self.positive_buckets)
+            .chain(&self.negative_buckets)
+            .chain(&self.custom_values)
+            .any(|v| v.is_infinite())
+    }
+
+    /// Bytes as Prometheus counts them for the limit of samples per query: 168, and 8 for each span, bucket and bound.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let spans = self.positive_spans.len() + self.negative_spans.len();
+        let floats = self.positive_buckets.len() + self.negative_buckets.len() + self.custom_values.len();
+        168 + 8 * (spans + floats)
     }
 }
 

@@ -10,10 +10,11 @@ pub(super) fn parse_number(text: &str) -> Result<f64, String> {
     if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         return i64::from_str_radix(hex, 16).map(|n| n as f64).map_err(|_| bad("invalid syntax"));
     }
-    if digits.len() > 1 && digits.starts_with('0') {
-        if let Ok(n) = i64::from_str_radix(&digits, 8) {
-            return Ok(n as f64);
-        }
+    if digits.len() > 1
+        && digits.starts_with('0')
+        && let Ok(n) = i64::from_str_radix(&digits, 8)
+    {
+        return Ok(n as f64);
     }
     let value: f64 = digits.parse().map_err(|_| bad("invalid syntax"))?;
     let word = digits.starts_with(|c: char| c.is_ascii_alphabetic());

@@ -82,10 +82,11 @@ impl Parser<'_> {
     /// A range or step: above zero, as far as that can be told now.
     fn positive_duration(&mut self) -> Parsed<Duration> {
         let expr = self.duration_expr(0)?;
-        if let DurationExpr::Number { seconds, span, .. } = &expr {
-            if *seconds <= 0.0 {
+        match &expr {
+            DurationExpr::Number { seconds, span, .. } if *seconds <= 0.0 => {
                 return Err(self.error(*span, "duration must be greater than 0"));
             }
+            _ => {}
         }
         Ok(expr.into_duration())
     }
@@ -160,8 +161,8 @@ impl Parser<'_> {
         }
         let value = self.number_literal()?.value;
         let seconds = if negative { -value } else { value };
-        // The bounds of 64-bit integers as floats; NaN is outside too.
-        if seconds > -9.223_372_036_854_775_8e18 && seconds < 9.223_372_036_854_775_8e18 {
+        // NaN is outside too.
+        if seconds > i64::MIN as f64 && seconds < i64::MAX as f64 {
             return Ok((seconds * 1000.0).round() as i64);
         }
         let text = match seconds {
