@@ -1,1 +1,29 @@
-//! placeholder
+//! The local TSDB: a write-ahead log, a head in memory and blocks on disk, all in Prometheus's formats.
+//!
+//! Reading order: `db` ([`Db`], which ties everything together), `head` (the newest samples), `wal`, `block`, `chunk`
+//! (encodings), `postings` (matchers to series), `querier` and `merge` (selections over head and blocks), `compact` and
+//! `retention` (what maintenance does), `dir` (the only place that touches files). Formats: docs/formats/.
+
+#![deny(unsafe_code)]
+
+mod block;
+pub mod chunk;
+mod compact;
+mod config;
+mod db;
+mod dir;
+mod error;
+mod head;
+mod merge;
+mod metrics;
+mod postings;
+mod querier;
+mod retention;
+mod stats;
+mod varint;
+mod wal;
+
+pub use config::{Config, WalCompression};
+pub use db::Db;
+pub use error::Error;
+pub use stats::Stats;

@@ -1,0 +1,83 @@
+//! Tombstones of a block: ranges of series that are deleted but still in its chunks. Spec: docs/formats/blocks.md#tombstones.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use model::{Samples, StorageError};
+
+use crate::dir::{self, OutFile};
+use crate::varint::{Reader, put_be32, put_uvarint, put_varint};
+
+const FILE: &str = "tombstones";
+const MAGIC: u32 = 0x0130_BA30;
+const VERSION: u8 = 1;
+
+/// Deleted ranges `[mint, maxt]` by series id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tombstones {
+    by_series: HashMap<u64, Vec<(i64, i64)>>,
+}
+
+impl Tombstones {
+    /// Reads a block's file; without one nothing is deleted.
+    pub(crate) fn read(block: &Path) -> Result<Self, StorageError> {
+        let path = block.join(FILE);
+        let Some(bytes) = dir::read(&path)? else { return Ok(Self::default()) };
+        let corrupt = |reason: &str| StorageError::Corruption {
+            path: path.clone(),
+            offset: 0,
+            reason: reason.to_owned(),
+        };
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| corrupt("file is too short"))?;
+        let mut r = Reader::new(body);
+        if r.be32() != Some(MAGIC) || r.u8() != Some(VERSION) {
+            return Err(corrupt("not a tombstones file of version 1"));
+        }
+        if crc32c::crc32c(r.rest) != u32::from_be_bytes(*crc) {
+            return Err(corrupt("checksum is wrong"));
+        }
+        let mut out = Self::default();
+        while !r.is_empty() {
+            let stone = (|| Some((r.uvarint()?, r.varint()?, r.varint()?)))();
+            let (series, mint, maxt) = stone.ok_or_else(|| corrupt("a tombstone ends early"))?;
+            out.by_series.entry(series).or_default().push((mint, maxt));
+        }
+        Ok(out)
+    }
+
+    /// Writes the file of a block that is being made.
+    pub(crate) fn write(&self, block: &Path) -> Result<(), StorageError> {
+        let mut series: Vec<_> = self.by_series.iter().collect();
+        series.sort();
+        let mut body = Vec::new();
+        for (id, ranges) in series {
+            for (mint, maxt) in ranges {
+                put_uvarint(&mut body, *id);
+                put_varint(&mut body, *mint);
+                put_varint(&mut body, *maxt);
+            }
+        }
+        let mut bytes = Vec::new();
+        put_be32(&mut bytes, MAGIC);
+        bytes.push(VERSION);
+        let crc = crc32c::crc32c(&body);
+        bytes.extend_from_slice(&body);
+        put_be32(&mut bytes, crc);
+        let mut file = OutFile::create(&block.join(FILE))?;
+        file.write(&bytes)?;
+        file.sync()
+    }
+
+    /// Deleted ranges of a series.
+    pub(crate) fn of(&self, series: u64) -> &[(i64, i64)] {
+        self.by_series.get(&series).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The samples outside the ranges.
+pub(crate) fn without(samples: &Samples, ranges: &[(i64, i64)]) -> Samples {
+    let mut out = Samples::new();
+    let deleted = |t: i64| ranges.iter().any(|(mint, maxt)| (*mint..=*maxt).contains(&t));
+    samples.iter().filter(|s| !deleted(s.timestamp_ms)).for_each(|s| out.push(s));
+    out
+}

@@ -1,0 +1,85 @@
+//! Settings of a database. Plain data; checked by [`Config::check`] when the database opens.
+
+use std::path::PathBuf;
+
+use crate::error::Error;
+
+/// How records of the write-ahead log are compressed. Reading understands all of them, whatever is set here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WalCompression {
+    /// Not at all.
+    None,
+    /// Snappy's block format, as Prometheus does by default.
+    #[default]
+    Snappy,
+    /// Zstandard.
+    Zstd,
+}
+
+/// Settings of a database.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Data directory; made when it does not exist.
+    pub dir: PathBuf,
+    /// Blocks whose samples are all older than the newest block's end minus this are dropped. 0: keep.
+    pub retention_ms: i64,
+    /// The oldest blocks are dropped when blocks and write-ahead log exceed this. 0: no limit.
+    pub retention_bytes: u64,
+    /// Range of a block cut from the head, and alignment of its bounds.
+    pub min_block_ms: i64,
+    /// Size at which a segment of the write-ahead log is full. A multiple of 32 KiB.
+    pub wal_segment_bytes: u64,
+    /// Compression of the write-ahead log.
+    pub wal_compression: WalCompression,
+    /// Whether a commit waits until its records are on the disk; otherwise they are with the operating system.
+    pub fsync_on_commit: bool,
+    /// Readers that hold the write-ahead log (`WalSource::hold`) keep at most so many bytes of it.
+    pub wal_hold_max_bytes: u64,
+    /// How far behind the newest sample of its series a sample may be. Only 0 is possible now.
+    pub out_of_order_window_ms: i64,
+    /// Exemplars kept in memory. 0: none.
+    pub exemplars_max: usize,
+}
+
+impl Config {
+    /// Prometheus's defaults for a directory.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            retention_ms: 15 * 24 * 3600 * 1000,
+            retention_bytes: 0,
+            min_block_ms: 2 * 3600 * 1000,
+            wal_segment_bytes: 128 << 20,
+            wal_compression: WalCompression::Snappy,
+            fsync_on_commit: false,
+            wal_hold_max_bytes: 4 << 30,
+            out_of_order_window_ms: 0,
+            exemplars_max: 100_000,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let refuse = |text: String| Err(Error::Config(text));
+        if self.out_of_order_window_ms != 0 {
+            return refuse(format!(
+                "out_of_order_window_ms = {}: an out-of-order window is not supported yet, set it to 0",
+                self.out_of_order_window_ms
+            ));
+        }
+        if self.min_block_ms < 1000 {
+            return refuse(format!("min_block_ms = {}: must be at least 1000", self.min_block_ms));
+        }
+        let page = crate::wal::PAGE_LEN_BYTES as u64;
+        if self.wal_segment_bytes < page || !self.wal_segment_bytes.is_multiple_of(page) {
+            return refuse(format!(
+                "wal_segment_bytes = {}: must be a multiple of {page}",
+                self.wal_segment_bytes
+            ));
+        }
+        if self.retention_ms < 0 {
+            return refuse(format!("retention_ms = {}: must not be negative", self.retention_ms));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! The only place of this crate that touches files: every operation carries its path into the error.
+//!
+//! Files that must be whole or absent are written through [`OutFile`] into a temporary name or directory, synced, renamed,
+//! and the directory that holds the name is synced ([`publish`]).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use model::StorageError;
+
+use crate::error::Error;
+
+type Result<T> = std::result::Result<T, StorageError>;
+
+/// Bytes collected before they go to the operating system.
+const OUT_BUFFER_LEN_BYTES: usize = 1 << 20;
+
+fn io<T>(op: &'static str, path: &Path, r: io::Result<T>) -> Result<T> {
+    r.map_err(|e| StorageError::io(op, path, &e))
+}
+
+/// Holds the lock of a data directory until it is dropped.
+pub(crate) struct DirLock {
+    _file: File,
+}
+
+/// Makes the directory when needed and takes its lock, so that no second process writes there.
+pub(crate) fn lock(dir: &Path) -> std::result::Result<DirLock, Error> {
+    let not_writable = |e: io::Error| Error::NotWritable { dir: dir.to_owned(), reason: e.to_string() };
+    fs::create_dir_all(dir).map_err(not_writable)?;
+    let path = dir.join("lock");
+    let file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(not_writable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(DirLock { _file: file }),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(dir.to_owned())),
+        Err(fs::TryLockError::Error(e)) => Err(not_writable(e)),
+    }
+}
+
+/// Makes a directory and its parents.
+pub(crate) fn create_all(path: &Path) -> Result<()> {
+    io("create directory", path, fs::create_dir_all(path))
+}
+
+/// Names in a directory, sorted. Names that are not UTF-8 are none of ours and are left out.
+pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in io("list", path, fs::read_dir(path))? {
+        let entry = io("list", path, entry)?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
+}
+
+pub(crate) fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+pub(crate) fn is_dir(path: &Path) -> bool {
+    path.is_dir()
+}
+
+/// Whole contents; `None` when there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        r => io("read", path, r).map(Some),
+    }
+}
+
+/// Length of a file.
+pub(crate) fn len(path: &Path) -> Result<u64> {
+    io("stat", path, fs::metadata(path)).map(|m| m.len())
+}
+
+/// Length of all files below a directory.
+pub(crate) fn len_all(path: &Path) -> Result<u64> {
+    let mut total = 0;
+    for name in list(path)? {
+        let child = path.join(name);
+        total += if is_dir(&child) { len_all(&child)? } else { len(&child)? };
+    }
+    Ok(total)
+}
+
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    io("remove", path, fs::remove_file(path))
+}
+
+/// Removes a directory with all it holds.
+pub(crate) fn remove_all(path: &Path) -> Result<()> {
+    io("remove", path, fs::remove_dir_all(path))
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    let file = io("open directory", path, File::open(path))?;
+    io("fsync directory", path, file.sync_all())
+}
+
+/// Gives what was written under `from` its final name, durably.
+pub(crate) fn publish(from: &Path, to: &Path) -> Result<()> {
+    if is_dir(from) {
+        sync(from)?;
+    }
+    io("rename", from, fs::rename(from, to))?;
+    match to.parent() {
+        Some(parent) => sync(parent),
+        None => Ok(()),
+    }
+}
+
+/// Cuts a file to `len`, durably.
+pub(crate) fn truncate(path: &Path, len: u64) -> Result<()> {
+    let file = io("open", path, OpenOptions::new().write(true).open(path))?;
+    io("truncate", path, file.set_len(len))?;
+    io("fsync", path, file.sync_all())
+}
+
+/// Maps a file that nobody changes any more.
+pub(crate) fn map(path: &Path) -> Result<Bytes> {
+    let file = io("open", path, File::open(path))?;
+    if io("stat", path, file.metadata())?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: files of a published block are never written or cut again by us, and the directory lock keeps other
+    // processes of ours out; removing a block unlinks its files, which leaves mapped pages valid.
+    #[allow(unsafe_code)]
+    let map = unsafe { memmap2::Mmap::map(&file) };
+    Ok(Bytes::from_owner(io("map", path, map)?))
+}
+
+/// A file read at positions.
+pub(crate) struct InFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl InFile {
+    /// Opens a file; `None` when there is none.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>> {
+        match File::open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            r => Ok(Some(Self { path: path.to_owned(), file: io("open", path, r)? })),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn len(&self) -> Result<u64> {
+        io("stat", &self.path, self.file.metadata()).map(|m| m.len())
+    }
+
+    pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> Result<()> {
+        io("read", &self.path, self.file.read_exact_at(out, offset))
+    }
+}
+
+/// A file written from front to end, buffered unless written with [`OutFile::write_through`].
+pub(crate) struct OutFile {
+    path: PathBuf,
+    file: File,
+    buffer: Vec<u8>,
+    /// Length of the file with the buffer.
+    len: u64,
+}
+
+impl OutFile {
+    /// Makes a new, empty file.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let file = io("create", path, OpenOptions::new().create(true).write(true).truncate(true).open(path))?;
+        Ok(Self { path: path.to_owned(), file, buffer: Vec::new(), len: 0 })
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        self.len += bytes.len() as u64;
+        if self.buffer.len() >= OUT_BUFFER_LEN_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes zeros up to the next multiple of `align`.
+    pub(crate) fn pad(&mut self, align: u64) -> Result<()> {
+        let missing = self.len.next_multiple_of(align) - self.len;
+        self.write(&vec![0; missing as usize])
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        io("write", &self.path, self.file.write_all(&self.buffer))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes without the buffer. After an error the file is cut back to what it was; when that fails too, the error
+    /// says so and the file must not be written any more.
+    pub(crate) fn write_through(&mut self, bytes: &[u8]) -> std::result::Result<(), (StorageError, bool)> {
+        assert!(self.buffer.is_empty(), "a file is either buffered or not");
+        match self.file.write_all_at(bytes, self.len) {
+            Ok(()) => {
+                self.len += bytes.len() as u64;
+                Ok(())
+            }
+            Err(e) => {
+                let usable = self.file.set_len(self.len).is_ok();
+                Err((StorageError::io("write", &self.path, &e), usable))
+            }
+        }
+    }
+
+    /// Makes everything written durable.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.flush()?;
+        io("fsync", &self.path, self.file.sync_data())
+    }
+
+    /// A second handle for syncing beside writing.
+    pub(crate) fn sync_handle(&self) -> Result<SyncHandle> {
+        let file = io("open", &self.path, self.file.try_clone())?;
+        Ok(SyncHandle { path: self.path.clone(), file })
+    }
+}
+
+/// Syncs a file while another thread writes it.
+pub(crate) struct SyncHandle {
+    path: PathBuf,
+    file: File,
+}
+
+impl SyncHandle {
+    pub(crate) fn sync(&self) -> Result<()> {
+        io("fsync", &self.path, self.file.sync_data())
+    }
+}

@@ -1,0 +1,143 @@
+//! The head: the newest samples, in memory, durable through the write-ahead log.
+//!
+//! Reading order: `series` (one series and the map of all), `postings` (label index), `append` (batches), `isolation` (what
+//! a reader sees), `read` (selections), `replay` (from the log at open), `truncate` (what moves into a block leaves),
+//! `exemplars`.
+//!
+//! Order of a commit: log the records, then apply them series by series under one commit number. On replay the same
+//! records are applied in the order of the log.
+
+pub(crate) mod append;
+pub(crate) mod exemplars;
+pub(crate) mod isolation;
+pub(crate) mod postings;
+pub(crate) mod read;
+pub(crate) mod replay;
+pub(crate) mod series;
+pub(crate) mod truncate;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use model::{Matcher, SeriesRef, StorageError};
+use parking_lot::{Mutex, RwLock};
+
+use crate::metrics::Metrics;
+use crate::wal::Wal;
+use exemplars::ExemplarRing;
+use isolation::Isolation;
+use postings::MemPostings;
+use series::{MemSeries, SeriesMap};
+
+/// The head of a database.
+pub(crate) struct Head {
+    block_ms: i64,
+    pub(crate) series: SeriesMap,
+    postings: RwLock<MemPostings>,
+    pub(crate) isolation: Arc<Isolation>,
+    pub(crate) wal: Arc<Wal>,
+    /// Timestamp of the oldest sample, or a lower bound; `i64::MAX` when there is none.
+    min_time: AtomicI64,
+    /// Timestamp of the newest sample; `i64::MIN` when there is none.
+    max_time: AtomicI64,
+    /// Older samples are refused: a block has, or is getting, that time.
+    min_valid: AtomicI64,
+    exemplars: Mutex<ExemplarRing>,
+    /// References that are gone but that segments after this one may still name.
+    expiring: Mutex<HashMap<SeriesRef, u32>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Head {
+    pub(crate) fn new(
+        block_ms: i64,
+        exemplars_max: usize,
+        min_valid: i64,
+        wal: Arc<Wal>,
+        replayed: replay::Replay,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let head = Self {
+            block_ms,
+            series: replayed.series,
+            postings: RwLock::new(replayed.postings),
+            isolation: Arc::new(Isolation::default()),
+            wal,
+            min_time: AtomicI64::new(replayed.min_time),
+            max_time: AtomicI64::new(replayed.max_time),
+            min_valid: AtomicI64::new(min_valid),
+            exemplars: Mutex::new(replayed.exemplars),
+            expiring: Mutex::new(replayed.expiring),
+            metrics,
+        };
+        head.metrics.exemplars_max.set(exemplars_max as i64);
+        head.metrics.exemplars_in_storage.set(head.exemplars.lock().len() as i64);
+        head.metrics.head_series.set(head.postings.read().len() as i64);
+        let mut chunks = 0;
+        head.series.for_each(|s| chunks += s.state.lock().chunk_count());
+        head.metrics.head_chunks.set(chunks as i64);
+        head.show_times();
+        head
+    }
+
+    /// Timestamp of the oldest sample, or a lower bound of it.
+    pub(crate) fn min_time(&self) -> Option<i64> {
+        let t = self.min_time.load(Ordering::SeqCst);
+        (t != i64::MAX).then_some(t)
+    }
+
+    /// Timestamp of the newest sample.
+    pub(crate) fn max_time(&self) -> Option<i64> {
+        let t = self.max_time.load(Ordering::SeqCst);
+        (t != i64::MIN).then_some(t)
+    }
+
+    /// The oldest timestamp a sample may have now: nothing that a block covers, and not more than half a block behind.
+    pub(crate) fn min_valid(&self) -> i64 {
+        let bound = self.max_time().map_or(i64::MIN, |t| t.saturating_sub(self.block_ms / 2));
+        self.min_valid.load(Ordering::SeqCst).max(bound)
+    }
+
+    fn saw(&self, mint: i64, maxt: i64) {
+        self.min_time.fetch_min(mint, Ordering::SeqCst);
+        self.max_time.fetch_max(maxt, Ordering::SeqCst);
+        self.show_times();
+    }
+
+    fn show_times(&self) {
+        self.metrics.head_min_time.set(self.min_time.load(Ordering::SeqCst));
+        self.metrics.head_max_time.set(self.max_time.load(Ordering::SeqCst));
+    }
+
+    /// The series with these labels, made when there is none.
+    fn get_or_create(&self, labels: &model::Labels) -> Arc<MemSeries> {
+        let (series, created) = self.series.get_or_create(labels, None);
+        if created {
+            self.postings.write().add(series.reference, labels);
+            self.metrics.series_created.inc();
+            self.metrics.head_series.inc();
+        }
+        series
+    }
+
+    /// Exemplars of the series that pass one of the sets of matchers.
+    pub(crate) fn exemplars(
+        &self,
+        sets: &[Vec<Matcher>],
+        mint: i64,
+        maxt: i64,
+    ) -> Vec<exemplars::SeriesExemplars> {
+        self.exemplars.lock().select(sets, mint, maxt)
+    }
+
+    /// Ids of the series that pass the matchers, sorted.
+    pub(crate) fn resolve(&self, matchers: &[Matcher]) -> Result<Vec<u64>, StorageError> {
+        crate::postings::resolve(&*self.postings.read(), matchers)
+    }
+
+    /// Runs `f` over the label index; commits that make new series wait meanwhile.
+    pub(crate) fn with_postings<T>(&self, f: impl FnOnce(&MemPostings) -> T) -> T {
+        f(&self.postings.read())
+    }
+}

@@ -1,0 +1,252 @@
+//! [`HeadAppender`]: collects a batch, then logs and applies it.
+//!
+//! A sample is checked against its series twice: when it is appended, so that the caller hears why it is refused, and
+//! again when the batch is applied, because other batches may have come in between. What the second check refuses is
+//! counted and left out. Several samples of one series in one batch must rise in time; of those that do not, only the
+//! second check hears.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::{
+    AppendError, Appender, Exemplar, Labels, Metadata, Sample, SampleValue, SeriesRef, StorageError,
+};
+
+use super::Head;
+use super::exemplars::Added;
+use super::series::{MemSeries, Outcome};
+use crate::chunk::Value;
+use crate::wal::record;
+
+/// Samples in one record at most, so that records stay far below the largest one taken.
+const RECORD_SAMPLES_MAX: usize = 1_000_000;
+
+/// Label of the counters by type.
+const FLOAT: &str = "float";
+
+/// A batch for the head.
+pub(crate) struct HeadAppender {
+    head: Arc<Head>,
+    /// Samples before this are refused.
+    min_valid: i64,
+    samples: Vec<(Arc<MemSeries>, i64, f64)>,
+    exemplars: Vec<(Arc<MemSeries>, Exemplar)>,
+    metadata: Vec<(Arc<MemSeries>, Metadata)>,
+}
+
+impl HeadAppender {
+    pub(crate) fn new(head: Arc<Head>) -> Self {
+        let min_valid = head.min_valid();
+        Self { head, min_valid, samples: Vec::new(), exemplars: Vec::new(), metadata: Vec::new() }
+    }
+
+    /// Takes a float sample for a series that is known; false when the series has been removed meanwhile.
+    fn add_float(&mut self, series: Arc<MemSeries>, t: i64, v: f64) -> Result<bool, AppendError> {
+        if t < self.min_valid {
+            self.head.metrics.out_of_bounds.with_label_values(&[FLOAT]).inc();
+            return Err(AppendError::OutOfBounds);
+        }
+        let outcome = {
+            let mut state = series.state.lock();
+            if state.removed {
+                return Ok(false);
+            }
+            let outcome = state.check(t, &Value::Float(v));
+            if outcome == Outcome::Stored {
+                state.pending += 1;
+            }
+            outcome
+        };
+        match outcome {
+            Outcome::Stored | Outcome::StoredInNewChunk => self.samples.push((series, t, v)),
+            Outcome::Same => {}
+            Outcome::OutOfOrder => {
+                self.head.metrics.out_of_order.with_label_values(&[FLOAT]).inc();
+                return Err(AppendError::OutOfOrder);
+            }
+            Outcome::Duplicate => {
+                self.head.metrics.duplicates.with_label_values(&[FLOAT]).inc();
+                return Err(AppendError::DuplicateTimestamp);
+            }
+        }
+        Ok(true)
+    }
+
+    fn release(&mut self) {
+        for (s, _, _) in self.samples.drain(..) {
+            s.state.lock().pending -= 1;
+        }
+        self.exemplars.clear();
+        self.metadata.clear();
+    }
+
+    /// The records of the batch, series first.
+    fn records(&self) -> (Vec<Vec<u8>>, Vec<Arc<MemSeries>>) {
+        let mut new: Vec<Arc<MemSeries>> = Vec::new();
+        let touched = self.samples.iter().map(|(s, _, _)| s);
+        let touched = touched.chain(self.exemplars.iter().map(|(s, _)| s));
+        let touched = touched.chain(self.metadata.iter().map(|(s, _)| s));
+        for s in touched {
+            if !s.logged.load(Ordering::Acquire) {
+                new.push(s.clone());
+            }
+        }
+        new.sort_by_key(|s| s.reference);
+        new.dedup_by_key(|s| s.reference);
+        let mut out = Vec::new();
+        if !new.is_empty() {
+            out.push(record::encode_series(new.iter().map(|s| (s.reference, &s.labels))));
+        }
+        if !self.metadata.is_empty() {
+            let list: Vec<_> = self.metadata.iter().map(|(s, m)| (s.reference, m.clone())).collect();
+            out.push(record::encode_metadata(&list));
+        }
+        for part in self.samples.chunks(RECORD_SAMPLES_MAX) {
+            let list: Vec<_> = part.iter().map(|(s, t, v)| (s.reference, *t, *v)).collect();
+            out.push(record::encode_samples(&list));
+        }
+        if !self.exemplars.is_empty() {
+            let list: Vec<_> = self.exemplars.iter().map(|(s, e)| (s.reference, e.clone())).collect();
+            out.push(record::encode_exemplars(&list));
+        }
+        (out, new)
+    }
+
+    fn apply(&mut self) {
+        let head = self.head.clone();
+        let commit = head.isolation.begin();
+        // Read after `begin`: whoever cuts a block raises the bound first and then waits for commits begun before.
+        let min_valid = head.min_valid.load(Ordering::SeqCst);
+        let (mut stored, mut new_chunks, mut late) = (0, 0, 0);
+        let (mut mint, mut maxt) = (i64::MAX, i64::MIN);
+        for (series, t, v) in self.samples.drain(..) {
+            let mut state = series.state.lock();
+            state.pending -= 1;
+            if t < min_valid {
+                late += 1;
+                continue;
+            }
+            let value = Value::Float(v);
+            match state.append(t, value, head.block_ms, commit.number, commit.low_watermark) {
+                outcome @ (Outcome::Stored | Outcome::StoredInNewChunk) => {
+                    stored += 1;
+                    new_chunks += u64::from(outcome == Outcome::StoredInNewChunk);
+                    mint = mint.min(t);
+                    maxt = maxt.max(t);
+                }
+                Outcome::Same => {}
+                Outcome::OutOfOrder => head.metrics.out_of_order.with_label_values(&[FLOAT]).inc(),
+                Outcome::Duplicate => head.metrics.duplicates.with_label_values(&[FLOAT]).inc(),
+            }
+        }
+        if stored > 0 {
+            head.saw(mint, maxt);
+        }
+        for (series, m) in self.metadata.drain(..) {
+            series.state.lock().metadata = Some(Arc::new(m));
+        }
+        if !self.exemplars.is_empty() {
+            let mut ring = head.exemplars.lock();
+            for (series, e) in self.exemplars.drain(..) {
+                match ring.add(&series, e) {
+                    Added::Yes => head.metrics.exemplars_appended.inc(),
+                    Added::OutOfOrder => head.metrics.exemplars_out_of_order.inc(),
+                    Added::Same | Added::Disabled => {}
+                }
+            }
+            head.metrics.exemplars_in_storage.set(ring.len() as i64);
+        }
+        drop(commit);
+        head.metrics.samples_appended.with_label_values(&[FLOAT]).inc_by(stored);
+        head.metrics.out_of_bounds.with_label_values(&[FLOAT]).inc_by(late);
+        head.metrics.chunks_created.inc_by(new_chunks);
+        head.metrics.head_chunks.add(new_chunks as i64);
+    }
+}
+
+impl Appender for HeadAppender {
+    fn append(
+        &mut self,
+        series: SeriesRef,
+        labels: &Labels,
+        sample: Sample,
+    ) -> Result<SeriesRef, AppendError> {
+        let SampleValue::Float(v) = sample.value else {
+            return Err(AppendError::InvalidHistogram("native histograms are not supported yet".into()));
+        };
+        if series != SeriesRef::NONE
+            && let Some(known) = self.head.series.get(series)
+            && self.add_float(known, sample.timestamp_ms, v)?
+        {
+            return Ok(series);
+        }
+        if labels.is_empty() {
+            return Err(AppendError::InvalidLabels("no labels".into()));
+        }
+        if sample.timestamp_ms < self.min_valid {
+            // Not even the series is made for a sample that cannot be taken.
+            self.head.metrics.out_of_bounds.with_label_values(&[FLOAT]).inc();
+            return Err(AppendError::OutOfBounds);
+        }
+        loop {
+            let series = self.head.get_or_create(labels);
+            let reference = series.reference;
+            if self.add_float(series, sample.timestamp_ms, v)? {
+                return Ok(reference);
+            }
+        }
+    }
+
+    fn append_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64) -> Result<(), AppendError> {
+        let known = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
+        if self.add_float(known, timestamp_ms, value)? { Ok(()) } else { Err(AppendError::UnknownRef) }
+    }
+
+    /// An exemplar without a timestamp gets that of the newest sample of its series in this batch, or else of the series.
+    fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
+        let series = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
+        let mut exemplar = exemplar.clone();
+        if exemplar.timestamp_ms.is_none() {
+            let of_batch = self.samples.iter().rev().find(|(s, _, _)| Arc::ptr_eq(s, &series)).map(|s| s.1);
+            let of_series = || series.state.lock().last_timestamp_ms();
+            exemplar.timestamp_ms = of_batch.or_else(of_series);
+        }
+        match self.head.exemplars.lock().check(series.reference, &exemplar) {
+            Added::Yes => self.exemplars.push((series, exemplar)),
+            Added::Same | Added::Disabled => {}
+            Added::OutOfOrder => {
+                self.head.metrics.exemplars_out_of_order.inc();
+                return Err(AppendError::OutOfOrder);
+            }
+        }
+        Ok(())
+    }
+
+    fn append_metadata(&mut self, series: SeriesRef, metadata: &Metadata) -> Result<(), AppendError> {
+        let series = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
+        let known = series.state.lock().metadata.as_deref().is_some_and(|m| m == metadata);
+        if !known {
+            self.metadata.push((series, metadata.clone()));
+        }
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
+        let (records, new) = self.records();
+        if let Err(e) = self.head.wal.log(records) {
+            self.head.metrics.commits_failed.inc();
+            return Err(e); // Dropping releases the series.
+        }
+        new.iter().for_each(|s| s.logged.store(true, Ordering::Release));
+        self.apply();
+        Ok(())
+    }
+
+    fn rollback(self: Box<Self>) {}
+}
+
+impl Drop for HeadAppender {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

@@ -1,0 +1,119 @@
+//! Selections from the head.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use model::{Labels, Matcher, SelectHints, Series, SeriesRef, SeriesSet, StorageError};
+
+use super::Head;
+use super::isolation::Snapshot;
+use super::series::{HeadChunk, MemSeries, to_model};
+
+/// Series of a selection; chunks are looked up as the reader comes to them.
+pub(crate) struct HeadSeriesSet {
+    series: std::vec::IntoIter<Arc<MemSeries>>,
+    snapshot: Arc<Snapshot>,
+    mint: i64,
+    maxt: i64,
+    labels_only: bool,
+    scratch: Vec<HeadChunk>,
+}
+
+impl Head {
+    /// Series that pass the matchers, sorted by labels.
+    pub(crate) fn matching(&self, matchers: &[Matcher]) -> Result<Vec<Arc<MemSeries>>, StorageError> {
+        let refs = self.resolve(matchers)?;
+        // A series may have been removed since; then it has no samples.
+        let mut out: Vec<_> = refs.into_iter().filter_map(|r| self.series.get(SeriesRef(r))).collect();
+        out.sort_by(|a, b| a.labels.cmp(&b.labels));
+        Ok(out)
+    }
+
+    pub(crate) fn select(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        mint: i64,
+        maxt: i64,
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<HeadSeriesSet, StorageError> {
+        Ok(HeadSeriesSet {
+            series: self.matching(matchers)?.into_iter(),
+            snapshot: snapshot.clone(),
+            mint,
+            maxt,
+            labels_only: hints.labels_only,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Label names of the series that pass the matchers.
+    pub(crate) fn label_names(
+        &self,
+        matchers: &[Matcher],
+        out: &mut BTreeSet<String>,
+    ) -> Result<(), StorageError> {
+        if matchers.is_empty() {
+            self.with_postings(|p| out.extend(p.iter().map(|(n, _)| n.to_owned())));
+            return Ok(());
+        }
+        self.for_each_labels(matchers, |l| insert_new(out, l.iter().map(|(n, _)| n)))
+    }
+
+    /// Values of a label among the series that pass the matchers.
+    pub(crate) fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        out: &mut BTreeSet<String>,
+    ) -> Result<(), StorageError> {
+        if matchers.is_empty() {
+            self.with_postings(|p| out.extend(p.values(name).map(str::to_owned)));
+            return Ok(());
+        }
+        self.for_each_labels(matchers, |l| insert_new(out, l.get(name).into_iter()))
+    }
+
+    fn for_each_labels(&self, matchers: &[Matcher], mut f: impl FnMut(&Labels)) -> Result<(), StorageError> {
+        for r in self.resolve(matchers)? {
+            if let Some(s) = self.series.get(SeriesRef(r)) {
+                f(&s.labels);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds strings, allocating only for those that are new.
+pub(crate) fn insert_new<'a>(out: &mut BTreeSet<String>, strings: impl Iterator<Item = &'a str>) {
+    for s in strings {
+        if !out.contains(s) {
+            out.insert(s.to_owned());
+        }
+    }
+}
+
+impl SeriesSet for HeadSeriesSet {
+    fn next(&mut self) -> Result<Option<Series>, StorageError> {
+        for s in self.series.by_ref() {
+            self.scratch.clear();
+            {
+                let state = s.state.lock();
+                if !state.overlaps(self.mint, self.maxt) {
+                    continue;
+                }
+                state.chunks(self.mint, self.maxt, &self.snapshot, &mut self.scratch);
+            }
+            if self.scratch.is_empty() {
+                continue;
+            }
+            let chunks = if self.labels_only {
+                Vec::new()
+            } else {
+                self.scratch.drain(..).filter_map(to_model).collect()
+            };
+            return Ok(Some(Series { labels: s.labels.clone(), chunks }));
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,151 @@
+//! Builds the head from the write-ahead log when a database opens.
+//!
+//! Samples before `min_valid`, which a block has already, are passed over. A series that was removed and made again has
+//! several references in the log; the first one met stands for all.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::{SeriesRef, StorageError, WalRecord};
+
+use super::exemplars::ExemplarRing;
+use super::postings::MemPostings;
+use super::series::{MemSeries, Outcome, RefMap, SeriesMap};
+use crate::chunk::Value;
+use crate::metrics::Metrics;
+use crate::wal::Record;
+use crate::wal::reader::{self, Replayed};
+
+/// A head being built.
+pub(crate) struct Replay {
+    pub(crate) series: SeriesMap,
+    pub(crate) postings: MemPostings,
+    pub(crate) exemplars: ExemplarRing,
+    pub(crate) min_time: i64,
+    pub(crate) max_time: i64,
+    pub(crate) expiring: HashMap<SeriesRef, u32>,
+    /// Every reference of the log, aliases included.
+    by_ref: RefMap<Arc<MemSeries>>,
+    block_ms: i64,
+    min_valid: i64,
+    unknown: Unknown,
+}
+
+/// Records whose reference no series record names.
+#[derive(Default)]
+struct Unknown {
+    samples: u64,
+    histograms: u64,
+    exemplars: u64,
+    metadata: u64,
+}
+
+impl Replay {
+    /// Replays the log in `dir`, repairing it where needed.
+    pub(crate) fn run(
+        dir: &Path,
+        block_ms: i64,
+        exemplars_max: usize,
+        min_valid: i64,
+        metrics: &Metrics,
+    ) -> Result<(Self, Replayed), StorageError> {
+        let mut replay = Self {
+            series: SeriesMap::new(),
+            postings: MemPostings::default(),
+            exemplars: ExemplarRing::new(exemplars_max),
+            min_time: i64::MAX,
+            max_time: i64::MIN,
+            expiring: HashMap::new(),
+            by_ref: RefMap::default(),
+            block_ms,
+            min_valid,
+            unknown: Unknown::default(),
+        };
+        let replayed = reader::replay(dir, |segment, record| replay.apply(segment, record))?;
+        for e in replayed.repaired.iter().chain(&replayed.checkpoint_corruption) {
+            metrics.wal_corruptions.inc();
+            tracing::error!(error = %e, "write-ahead log repaired: what came after the last good record is lost");
+        }
+        replay.report_unknown(metrics);
+        replay.by_ref = RefMap::default();
+        Ok((replay, replayed))
+    }
+
+    fn report_unknown(&self, metrics: &Metrics) {
+        let u = &self.unknown;
+        for (kind, n) in [
+            ("samples", u.samples),
+            ("histograms", u.histograms),
+            ("exemplars", u.exemplars),
+            ("metadata", u.metadata),
+        ] {
+            if n > 0 {
+                metrics.wal_unknown_refs.with_label_values(&[kind]).inc_by(n);
+                tracing::warn!(kind, count = n, "write-ahead log has records of unknown series");
+            }
+        }
+    }
+
+    fn apply(&mut self, segment: u32, record: Record) {
+        let Record::Data(record) = record else { return };
+        match record {
+            WalRecord::Series(list) => {
+                for (r, labels) in list {
+                    let (series, created) = self.series.get_or_create(&labels, Some(r));
+                    if created {
+                        self.postings.add(r, &labels);
+                        series.logged.store(true, Ordering::Release);
+                    } else if series.reference != r {
+                        self.series.reserve_ref(r);
+                        self.expiring.insert(r, segment);
+                    }
+                    self.by_ref.insert(r.0, series);
+                }
+            }
+            WalRecord::Samples(list) => {
+                for (r, t, v) in list {
+                    self.sample(segment, r, t, Value::Float(v));
+                }
+            }
+            WalRecord::Histograms(list) => self.unknown.histograms += list.len() as u64,
+            WalRecord::Exemplars(list) => {
+                for (r, e) in list {
+                    match self.by_ref.get(&r.0) {
+                        Some(s) => {
+                            self.exemplars.add(s, e);
+                        }
+                        None => self.unknown.exemplars += 1,
+                    }
+                }
+            }
+            WalRecord::Metadata(list) => {
+                for (r, m) in list {
+                    match self.by_ref.get(&r.0) {
+                        Some(s) => s.state.lock().metadata = Some(Arc::new(m)),
+                        None => self.unknown.metadata += 1,
+                    }
+                }
+            }
+        }
+    }
+
+    fn sample(&mut self, segment: u32, r: SeriesRef, t: i64, value: Value) {
+        if t < self.min_valid {
+            return;
+        }
+        let Some(series) = self.by_ref.get(&r.0) else {
+            self.unknown.samples += 1;
+            return;
+        };
+        if series.reference != r {
+            self.expiring.insert(r, segment);
+        }
+        let outcome = series.state.lock().append(t, value, self.block_ms, 0, 0);
+        if matches!(outcome, Outcome::Stored | Outcome::StoredInNewChunk) {
+            self.min_time = self.min_time.min(t);
+            self.max_time = self.max_time.max(t);
+        }
+    }
+}

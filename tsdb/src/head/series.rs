@@ -1,0 +1,477 @@
+//! [`MemSeries`]: one series of the head, its finished chunks and the one being written; [`SeriesMap`] finds series by
+//! labels and by reference.
+//!
+//! Invariants: samples rise strictly in time; a chunk never crosses a multiple of the block range, so that cutting a
+//! block never splits one; a series with `removed` set takes no samples.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use model::{Chunk, Labels, Metadata, SeriesRef};
+use parking_lot::{Mutex, RwLock};
+
+use super::isolation::Snapshot;
+use crate::chunk::{self, OpenChunk, Value};
+
+/// Samples a chunk is meant to have.
+const CHUNK_SAMPLES: u16 = 120;
+/// Encoded length from which a chunk is cut: one more sample of 19 bytes must fit into 1,024.
+const CHUNK_LEN_BYTES_MAX: usize = 1024 - 19;
+
+/// One series.
+pub(crate) struct MemSeries {
+    pub(crate) reference: SeriesRef,
+    pub(crate) labels: Labels,
+    /// Whether the write-ahead log has its series record.
+    pub(crate) logged: AtomicBool,
+    pub(crate) state: Mutex<SeriesState>,
+}
+
+impl MemSeries {
+    pub(crate) fn new(reference: SeriesRef, labels: Labels) -> Self {
+        let state = Mutex::new(SeriesState::default());
+        Self { reference, labels, logged: AtomicBool::new(false), state }
+    }
+}
+
+/// The changing part of a series.
+#[derive(Default)]
+pub(crate) struct SeriesState {
+    pub(crate) finished: Vec<HeadChunk>,
+    open: Option<OpenChunk>,
+    open_mint: i64,
+    /// Timestamp from which on a new chunk begins.
+    next_at: i64,
+    /// The newest sample ever taken.
+    last: Option<(i64, Value)>,
+    visibility: Visibility,
+    /// Appenders that hold a sample for this series; it is not removed meanwhile.
+    pub(crate) pending: u32,
+    pub(crate) removed: bool,
+    pub(crate) metadata: Option<Arc<Metadata>>,
+}
+
+/// A chunk that gets no more samples.
+#[derive(Clone)]
+pub(crate) struct HeadChunk {
+    pub(crate) mint: i64,
+    pub(crate) maxt: i64,
+    pub(crate) encoding: u8,
+    pub(crate) bytes: Bytes,
+}
+
+impl HeadChunk {
+    pub(crate) fn count(&self) -> u16 {
+        chunk::sample_count(&self.bytes)
+    }
+}
+
+/// Which commits a series has samples of, as far as some reader may not see them.
+#[derive(Default)]
+struct Visibility {
+    /// Samples ever taken.
+    samples: u64,
+    /// The newest commit and the samples before it.
+    newest: (u64, u64),
+    /// Commits before it that were not seen by everybody, oldest first.
+    older: Vec<(u64, u64)>,
+}
+
+impl Visibility {
+    fn add(&mut self, commit: u64, low_watermark: u64) {
+        if self.newest.0 != commit {
+            self.older.retain(|(c, _)| *c >= low_watermark);
+            if self.newest.0 >= low_watermark {
+                self.older.push(self.newest);
+            } else if self.older.is_empty() {
+                self.older = Vec::new(); // Frees the heap of a burst.
+            }
+            self.newest = (commit, self.samples);
+        }
+        self.samples += 1;
+    }
+
+    /// Samples at the end that the snapshot does not see.
+    fn hidden(&self, snapshot: &Snapshot) -> u64 {
+        let mut commits = self.older.iter().chain([&self.newest]);
+        commits.find(|(c, _)| !snapshot.sees(*c)).map_or(0, |(_, before)| self.samples - before)
+    }
+}
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It would be, or was, stored.
+    Stored,
+    /// Stored, as the first sample of a new chunk.
+    StoredInNewChunk,
+    /// The series has this very sample already.
+    Same,
+    /// Older than the newest sample.
+    OutOfOrder,
+    /// Another value than the newest sample, at its timestamp.
+    Duplicate,
+}
+
+impl SeriesState {
+    /// What would become of a sample.
+    pub(crate) fn check(&self, t: i64, value: &Value) -> Outcome {
+        match &self.last {
+            None => Outcome::Stored,
+            Some((last, _)) if t > *last => Outcome::Stored,
+            Some((last, v)) if t == *last => {
+                if v.same(value) {
+                    Outcome::Same
+                } else {
+                    Outcome::Duplicate
+                }
+            }
+            Some(_) => Outcome::OutOfOrder,
+        }
+    }
+
+    /// Timestamp of the newest sample.
+    pub(crate) fn last_timestamp_ms(&self) -> Option<i64> {
+        self.last.as_ref().map(|(t, _)| *t)
+    }
+
+    /// Adds a sample as part of a commit.
+    pub(crate) fn append(
+        &mut self,
+        t: i64,
+        value: Value,
+        block_ms: i64,
+        commit: u64,
+        low_watermark: u64,
+    ) -> Outcome {
+        let outcome = self.check(t, &value);
+        if outcome != Outcome::Stored {
+            return outcome;
+        }
+        let cut = match &self.open {
+            None => true,
+            Some(open) => {
+                let count = open.count();
+                // At a quarter of a chunk, the rest of the range is shared out evenly.
+                if count == CHUNK_SAMPLES / 4
+                    && let Some((last, _)) = self.last
+                {
+                    self.next_at = chunk_end(self.open_mint, last, self.next_at);
+                }
+                t >= self.next_at
+                    || count >= CHUNK_SAMPLES * 2
+                    || open.len_bytes() > CHUNK_LEN_BYTES_MAX
+                    || !open.takes(&value)
+            }
+        };
+        if cut {
+            self.finish_open();
+            self.open = Some(OpenChunk::new(&value));
+            self.open_mint = t;
+            self.next_at = range_end(t, block_ms);
+        }
+        self.open.as_mut().expect("made above when there was none").append(t, &value);
+        self.last = Some((t, value));
+        self.visibility.add(commit, low_watermark);
+        if cut { Outcome::StoredInNewChunk } else { Outcome::Stored }
+    }
+
+    fn finish_open(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let maxt = self.last_timestamp_ms().expect("an open chunk has samples");
+        let count = open.count();
+        self.finished.push(HeadChunk {
+            mint: self.open_mint,
+            maxt,
+            encoding: open.encoding(),
+            bytes: open.encode_first(count),
+        });
+    }
+
+    /// Drops chunks whose samples are all before `mint`; returns how many.
+    pub(crate) fn truncate(&mut self, mint: i64) -> usize {
+        let before = self.chunk_count();
+        self.finished.retain(|c| c.maxt >= mint);
+        if self.finished.is_empty() {
+            self.finished.shrink_to_fit();
+            if self.last_timestamp_ms().is_some_and(|t| t < mint) {
+                self.open = None;
+            }
+        }
+        before - self.chunk_count()
+    }
+
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.finished.len() + usize::from(self.open.is_some())
+    }
+
+    /// Timestamp of the oldest sample held.
+    pub(crate) fn mint(&self) -> Option<i64> {
+        let finished = self.finished.first().map(|c| c.mint);
+        finished.or_else(|| self.open.is_some().then_some(self.open_mint))
+    }
+
+    /// Whether there may be samples within `[mint, maxt]`.
+    pub(crate) fn overlaps(&self, mint: i64, maxt: i64) -> bool {
+        let open = self.open.is_some()
+            && self.open_mint <= maxt
+            && self.last_timestamp_ms().is_some_and(|t| t >= mint);
+        open || self.finished.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
+    }
+
+    /// Chunks with samples within `[mint, maxt]` that the snapshot sees, in order of time.
+    pub(crate) fn chunks(&self, mint: i64, maxt: i64, snapshot: &Snapshot, out: &mut Vec<HeadChunk>) {
+        let mut hidden = self.visibility.hidden(snapshot);
+        let start = out.len();
+        if let Some(open) = &self.open {
+            let last = self.last_timestamp_ms().expect("an open chunk has samples");
+            let shown = hide(open.count(), &mut hidden);
+            if shown > 0 && self.open_mint <= maxt && last >= mint {
+                let bytes = open.encode_first(shown);
+                out.push(HeadChunk { mint: self.open_mint, maxt: last, encoding: open.encoding(), bytes });
+            }
+        }
+        for c in self.finished.iter().rev() {
+            let count = c.count();
+            let shown = hide(count, &mut hidden);
+            if shown == 0 || c.mint > maxt || c.maxt < mint {
+                continue;
+            }
+            let mut c = c.clone();
+            if shown < count {
+                c.bytes = chunk::with_sample_count(&c.bytes, shown);
+            }
+            out.push(c);
+        }
+        out[start..].reverse();
+    }
+}
+
+/// How many of `count` samples are shown when `hidden` at the end are not.
+fn hide(count: u16, hidden: &mut u64) -> u16 {
+    let hide = (*hidden).min(u64::from(count));
+    *hidden -= hide;
+    count - hide as u16
+}
+
+/// The end of the aligned range that holds `t`.
+pub(crate) fn range_end(t: i64, range_ms: i64) -> i64 {
+    t.div_euclid(range_ms).saturating_mul(range_ms).saturating_add(range_ms)
+}
+
+/// Where a chunk that is a quarter full at `last` should end, so that chunks fill the time up to `end` evenly.
+fn chunk_end(start: i64, last: i64, end: i64) -> i64 {
+    let n = end.saturating_sub(start) as f64 / (last.saturating_sub(start).saturating_add(1) as f64 * 4.0);
+    if n <= 1.0 { end } else { (start as f64 + (end - start) as f64 / n.floor()) as i64 }
+}
+
+/// A head chunk as the storage contract hands it on.
+pub(crate) fn to_model(c: HeadChunk) -> Option<Chunk> {
+    Some(Chunk::encoded(chunk::codec(c.encoding)?, c.bytes, c.mint, c.maxt))
+}
+
+// === SeriesMap ===
+
+const SHARDS: usize = 128;
+const _: () = assert!(SHARDS.is_power_of_two(), "shards are picked by mask");
+
+/// Hashes are spread already; references are spread by a multiplication.
+#[derive(Default)]
+pub(crate) struct SpreadHasher(u64);
+
+impl Hasher for SpreadHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
+    }
+
+    fn write_u64(&mut self, v: u64) {
+        self.0 = (self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+pub(crate) type RefMap<T> = HashMap<u64, T, BuildHasherDefault<SpreadHasher>>;
+
+#[derive(Default)]
+struct HashShard {
+    first: RefMap<Arc<MemSeries>>,
+    /// Series whose hash another one in `first` has too.
+    collisions: Vec<Arc<MemSeries>>,
+}
+
+impl HashShard {
+    fn get(&self, hash: u64, labels: &Labels) -> Option<&Arc<MemSeries>> {
+        let first = self.first.get(&hash)?;
+        if first.labels == *labels {
+            return Some(first);
+        }
+        self.collisions.iter().find(|s| s.labels == *labels)
+    }
+
+    fn insert(&mut self, hash: u64, series: Arc<MemSeries>) {
+        match self.first.entry(hash) {
+            std::collections::hash_map::Entry::Vacant(v) => {
+                v.insert(series);
+            }
+            std::collections::hash_map::Entry::Occupied(_) => self.collisions.push(series),
+        }
+    }
+
+    fn remove(&mut self, hash: u64, reference: SeriesRef) {
+        if self.first.get(&hash).is_some_and(|s| s.reference == reference) {
+            self.first.remove(&hash);
+            // Another series with this hash must be found again.
+            if let Some(i) = self.collisions.iter().position(|s| s.labels.hash64() == hash) {
+                self.first.insert(hash, self.collisions.swap_remove(i));
+            }
+        } else {
+            self.collisions.retain(|s| s.reference != reference);
+        }
+    }
+}
+
+/// All series of the head. Lock order: shard by hash, then shard by reference, then a series.
+pub(crate) struct SeriesMap {
+    by_hash: Vec<RwLock<HashShard>>,
+    by_ref: Vec<RwLock<RefMap<Arc<MemSeries>>>>,
+    last_ref: AtomicU64,
+}
+
+impl SeriesMap {
+    pub(crate) fn new() -> Self {
+        Self {
+            by_hash: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            by_ref: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            last_ref: AtomicU64::new(0),
+        }
+    }
+
+    fn hash_shard(&self, hash: u64) -> &RwLock<HashShard> {
+        &self.by_hash[hash as usize & (SHARDS - 1)]
+    }
+
+    fn ref_shard(&self, reference: u64) -> &RwLock<RefMap<Arc<MemSeries>>> {
+        &self.by_ref[reference as usize & (SHARDS - 1)]
+    }
+
+    pub(crate) fn get(&self, reference: SeriesRef) -> Option<Arc<MemSeries>> {
+        self.ref_shard(reference.0).read().get(&reference.0).cloned()
+    }
+
+    /// The series with these labels; the second part is true when it was made. `wanted` is its reference then, if given.
+    pub(crate) fn get_or_create(&self, labels: &Labels, wanted: Option<SeriesRef>) -> (Arc<MemSeries>, bool) {
+        let hash = labels.hash64();
+        if let Some(s) = self.hash_shard(hash).read().get(hash, labels) {
+            return (s.clone(), false);
+        }
+        let mut shard = self.hash_shard(hash).write();
+        if let Some(s) = shard.get(hash, labels) {
+            return (s.clone(), false);
+        }
+        let reference = match wanted {
+            Some(r) => {
+                self.last_ref.fetch_max(r.0, Ordering::Relaxed);
+                r
+            }
+            None => SeriesRef(self.last_ref.fetch_add(1, Ordering::Relaxed) + 1),
+        };
+        let series = Arc::new(MemSeries::new(reference, labels.clone()));
+        shard.insert(hash, series.clone());
+        self.ref_shard(reference.0).write().insert(reference.0, series.clone());
+        (series, true)
+    }
+
+    /// Makes sure that new references are above this one.
+    pub(crate) fn reserve_ref(&self, reference: SeriesRef) {
+        self.last_ref.fetch_max(reference.0, Ordering::Relaxed);
+    }
+
+    /// Calls `f` for every series, shard by shard.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<MemSeries>)) {
+        for shard in &self.by_ref {
+            // Copied, so that no commit waits for `f`.
+            let series: Vec<_> = shard.read().values().cloned().collect();
+            series.iter().for_each(&mut f);
+        }
+    }
+
+    /// Removes series without chunks that no appender holds; returns them.
+    pub(crate) fn remove_empty(&self) -> Vec<(SeriesRef, Labels)> {
+        let mut removed = Vec::new();
+        self.for_each(|s| {
+            if s.state.lock().chunk_count() > 0 {
+                return;
+            }
+            let hash = s.labels.hash64();
+            let mut by_hash = self.hash_shard(hash).write();
+            let mut by_ref = self.ref_shard(s.reference.0).write();
+            let mut state = s.state.lock();
+            if state.chunk_count() == 0 && state.pending == 0 && !state.removed {
+                state.removed = true;
+                by_hash.remove(hash, s.reference);
+                by_ref.remove(&s.reference.0);
+                removed.push((s.reference, s.labels.clone()));
+            }
+        });
+        removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_cut_as_prometheus_does() {
+        let mut s = SeriesState::default();
+        let block = 7_200_000;
+        let start = block * 200_000;
+        for i in 0..480 * 2 {
+            s.append(start + i * 15_000, Value::Float(i as f64), block, 0, 0);
+        }
+        let mut chunks = Vec::new();
+        s.chunks(i64::MIN, i64::MAX, &Snapshot::everything(), &mut chunks);
+        assert_eq!(chunks.len(), 8);
+        assert!(chunks.iter().all(|c| (110..=130).contains(&c.count())), "evenly filled");
+        assert!(chunks.iter().all(|c| c.mint / block == c.maxt / block), "none crosses a block");
+    }
+
+    #[test]
+    fn duplicates_and_order() {
+        let mut s = SeriesState::default();
+        let mut put = |t, v| s.append(t, Value::Float(v), 7_200_000, 0, 0);
+        assert_eq!(put(10, 1.0), Outcome::StoredInNewChunk);
+        assert_eq!(put(10, 1.0), Outcome::Same);
+        assert_eq!(put(10, 2.0), Outcome::Duplicate);
+        assert_eq!(put(9, 1.0), Outcome::OutOfOrder);
+        assert_eq!(put(11, model::stale_nan()), Outcome::Stored);
+        assert_eq!(put(11, model::stale_nan()), Outcome::Same);
+    }
+
+    #[test]
+    fn hidden_samples_are_a_suffix() {
+        let mut s = SeriesState::default();
+        let isolation = Arc::new(super::super::isolation::Isolation::default());
+        let mut snapshots = Vec::new();
+        for i in 0..300_i64 {
+            let commit = isolation.begin();
+            s.append(i, Value::Float(i as f64), 7_200_000, commit.number, commit.low_watermark);
+            drop(commit);
+            if i % 50 == 0 {
+                snapshots.push((i + 1, isolation.snapshot(0)));
+            }
+        }
+        for (expect, snapshot) in snapshots {
+            let mut chunks = Vec::new();
+            s.chunks(0, i64::MAX, &snapshot, &mut chunks);
+            let total: i64 = chunks.iter().map(|c| i64::from(c.count())).sum();
+            assert_eq!(total, expect);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What leaves the head once a block has it: chunks, series without samples, segments of the write-ahead log.
+
+use std::sync::atomic::Ordering;
+
+use model::StorageError;
+
+use super::Head;
+use crate::wal::{checkpoint, segment};
+
+impl Head {
+    /// The range `[mint, maxt)` of the next block, once the head covers one and a half times its length.
+    pub(crate) fn compactable(&self) -> Option<(i64, i64)> {
+        let (min, max) = (self.min_time()?, self.max_time()?);
+        let covers = max.saturating_sub(min) > self.block_ms / 2 * 3;
+        covers.then(|| (min, super::series::range_end(min, self.block_ms)))
+    }
+
+    /// Refuses samples before `t` from now on. What commits apply meanwhile is to be waited for with
+    /// [`Head::is_settled`].
+    pub(crate) fn refuse_before(&self, t: i64) -> u64 {
+        self.min_valid.fetch_max(t, Ordering::SeqCst);
+        self.isolation.last_commit()
+    }
+
+    /// Whether all commits up to `number` have been applied.
+    pub(crate) fn is_settled(&self, number: u64) -> bool {
+        !self.isolation.is_applying(number)
+    }
+
+    /// Drops samples before `mint`, which are in a block, and series that have none left.
+    pub(crate) fn truncate_memory(&self, mint: i64) {
+        self.metrics.head_truncations.inc();
+        let mut dropped = 0;
+        let mut oldest = i64::MAX;
+        self.series.for_each(|s| {
+            let mut state = s.state.lock();
+            dropped += state.truncate(mint);
+            oldest = oldest.min(state.mint().unwrap_or(i64::MAX));
+        });
+        // A commit that runs beside may have put an older sample (never one before the bound) after we looked. The
+        // next block takes everything below its end, so a bound that is too high here loses nothing.
+        if self.min_time.load(Ordering::SeqCst) < mint {
+            let new_min = if oldest == i64::MAX { i64::MAX } else { oldest.max(mint) };
+            self.min_time.store(new_min, Ordering::SeqCst);
+        }
+        let gone = self.series.remove_empty();
+        self.postings.write().remove(&gone);
+        let last_segment = self.wal.end().segment;
+        self.expiring.lock().extend(gone.iter().map(|(r, _)| (*r, last_segment)));
+        self.metrics.series_removed.inc_by(gone.len() as u64);
+        self.metrics.head_series.sub(gone.len() as i64);
+        self.metrics.chunks_removed.inc_by(dropped as u64);
+        self.metrics.head_chunks.sub(dropped as i64);
+        self.show_times();
+    }
+
+    /// Replaces the older two thirds of the log by a checkpoint, as far as no reader holds them. Nothing happens when
+    /// there are too few segments.
+    pub(crate) fn truncate_wal(&self, mint: i64) -> Result<(), StorageError> {
+        let current = self.wal.next_segment()?;
+        let Some(first) = segment::list(self.wal.dir())?.first().copied() else { return Ok(()) };
+        // The segment before the current one stays too: commits may just have left it.
+        let Some(last) = current.checked_sub(1).filter(|l| *l >= first) else { return Ok(()) };
+        let wanted = first + (last - first) * 2 / 3;
+        if wanted <= first {
+            return Ok(());
+        }
+        let Some(upto) = self.wal.droppable(wanted)?.filter(|u| *u >= first) else { return Ok(()) };
+        // The records must be durable before what they replace goes.
+        self.wal.sync()?;
+        self.metrics.checkpoints_created.inc();
+        let written = {
+            let expiring = self.expiring.lock().clone();
+            let keep = |r| self.series.get(r).is_some() || expiring.get(&r).is_some_and(|s| *s > upto);
+            checkpoint::write(self.wal.dir(), upto, mint, self.wal.compression(), &keep)
+        };
+        if let Err(e) = written {
+            self.metrics.checkpoints_failed.inc();
+            return Err(e);
+        }
+        self.metrics.wal_truncations.inc();
+        self.wal.truncate(upto)?;
+        self.expiring.lock().retain(|_, s| *s > upto);
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Metrics of the database, under Prometheus's names where it has one.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+
+use crate::error::Error;
+
+macro_rules! metrics {
+    ($( $field:ident : $kind:ty = $make:expr; )*) => {
+        /// All metrics of one database.
+        pub(crate) struct Metrics { $( pub(crate) $field: $kind, )* }
+
+        impl Metrics {
+            /// Makes the metrics and registers them. Those that are registered already stay with their first owner.
+            pub(crate) fn register(registry: &Registry) -> Result<Self, Error> {
+                $( let $field = register(registry, $make)?; )*
+                let metrics = Self { $( $field, )* };
+                metrics.show_types();
+                Ok(metrics)
+            }
+        }
+    };
+}
+
+impl Metrics {
+    /// Counters by type show their zeros from the start.
+    fn show_types(&self) {
+        for c in
+            [&self.samples_appended, &self.out_of_order, &self.out_of_bounds, &self.too_old, &self.duplicates]
+        {
+            ["float", "histogram"].iter().for_each(|t| drop(c.with_label_values(&[t])));
+        }
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> Result<C, Error> {
+    let metric = made.map_err(|e| Error::Metrics(e.to_string()))?;
+    match registry.register(Box::new(metric.clone())) {
+        Ok(()) | Err(prometheus::Error::AlreadyReg) => Ok(metric),
+        Err(e) => Err(Error::Metrics(e.to_string())),
+    }
+}
+
+fn counter(name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    IntCounter::new(name, help)
+}
+
+fn by_type(name: &str, help: &str) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(name, help), &["type"])
+}
+
+fn gauge(name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    IntGauge::new(name, help)
+}
+
+fn duration(name: &str, help: &str) -> prometheus::Result<Histogram> {
+    let buckets = vec![0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0];
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+}
+
+metrics! {
+    head_series: IntGauge = gauge("prometheus_tsdb_head_series", "Total number of series in the head block.");
+    series_created: IntCounter = counter("prometheus_tsdb_head_series_created_total", "Total number of series created in the head");
+    series_removed: IntCounter = counter("prometheus_tsdb_head_series_removed_total", "Total number of series removed in the head");
+    head_chunks: IntGauge = gauge("prometheus_tsdb_head_chunks", "Total number of chunks in the head block.");
+    chunks_created: IntCounter = counter("prometheus_tsdb_head_chunks_created_total", "Total number of chunks created in the head");
+    chunks_removed: IntCounter = counter("prometheus_tsdb_head_chunks_removed_total", "Total number of chunks removed in the head");
+    samples_appended: IntCounterVec = by_type("prometheus_tsdb_head_samples_appended_total", "Total number of appended samples.");
+    out_of_order: IntCounterVec = by_type("prometheus_tsdb_out_of_order_samples_total", "Total number of out of order samples ingestion failed attempts due to out of order being disabled.");
+    out_of_bounds: IntCounterVec = by_type("prometheus_tsdb_out_of_bound_samples_total", "Total number of out of bound samples ingestion failed attempts with out of order support disabled.");
+    too_old: IntCounterVec = by_type("prometheus_tsdb_too_old_samples_total", "Total number of out of order samples ingestion failed attempts with out of support enabled, but sample outside of time window.");
+    duplicates: IntCounterVec = by_type("almanac_tsdb_duplicate_samples_total", "Total number of samples refused because their series has another value at that timestamp.");
+    head_min_time: IntGauge = gauge("prometheus_tsdb_head_min_time", "Minimum time bound of the head block. The unit is decided by the library consumer.");
+    head_max_time: IntGauge = gauge("prometheus_tsdb_head_max_time", "Maximum timestamp of the head block. The unit is decided by the library consumer.");
+    head_truncations: IntCounter = counter("prometheus_tsdb_head_truncations_total", "Total number of head truncations attempted.");
+    exemplars_appended: IntCounter = counter("prometheus_tsdb_exemplar_exemplars_appended_total", "Total number of appended exemplars.");
+    exemplars_out_of_order: IntCounter = counter("prometheus_tsdb_exemplar_out_of_order_exemplars_total", "Total number of out of order exemplar ingestion failed attempts.");
+    exemplars_in_storage: IntGauge = gauge("prometheus_tsdb_exemplar_exemplars_in_storage", "Number of exemplars currently in circular storage.");
+    exemplars_max: IntGauge = gauge("prometheus_tsdb_exemplar_max_exemplars", "Total number of exemplars the exemplar storage can store, resizeable.");
+    wal_segment_current: IntGauge = gauge("prometheus_tsdb_wal_segment_current", "Write log segment index that TSDB is currently writing to.");
+    wal_writes_failed: IntCounter = counter("prometheus_tsdb_wal_writes_failed_total", "Total number of write log writes that failed.");
+    wal_fsync_duration: Histogram = duration("prometheus_tsdb_wal_fsync_duration_seconds", "Duration of write log fsync.");
+    wal_corruptions: IntCounter = counter("prometheus_tsdb_wal_corruptions_total", "Total number of WAL corruptions.");
+    wal_truncations: IntCounter = counter("prometheus_tsdb_wal_truncations_total", "Total number of write log truncations attempted.");
+    wal_storage_bytes: IntGauge = gauge("prometheus_tsdb_wal_storage_size_bytes", "Size of the write log directory.");
+    checkpoints_created: IntCounter = counter("prometheus_tsdb_checkpoint_creations_total", "Total number of checkpoint creations attempted.");
+    checkpoints_failed: IntCounter = counter("prometheus_tsdb_checkpoint_creations_failed_total", "Total number of checkpoint creations that failed.");
+    wal_unknown_refs: IntCounterVec = by_type("prometheus_tsdb_wal_replay_unknown_refs_total", "Total number of unknown series references encountered during WAL replay.");
+    replay_duration: Gauge = Gauge::new("prometheus_tsdb_data_replay_duration_seconds", "Time taken to replay the data on disk.");
+    compactions: IntCounter = counter("prometheus_tsdb_compactions_total", "Total number of compactions that were executed for the partition.");
+    compactions_failed: IntCounter = counter("prometheus_tsdb_compactions_failed_total", "Total number of compactions that failed for the partition.");
+    compaction_duration: Histogram = duration("prometheus_tsdb_compaction_duration_seconds", "Duration of compaction runs");
+    blocks_loaded: IntGauge = gauge("prometheus_tsdb_blocks_loaded", "Number of currently loaded data blocks");
+    blocks_bytes: IntGauge = gauge("prometheus_tsdb_storage_blocks_bytes", "The number of bytes that are currently used for local storage by all blocks.");
+    lowest_timestamp: IntGauge = gauge("prometheus_tsdb_lowest_timestamp", "Lowest timestamp value stored in the database. The unit is decided by the library consumer.");
+    time_retentions: IntCounter = counter("prometheus_tsdb_time_retentions_total", "The number of times that blocks were deleted because the maximum time limit was exceeded.");
+    size_retentions: IntCounter = counter("prometheus_tsdb_size_retentions_total", "The number of times that blocks were deleted because the maximum number of bytes was exceeded.");
+    retention_bytes: IntGauge = gauge("prometheus_tsdb_retention_limit_bytes", "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled");
+    retention_seconds: Gauge = Gauge::new("prometheus_tsdb_retention_limit_seconds", "How long to retain samples in storage.");
+    symbols_bytes: IntGauge = gauge("prometheus_tsdb_symbol_table_size_bytes", "Size of symbol table in memory for loaded blocks");
+    quarantined_blocks: IntCounter = counter("almanac_tsdb_quarantined_blocks_total", "Total number of blocks set aside because they could not be opened.");
+    commits_failed: Counter = Counter::new("almanac_tsdb_commits_failed_total", "Total number of batches that could not be stored.");
+}

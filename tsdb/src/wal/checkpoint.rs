@@ -1,0 +1,152 @@
+//! Writes a checkpoint: what still counts of segments that are about to be removed, in the same format, in a directory
+//! `checkpoint.NNNNNNNN` named after the last of them. It appears by rename, whole or not at all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use model::{Metadata, SeriesRef, StorageError, WalRecord};
+
+use super::reader::SegmentReader;
+use super::segment::{self, Payload, SegmentWriter, TMP_SUFFIX};
+use super::{Record, record};
+use crate::config::WalCompression;
+use crate::dir;
+
+/// Records are written when so many bytes are collected.
+const BATCH_LEN_BYTES: usize = 1 << 20;
+const SEGMENT_LEN_BYTES: u64 = 128 << 20;
+
+/// Removes what an interrupted checkpoint left.
+pub(crate) fn remove_temporary(dir: &Path) -> Result<(), StorageError> {
+    for name in dir::list(dir)? {
+        if name.starts_with(segment::CHECKPOINT_PREFIX) && name.ends_with(TMP_SUFFIX) {
+            dir::remove_all(&dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the checkpoint of the newest checkpoint and all segments up to `last`. Stays: series for which `keep` holds,
+/// samples, exemplars and tombstones that reach `mint`, the newest metadata of kept series.
+///
+/// # Errors
+/// When files cannot be read or written, or are corrupt: the head knows the samples, so the log is left as it is.
+pub(crate) fn write(
+    dir: &Path,
+    last: u32,
+    mint: i64,
+    compression: WalCompression,
+    keep: &dyn Fn(SeriesRef) -> bool,
+) -> Result<(), StorageError> {
+    remove_temporary(dir)?;
+    let mut sources = Vec::new();
+    let mut from = 0;
+    if let Some((checkpoint, n)) = segment::last_checkpoint(dir)? {
+        sources.extend(segment::list(&checkpoint)?.into_iter().map(|s| segment::path(&checkpoint, s)));
+        from = n + 1;
+    }
+    let segments = segment::list(dir)?.into_iter().filter(|s| (from..=last).contains(s));
+    sources.extend(segments.map(|s| segment::path(dir, s)));
+
+    let target = segment::checkpoint_path(dir, last);
+    let temporary = target.with_file_name(format!("{}{last:08}{TMP_SUFFIX}", segment::CHECKPOINT_PREFIX));
+    dir::create_all(&temporary)?;
+    let mut out = CheckpointWriter {
+        writer: SegmentWriter::create(&temporary, 0, SEGMENT_LEN_BYTES)?,
+        batch: Vec::new(),
+        batch_len_bytes: 0,
+        compression,
+    };
+    let mut metadata: BTreeMap<SeriesRef, Metadata> = BTreeMap::new();
+    for path in sources {
+        let Some(mut reader) = SegmentReader::open(&path)? else { continue };
+        while let Some((offset, bytes)) = reader.next()? {
+            let decoded = record::decode(bytes).map_err(|e| StorageError::Corruption {
+                path: path.clone(),
+                offset,
+                reason: format!("record does not decode: {e}"),
+            })?;
+            for rec in filter(decoded, mint, keep, &mut metadata) {
+                out.push(rec)?;
+            }
+        }
+    }
+    let metadata: Vec<_> = metadata.into_iter().collect();
+    for part in metadata.chunks(10_000) {
+        out.push(record::encode_metadata(part))?;
+    }
+    out.finish()?;
+    if dir::exists(&target) {
+        dir::remove_all(&target)?;
+    }
+    dir::publish(&temporary, &target)
+}
+
+/// What stays of a record.
+fn filter(
+    decoded: Record,
+    mint: i64,
+    keep: &dyn Fn(SeriesRef) -> bool,
+    metadata: &mut BTreeMap<SeriesRef, Metadata>,
+) -> Vec<Vec<u8>> {
+    fn unless_empty<T>(list: &[T], encode: impl FnOnce(&[T]) -> Vec<u8>) -> Vec<Vec<u8>> {
+        if list.is_empty() { Vec::new() } else { vec![encode(list)] }
+    }
+    match decoded {
+        Record::Data(WalRecord::Series(mut s)) => {
+            s.retain(|(r, _)| keep(*r));
+            unless_empty(&s, |s| record::encode_series(s.iter().map(|(r, l)| (*r, l))))
+        }
+        Record::Data(WalRecord::Samples(mut s)) => {
+            s.retain(|(_, t, _)| *t >= mint);
+            unless_empty(&s, record::encode_samples)
+        }
+        Record::Data(WalRecord::Histograms(mut s)) => {
+            s.retain(|(_, t, _)| *t >= mint);
+            record::encode_histograms(&s)
+        }
+        Record::Data(WalRecord::Exemplars(mut s)) => {
+            s.retain(|(_, e)| e.timestamp_ms.unwrap_or(0) >= mint);
+            unless_empty(&s, record::encode_exemplars)
+        }
+        Record::Data(WalRecord::Metadata(s)) => {
+            metadata.extend(s.into_iter().filter(|(r, _)| keep(*r)));
+            Vec::new()
+        }
+        Record::Tombstones(mut s) => {
+            s.retain(|(r, _, maxt)| *maxt >= mint && keep(*r));
+            unless_empty(&s, record::encode_tombstones)
+        }
+        Record::Unknown => Vec::new(),
+    }
+}
+
+struct CheckpointWriter {
+    writer: SegmentWriter,
+    batch: Vec<Payload>,
+    batch_len_bytes: usize,
+    compression: WalCompression,
+}
+
+impl CheckpointWriter {
+    fn push(&mut self, record: Vec<u8>) -> Result<(), StorageError> {
+        self.batch_len_bytes += record.len();
+        self.batch.push(Payload::new(record, self.compression));
+        if self.batch_len_bytes >= BATCH_LEN_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        if self.writer.is_full_for(&self.batch) {
+            self.writer.cut()?.sync()?;
+        }
+        self.writer.write(&self.batch).map_err(|(e, _)| e)?;
+        self.batch.clear();
+        self.batch_len_bytes = 0;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), StorageError> {
+        self.flush()?;
+        self.writer.out.sync()
+    }
+}

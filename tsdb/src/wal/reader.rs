@@ -1,0 +1,228 @@
+//! Reads the records of a segment, and replays a whole log.
+//!
+//! A record that ends too early or has a wrong checksum is [`StorageError::Corruption`] with the offset at which the
+//! record begins; everything before that offset is good, so [`repair`] cuts there.
+
+use std::path::Path;
+
+use model::StorageError;
+
+use super::segment::{self, TYPE_FIRST, TYPE_FULL, TYPE_LAST, TYPE_MASK, TYPE_MIDDLE, TYPE_PAGE_END};
+use super::{HEADER_LEN_BYTES, PAGE_LEN_BYTES, Record, record};
+use crate::dir::{self, InFile};
+
+const PAGE: u64 = PAGE_LEN_BYTES as u64;
+
+/// Reads one segment from front to end.
+pub(crate) struct SegmentReader {
+    file: InFile,
+    offset: u64,
+    /// Bytes from here on are not looked at.
+    limit: u64,
+    page: Vec<u8>,
+    page_start: u64,
+    compressed: Vec<u8>,
+    record: Vec<u8>,
+}
+
+impl SegmentReader {
+    /// Opens a segment as long as it is now; `None` when there is none.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>, StorageError> {
+        let Some(file) = InFile::open(path)? else { return Ok(None) };
+        let limit = file.len()?;
+        Ok(Some(Self {
+            file,
+            offset: 0,
+            limit,
+            page: Vec::new(),
+            page_start: 0,
+            compressed: Vec::new(),
+            record: Vec::new(),
+        }))
+    }
+
+    /// Where the next record begins, padding before it not counted.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Looks at bytes up to `limit`, which is the end of a record.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        if limit != self.limit {
+            self.limit = limit;
+            self.page.clear();
+        }
+    }
+
+    /// Looks at all bytes that the file has now: for a segment that is finished.
+    pub(crate) fn set_limit_to_file(&mut self) -> Result<(), StorageError> {
+        let len = self.file.len()?;
+        self.set_limit(len);
+        Ok(())
+    }
+
+    /// The next record and the offset at which it begins; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>, StorageError> {
+        self.compressed.clear();
+        let mut start = self.offset;
+        let mut fragments = 0;
+        loop {
+            let Some(kind) = self.skip_padding(start)? else {
+                return if fragments == 0 { Ok(None) } else { Err(self.corrupt(start, "record ends early")) };
+            };
+            if fragments == 0 {
+                start = self.offset;
+            }
+            let flags = self.fragment(start, kind)?;
+            let kind = kind & TYPE_MASK;
+            let fits = match kind {
+                TYPE_FULL | TYPE_FIRST => fragments == 0,
+                TYPE_MIDDLE | TYPE_LAST => fragments > 0,
+                _ => false,
+            };
+            if !fits {
+                return Err(self.corrupt(start, format!("fragment of type {kind} out of place")));
+            }
+            fragments += 1;
+            if matches!(kind, TYPE_FULL | TYPE_LAST) {
+                segment::decompress(flags, &self.compressed, &mut self.record)
+                    .map_err(|e| self.corrupt(start, e))?;
+                return Ok(Some((start, &self.record)));
+            }
+        }
+    }
+
+    /// Goes to the next fragment and returns its first byte; `None` at the end.
+    fn skip_padding(&mut self, start: u64) -> Result<Option<u8>, StorageError> {
+        loop {
+            let in_page = self.offset % PAGE;
+            if self.offset >= self.limit {
+                self.offset = self.limit;
+                return Ok(None);
+            }
+            self.load_page()?;
+            let at = in_page as usize;
+            let first = self.page[at];
+            let no_header_fits = PAGE_LEN_BYTES - at < HEADER_LEN_BYTES;
+            if first & TYPE_MASK != TYPE_PAGE_END && !no_header_fits {
+                return Ok(Some(first));
+            }
+            if self.page[at..].iter().any(|b| *b != 0) {
+                return Err(self.corrupt(start, "padding is not zero"));
+            }
+            self.offset = (self.offset - in_page + PAGE).min(self.limit);
+        }
+    }
+
+    /// Takes the fragment at the current offset; returns its first byte.
+    fn fragment(&mut self, start: u64, first: u8) -> Result<u8, StorageError> {
+        let at = (self.offset % PAGE) as usize;
+        let Some(header) = self.page.get(at..at + HEADER_LEN_BYTES) else {
+            return Err(self.corrupt(start, "header ends early"));
+        };
+        let len = usize::from(u16::from_be_bytes([header[1], header[2]]));
+        let crc = u32::from_be_bytes([header[3], header[4], header[5], header[6]]);
+        let data_at = at + HEADER_LEN_BYTES;
+        if data_at + len > PAGE_LEN_BYTES {
+            return Err(self.corrupt(start, format!("fragment of {len} bytes crosses its page")));
+        }
+        let Some(data) = self.page.get(data_at..data_at + len) else {
+            return Err(self.corrupt(start, "fragment ends early"));
+        };
+        let actual = crc32c::crc32c(data);
+        if actual != crc {
+            return Err(self.corrupt(start, format!("checksum is {actual:08x}, expected {crc:08x}")));
+        }
+        self.compressed.extend_from_slice(data);
+        self.offset += (HEADER_LEN_BYTES + len) as u64;
+        Ok(first)
+    }
+
+    fn load_page(&mut self) -> Result<(), StorageError> {
+        let start = self.offset - self.offset % PAGE;
+        if self.page.is_empty() || self.page_start != start {
+            self.page.resize((self.limit - start).min(PAGE) as usize, 0);
+            if let Err(e) = self.file.read_at(&mut self.page, start) {
+                self.page.clear();
+                return Err(e);
+            }
+            self.page_start = start;
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, offset: u64, reason: impl Into<String>) -> StorageError {
+        StorageError::Corruption { path: self.file.path().to_owned(), offset, reason: reason.into() }
+    }
+}
+
+/// What a replay met.
+#[derive(Debug, Default)]
+pub(crate) struct Replayed {
+    /// Number the next segment gets.
+    pub(crate) next_segment: u32,
+    /// The corruption that ended the replay, already repaired.
+    pub(crate) repaired: Option<StorageError>,
+    /// Corruption in the checkpoint: what came before it was used.
+    pub(crate) checkpoint_corruption: Option<StorageError>,
+}
+
+/// Calls `apply(segment, record)` for every record of checkpoint and segments in order. A corrupt segment is cut to its
+/// last good record and all later ones are removed, so that the log is whole when this returns.
+///
+/// # Errors
+/// When files cannot be read or repaired.
+pub(crate) fn replay(dir: &Path, mut apply: impl FnMut(u32, Record)) -> Result<Replayed, StorageError> {
+    let mut out = Replayed::default();
+    let mut from = 0;
+    if let Some((checkpoint, last)) = segment::last_checkpoint(dir)? {
+        from = last + 1;
+        for s in segment::list(&checkpoint)? {
+            if let Err(e) = replay_segment(&segment::path(&checkpoint, s), last, &mut apply) {
+                if !matches!(e, StorageError::Corruption { .. }) {
+                    return Err(e);
+                }
+                out.checkpoint_corruption = Some(e);
+                break;
+            }
+        }
+    }
+    let segments = segment::list(dir)?;
+    out.next_segment = segments.last().map_or(from, |l| (l + 1).max(from));
+    for (i, s) in segments.iter().enumerate().filter(|(_, s)| **s >= from) {
+        match replay_segment(&segment::path(dir, *s), *s, &mut apply) {
+            Ok(()) => {}
+            Err(StorageError::Corruption { path, offset, reason }) => {
+                repair(dir, *s, offset, &segments[i + 1..])?;
+                out.next_segment = s + 1;
+                out.repaired = Some(StorageError::Corruption { path, offset, reason });
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(out)
+}
+
+fn replay_segment(path: &Path, n: u32, apply: &mut impl FnMut(u32, Record)) -> Result<(), StorageError> {
+    let Some(mut reader) = SegmentReader::open(path)? else { return Ok(()) };
+    while let Some((offset, bytes)) = reader.next()? {
+        match record::decode(bytes) {
+            Ok(r) => apply(n, r),
+            Err(e) => {
+                let reason = format!("record does not decode: {e}");
+                return Err(StorageError::Corruption { path: path.to_owned(), offset, reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cuts a segment at `offset` and removes the `later` ones, newest first, so that a crash in between leaves no hole.
+fn repair(dir: &Path, segment: u32, offset: u64, later: &[u32]) -> Result<(), StorageError> {
+    for s in later.iter().rev() {
+        dir::remove_file(&segment::path(dir, *s))?;
+    }
+    dir::truncate(&segment::path(dir, segment), offset)?;
+    dir::sync(dir)
+}
