@@ -1,5 +1,5 @@
 //! What the tests of this crate share.
-#![cfg(test)]
+
 
 use std::path::PathBuf;
 

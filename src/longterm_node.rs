@@ -1,0 +1,147 @@
+//! The long-term node: the store, the receiver in front of it, and the query API over it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use api::sources::{Deps, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use federation::store::{LongtermStore, StoreConfig};
+use model::{Clock, Labels};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::cli::{GeneralFlags, QueryFlags, WebFlags};
+use crate::config::scalar::Ms;
+use crate::server::RunningServer;
+use crate::status::{NoTargets, NodeFacts, Status};
+use crate::tasks::Periodic;
+use crate::{metrics, web};
+
+/// How often the store seals, cuts its journal and drops what has expired.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a long-term node is started with.
+pub struct Options {
+    /// Folder of the store.
+    pub path: std::path::PathBuf,
+    /// How long samples are kept.
+    pub retention: Ms,
+    /// Addresses to listen on.
+    pub listen: Vec<String>,
+    /// Flags of the HTTP server.
+    pub web: WebFlags,
+    /// Flags of queries.
+    pub query: QueryFlags,
+    /// Features and logging.
+    pub general: GeneralFlags,
+    /// All flags, as the API shows them.
+    pub flags: BTreeMap<String, String>,
+}
+
+/// A running long-term node.
+pub struct LongtermNode {
+    store: Arc<LongtermStore>,
+    server: RunningServer,
+    maintenance: Periodic,
+    readiness: Readiness,
+}
+
+impl LongtermNode {
+    /// Opens the store and answers requests from then on.
+    ///
+    /// # Errors
+    /// One line that says what is in the way: a taken port, a locked or unwritable folder, a bad flag.
+    pub async fn start(options: Options, clock: Arc<dyn Clock>, quit: Arc<Notify>) -> anyhow::Result<Self> {
+        let registry = metrics::registry("longterm");
+        let config = web::api_config(&options.listen, &options.web, true, "almanac long-term node")?;
+        let store_config = StoreConfig { retention_ms: options.retention.ms(), ..StoreConfig::new(&options.path) };
+        let store = {
+            let (clock, registry) = (clock.clone(), registry.clone());
+            blocking(move || LongtermStore::open(store_config, clock, &registry)).await?
+        }
+        .with_context(|| format!("cannot open the long-term store in {}", options.path.display()))?;
+
+        let facts = Arc::new(NodeFacts::new(options.flags, clock.now_ms()));
+        let retention = options.retention.to_string();
+        facts.loaded(String::new(), Labels::empty(), retention, clock.now_ms());
+        let engine = promql::Engine::new(web::engine_config(&options.query, &options.general), clock.clone(), &registry);
+        let readiness = Readiness::new();
+        let stats = store.clone();
+        let deps = Deps {
+            clock,
+            registry,
+            engine: Arc::new(engine),
+            queryable: store.clone(),
+            local_queryable: store.clone(),
+            appendable: Some(store.clone()),
+            targets: Arc::new(NoTargets),
+            status: Arc::new(Status::new(facts, Box::new(move |limit| Ok(store_status(&stats, limit))))),
+            rules: None,
+            exemplars: None,
+            admin: None,
+            lifecycle: Arc::new(NothingToReload { quit }),
+            readiness: readiness.clone(),
+        };
+        let server = RunningServer::start(config, deps).await?;
+        let maintained = store.clone();
+        let maintenance = Periodic::start("long-term store", MAINTENANCE_INTERVAL, move || {
+            maintained.maintain().map(|_| ()).map_err(|e| e.to_string())
+        });
+        readiness.set(ReadyState::Ready);
+        tracing::info!(address = %server.address(), path = %options.path.display(), "long-term node is ready to receive requests");
+        Ok(Self { store, server, maintenance, readiness })
+    }
+
+    /// Port of the first address.
+    pub fn port(&self) -> u16 {
+        self.server.address().port()
+    }
+
+    /// Ends answering, then closes the store.
+    ///
+    /// # Errors
+    /// When the last bytes could not be written.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.readiness.set(ReadyState::Stopping);
+        self.server.stop().await;
+        self.maintenance.stop().await;
+        let store = self.store;
+        blocking(move || store.close()).await?.context("cannot close the long-term store")
+    }
+}
+
+fn store_status(store: &LongtermStore, limit: usize) -> TsdbStatus {
+    let stats = store.stats(limit);
+    TsdbStatus {
+        num_series: stats.series,
+        num_label_pairs: stats.label_pairs,
+        chunk_count: stats.sealed_chunks,
+        min_time_ms: stats.min_time_ms.unwrap_or(i64::MAX),
+        max_time_ms: stats.max_time_ms.unwrap_or(i64::MIN),
+        ..TsdbStatus::default()
+    }
+}
+
+struct NothingToReload {
+    quit: Arc<Notify>,
+}
+
+impl Lifecycle for NothingToReload {
+    fn reload(&self) -> Result<(), String> {
+        // A long-term node has flags and no file.
+        Ok(())
+    }
+
+    fn quit(&self) {
+        self.quit.notify_one();
+    }
+}
+
+/// Runs something that blocks beside the runtime.
+///
+/// # Errors
+/// When it panicked.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<T> {
+    Handle::current().spawn_blocking(work).await.context("a background task failed")
+}

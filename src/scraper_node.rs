@@ -1,0 +1,370 @@
+//! The scraper node: discovery, scraping, the local store, the senders, and the query API over both tiers.
+//!
+//! Order of starting: configuration, local store, senders, discovery and scraping, server; of stopping: scraping (which
+//! writes stale markers), senders (which send what they can), server, discovery, store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use api::sources::{Deps, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use federation::config::{RemoteReadConfig, SenderConfig};
+use federation::remote_read::RemoteRead;
+use federation::sender::{Sender, SenderHandle};
+use federation::tiered::{OnUnavailable, Tiered};
+use model::{Clock, Queryable};
+use prometheus::Registry;
+use scraper::discovery::{DiscoveryManager, DiscoveryOptions};
+use scraper::{ScrapeManager, ScrapeOptions};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Notify};
+use tsdb::Db;
+
+use crate::cli::{GeneralFlags, QueryFlags, ScrapeFlags, TsdbFlags, WebFlags};
+use crate::config::Config;
+use crate::config::settings::{Longterm, Settings};
+use crate::longterm_node::blocking;
+use crate::metrics::{self, ReloadMetrics};
+use crate::server::RunningServer;
+use crate::status::{CurrentQueryable, NodeFacts, Status, Targets};
+use crate::tasks::Periodic;
+use crate::web;
+
+/// How often the local store looks whether a block is due or expired.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long senders may take to send what is left when the node stops.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
+/// Name of the sender to the long-term node.
+const LONGTERM_SENDER: &str = "longterm";
+/// Retention when neither time nor size is given.
+const DEFAULT_RETENTION_MS: i64 = 15 * 86_400_000;
+
+/// What a scraper node is started with.
+pub struct Options {
+    /// The configuration file.
+    pub config_file: PathBuf,
+    /// Folder of the local store.
+    pub tsdb_path: PathBuf,
+    /// Flags of the local store.
+    pub tsdb: TsdbFlags,
+    /// Addresses to listen on.
+    pub listen: Vec<String>,
+    /// Flags of the HTTP server.
+    pub web: WebFlags,
+    /// Flags of queries.
+    pub query: QueryFlags,
+    /// Flags of scraping.
+    pub scrape: ScrapeFlags,
+    /// Features and logging.
+    pub general: GeneralFlags,
+    /// All flags, as the API shows them.
+    pub flags: BTreeMap<String, String>,
+    /// The long-term node to use when the file has no section `longterm`: in standalone mode, the one beside us.
+    pub longterm_beside: Option<String>,
+}
+
+/// A running scraper node.
+pub struct ScraperNode {
+    core: Arc<Core>,
+    server: RunningServer,
+    maintenance: Periodic,
+}
+
+/// What a reload works on.
+struct Core {
+    config_file: PathBuf,
+    longterm_beside: Option<String>,
+    retention_flags: TsdbFlags,
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+    runtime: Handle,
+    db: Arc<Db>,
+    discovery: DiscoveryManager,
+    scraping: Arc<ScrapeManager>,
+    queryable: Arc<CurrentQueryable>,
+    facts: Arc<NodeFacts>,
+    reloads: ReloadMetrics,
+    readiness: Readiness,
+    quit: Arc<Notify>,
+    /// Also keeps reloads from overlapping.
+    senders: Mutex<Vec<(SenderConfig, SenderHandle)>>,
+}
+
+impl ScraperNode {
+    /// Loads the configuration, opens the store and begins to scrape and to answer requests.
+    ///
+    /// # Errors
+    /// One line that says what is in the way: a mistake in the configuration, a taken port, a locked or unwritable folder.
+    pub async fn start(options: Options, clock: Arc<dyn Clock>, quit: Arc<Notify>) -> anyhow::Result<Self> {
+        let (config, settings) = load(&options.config_file, options.longterm_beside.as_deref())?;
+        let receiver = options.web.enable_remote_write_receiver;
+        let api_config = web::api_config(&options.listen, &options.web, receiver, "almanac scraper node")?;
+        let registry = metrics::registry("scraper");
+        let db = open(&options, &settings, clock.clone(), registry.clone()).await?;
+        let core = Core::new(&options, &settings, clock.clone(), registry.clone(), db.clone(), quit)?;
+        let core = Arc::new(core);
+        let engine = promql::Engine::new(web::engine_config(&options.query, &options.general), clock.clone(), &registry);
+        let stats = db.clone();
+        let deps = Deps {
+            clock,
+            registry,
+            engine: Arc::new(engine),
+            queryable: core.queryable.clone(),
+            local_queryable: db.clone(),
+            appendable: receiver.then(|| db.clone() as Arc<dyn model::Appendable>),
+            targets: Arc::new(Targets(core.scraping.clone())),
+            status: Arc::new(Status::new(core.facts.clone(), Box::new(move |limit| Ok(db_status(&stats, limit))))),
+            rules: None,
+            exemplars: None,
+            admin: None,
+            lifecycle: Arc::new(Reloading(core.clone())),
+            readiness: core.readiness.clone(),
+        };
+        let server = RunningServer::start(api_config, deps).await?;
+        core.apply(&config, settings).await?;
+        let maintained = db.clone();
+        let maintenance =
+            Periodic::start("local storage", MAINTENANCE_INTERVAL, move || maintained.maintain().map_err(|e| e.to_string()));
+        core.readiness.set(ReadyState::Ready);
+        tracing::info!(address = %server.address(), path = %options.tsdb_path.display(), "scraper node is ready to receive requests");
+        Ok(Self { core, server, maintenance })
+    }
+
+    /// Loads the configuration again. A bad file changes nothing.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub async fn reload(&self) -> Result<(), String> {
+        self.core.reload().await
+    }
+
+    /// Stops scraping, sends what is left, ends answering, closes the store.
+    ///
+    /// # Errors
+    /// When the last bytes could not be written.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let core = self.core;
+        core.readiness.set(ReadyState::Stopping);
+        core.scraping.stop().await;
+        for (config, handle) in core.senders.lock().await.drain(..) {
+            if !handle.stop(FLUSH_DEADLINE).await {
+                tracing::warn!(destination = config.name, "not everything was sent; the rest follows after the next start");
+            }
+        }
+        self.server.stop().await;
+        core.discovery.stop();
+        self.maintenance.stop().await;
+        let db = core.db.clone();
+        blocking(move || db.close()).await?.context("cannot close the local storage")
+    }
+}
+
+impl Core {
+    fn new(
+        options: &Options,
+        settings: &Settings,
+        clock: Arc<dyn Clock>,
+        registry: Registry,
+        db: Arc<Db>,
+        quit: Arc<Notify>,
+    ) -> anyhow::Result<Self> {
+        let discovery = DiscoveryManager::new(clock.clone(), &registry, DiscoveryOptions::default())?;
+        let scrape_options = ScrapeOptions {
+            offset_seed: format!("{}{}", hostname(), settings.external_labels),
+            timestamp_tolerance_ms: options.scrape.timestamp_tolerance.ms(),
+            // Discovery gathers changes itself; targets follow within a second.
+            discovery_reload_interval_ms: 200,
+            ..ScrapeOptions::default()
+        };
+        let scraping = ScrapeManager::new(db.clone(), clock.clone(), &registry, scrape_options)?;
+        Ok(Self {
+            config_file: options.config_file.clone(),
+            longterm_beside: options.longterm_beside.clone(),
+            retention_flags: options.tsdb.clone(),
+            runtime: Handle::current(),
+            discovery,
+            scraping: Arc::new(scraping),
+            queryable: Arc::new(CurrentQueryable::new(db.clone())),
+            facts: Arc::new(NodeFacts::new(options.flags.clone(), clock.now_ms())),
+            reloads: ReloadMetrics::new(&registry),
+            readiness: Readiness::new(),
+            quit,
+            senders: Mutex::default(),
+            clock,
+            registry,
+            db,
+        })
+    }
+
+    async fn reload(&self) -> Result<(), String> {
+        let result = match load(&self.config_file, self.longterm_beside.as_deref()) {
+            Ok((config, settings)) => self.apply(&config, settings).await,
+            Err(e) => Err(e),
+        };
+        match result {
+            Ok(()) => {
+                tracing::info!(file = %self.config_file.display(), "configuration loaded");
+                Ok(())
+            }
+            Err(e) => {
+                let reason = format!("{e:#}");
+                self.reloads.note(false, self.clock.now_ms());
+                self.facts.reload_failed();
+                tracing::error!(error = reason, "configuration not loaded; the one before stays in force");
+                Err(reason)
+            }
+        }
+    }
+
+    /// Puts a checked configuration in force.
+    async fn apply(&self, config: &Config, settings: Settings) -> anyhow::Result<()> {
+        settings.notes.iter().for_each(|n| tracing::warn!("{n}"));
+        let tiers = self.tiers(&settings)?;
+        self.apply_senders(&settings).await?;
+        let names = settings.jobs.iter().map(|j| (j.job_name.clone(), j.discovery.clone())).collect();
+        let receivers = self.discovery.apply(names);
+        let jobs = settings.jobs.into_iter().zip(receivers).map(|(job, (_, receiver))| (job, receiver)).collect();
+        self.scraping.apply(jobs).await?;
+        self.queryable.set(tiers);
+        let now_ms = self.clock.now_ms();
+        let (time, size) = retention(&self.retention_flags, &settings.retention);
+        let retention = match (time, size) {
+            (0, size) => crate::config::scalar::Bytes(size).to_string(),
+            (time, 0) => model::duration::format_ms(time),
+            (time, size) => format!("{} or {}", model::duration::format_ms(time), crate::config::scalar::Bytes(size)),
+        };
+        self.facts.loaded(config.to_yaml(), settings.external_labels, retention, now_ms);
+        self.reloads.note(true, now_ms);
+        Ok(())
+    }
+
+    /// What queries see: the local store, and the long-term node for what is older.
+    fn tiers(&self, settings: &Settings) -> anyhow::Result<Arc<dyn Queryable>> {
+        let Some(longterm) = &settings.longterm else { return Ok(self.db.clone()) };
+        let config = RemoteReadConfig::new(LONGTERM_SENDER, longterm.url.clone());
+        let remote = RemoteRead::new(config, self.runtime.clone()).context("longterm.url")?;
+        let db = self.db.clone();
+        Ok(Arc::new(Tiered {
+            local: self.db.clone(),
+            local_min_time: Arc::new(move || db.min_time()),
+            remote: Arc::new(remote),
+            external_labels: settings.external_labels.clone(),
+            on_unavailable: OnUnavailable::WarnLocalOnly,
+        }))
+    }
+
+    /// Starts senders that are new, stops those that are gone; a changed one is stopped and started again from its
+    /// acknowledged position.
+    async fn apply_senders(&self, settings: &Settings) -> anyhow::Result<()> {
+        let positions_dir = self.db.dir().join("remote-write");
+        let mut wanted: Vec<SenderConfig> = settings.remote_write.clone();
+        wanted.extend(settings.longterm.as_ref().map(|l| longterm_sender(l, settings)));
+        wanted.iter_mut().for_each(|w| w.positions_dir.clone_from(&positions_dir));
+        let mut senders = self.senders.lock().await;
+        let mut keep = Vec::new();
+        for (config, handle) in senders.drain(..) {
+            let same_name = wanted.iter().any(|w| w.name == config.name);
+            if wanted.contains(&config) {
+                keep.push((config, handle));
+            } else if same_name {
+                handle.stop(FLUSH_DEADLINE).await;
+            } else {
+                handle.stop_and_release(FLUSH_DEADLINE).await;
+            }
+        }
+        *senders = keep;
+        for config in wanted {
+            if senders.iter().any(|(running, _)| *running == config) {
+                continue;
+            }
+            let (source, clock, registry, runtime) = (self.db.clone(), self.clock.clone(), self.registry.clone(), self.runtime.clone());
+            let settings = config.clone();
+            let handle = blocking(move || Sender::start(settings, source, clock, &registry, &runtime)).await??;
+            senders.push((config, handle));
+        }
+        Ok(())
+    }
+}
+
+fn longterm_sender(longterm: &Longterm, settings: &Settings) -> SenderConfig {
+    let url = format!("{}/api/v1/write", longterm.url);
+    SenderConfig {
+        external_labels: settings.external_labels.clone(),
+        ..SenderConfig::longterm(LONGTERM_SENDER, url, "", longterm.matchers.clone())
+    }
+}
+
+/// Reads and checks the file.
+///
+/// # Errors
+/// One line with file, line, column and reason.
+fn load(file: &Path, longterm_beside: Option<&str>) -> anyhow::Result<(Config, Settings)> {
+    let config = Config::load(file)?;
+    let mut settings = config.settings().map_err(|p| p.in_file(file))?;
+    if let (None, Some(url)) = (&settings.longterm, longterm_beside) {
+        let any = promql::parser::parse_selector(crate::config::remote::DEFAULT_MATCH).expect("a constant selector");
+        settings.longterm = Some(Longterm { url: url.to_owned(), matchers: vec![any] });
+    }
+    Ok((config, settings))
+}
+
+/// Retention by time in milliseconds and by size in bytes; 0 is none. Flags win over the file.
+fn retention(flags: &TsdbFlags, file: &crate::config::global::Retention) -> (i64, u64) {
+    let time = flags.retention_time.or(file.time).map_or(0, |t| t.ms());
+    let size = flags.retention_size.or(file.size).map_or(0, |s| s.0);
+    if time == 0 && size == 0 { (DEFAULT_RETENTION_MS, 0) } else { (time, size) }
+}
+
+async fn open(options: &Options, settings: &Settings, clock: Arc<dyn Clock>, registry: Registry) -> anyhow::Result<Arc<Db>> {
+    let (retention_ms, retention_bytes) = retention(&options.tsdb, &settings.retention);
+    let compression = if options.tsdb.no_wal_compression { tsdb::WalCompression::None } else { tsdb::WalCompression::Snappy };
+    let defaults = tsdb::Config::new(&options.tsdb_path);
+    let config = tsdb::Config {
+        retention_ms,
+        retention_bytes,
+        min_block_ms: options.tsdb.min_block_duration.ms(),
+        wal_segment_bytes: options.tsdb.wal_segment_size.map_or(defaults.wal_segment_bytes, |s| s.0),
+        wal_compression: compression,
+        fsync_on_commit: options.tsdb.wal_fsync_on_commit,
+        exemplars_max: settings.exemplars_max.unwrap_or(defaults.exemplars_max),
+        ..defaults
+    };
+    let path = options.tsdb_path.clone();
+    blocking(move || Db::open(config, clock, &registry))
+        .await?
+        .with_context(|| format!("cannot open the local storage in {}", path.display()))
+}
+
+fn db_status(db: &Db, limit: usize) -> TsdbStatus {
+    let stats = db.stats(limit);
+    TsdbStatus {
+        num_series: stats.series,
+        num_label_pairs: stats.label_pairs,
+        chunk_count: stats.chunks,
+        min_time_ms: stats.min_time_ms.unwrap_or(i64::MAX),
+        max_time_ms: stats.max_time_ms.unwrap_or(i64::MIN),
+        series_count_by_metric_name: stats.series_count_by_metric_name,
+        label_value_count_by_label_name: stats.label_value_count_by_label_name,
+        memory_in_bytes_by_label_name: stats.memory_in_bytes_by_label_name,
+        series_count_by_label_value_pair: stats.series_count_by_label_value_pair,
+    }
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+struct Reloading(Arc<Core>);
+
+impl Lifecycle for Reloading {
+    /// Called on a blocking thread.
+    fn reload(&self) -> Result<(), String> {
+        self.0.runtime.block_on(self.0.reload())
+    }
+
+    fn quit(&self) {
+        self.0.quit.notify_one();
+    }
+}

@@ -1,0 +1,10 @@
+//! The real program, started, scraped, queried, killed.
+//!
+//! [`support`] starts processes and speaks HTTP; each other file is one story. Programs beside ours (`prometheus`,
+//! `promtool`, `prometheus-node-exporter`) are used where they are installed; else the test says "skipped".
+
+mod bad_start;
+mod federation;
+mod lifecycle;
+mod peers;
+mod support;

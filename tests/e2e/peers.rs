@@ -1,0 +1,88 @@
+//! Beside the real `prometheus` and `promtool`, where they are installed.
+
+use std::process::Command;
+
+use crate::support::{Exporter, Process, eventually, free_port, installed, number, query, ready, write};
+
+fn nodes(dir: &std::path::Path, exporter: u16) -> (Process, u16, Process, u16) {
+    let (scraper_port, longterm_port) = (free_port(), free_port());
+    let longterm = Process::almanac(&[
+        "longterm",
+        &format!("--storage.longterm.path={}", dir.join("longterm").display()),
+        &format!("--web.listen-address=127.0.0.1:{longterm_port}"),
+    ]);
+    let file = write(
+        dir,
+        "p.yml",
+        &format!(
+            "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
+scrape_configs: [{{job_name: app, static_configs: [{{targets: ['127.0.0.1:{exporter}'], labels: {{longterm: x}}}}]}}]
+longterm: {{url: 'http://127.0.0.1:{longterm_port}'}}
+"
+        ),
+    );
+    let scraper = Process::almanac(&[
+        &format!("--config.file={file}"),
+        &format!("--storage.tsdb.path={}", dir.join("tsdb").display()),
+        &format!("--web.listen-address=127.0.0.1:{scraper_port}"),
+    ]);
+    ready(&longterm, longterm_port);
+    ready(&scraper, scraper_port);
+    (scraper, scraper_port, longterm, longterm_port)
+}
+
+#[test]
+fn promtool_queries_both_nodes() {
+    let Some(promtool) = installed("promtool") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::start();
+    let (_scraper, scraper_port, _longterm, longterm_port) = nodes(dir.path(), exporter.port);
+    for port in [scraper_port, longterm_port] {
+        eventually("samples", || number(port, "count(keep_me)").filter(|n| *n == 20.0));
+        let output = Command::new(&promtool)
+            .args(["query", "instant", &format!("http://127.0.0.1:{port}"), "count(keep_me) by (job)"])
+            .output()
+            .expect("promtool runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.starts_with("{job=\"app\"} => 20 @["), "{text}");
+    }
+}
+
+#[test]
+fn prometheus_writes_to_the_long_term_node_and_federates_from_the_scraper_node() {
+    let Some(prometheus) = installed("prometheus") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::start();
+    let (_scraper, scraper_port, _longterm, longterm_port) = nodes(dir.path(), exporter.port);
+    let port = free_port();
+    let file = write(
+        dir.path(),
+        "peer.yml",
+        &format!(
+            "global: {{scrape_interval: 1s, external_labels: {{peer: prometheus}}}}
+scrape_configs:
+- job_name: federate
+  honor_labels: true
+  metrics_path: /federate
+  params: {{'match[]': ['{{job=\"app\"}}']}}
+  static_configs: [{{targets: ['127.0.0.1:{scraper_port}']}}]
+remote_write: [{{url: 'http://127.0.0.1:{longterm_port}/api/v1/write', queue_config: {{batch_send_deadline: 500ms}}}}]
+"
+        ),
+    );
+    let peer = Process::start(
+        &prometheus,
+        &[
+            &format!("--config.file={file}"),
+            &format!("--storage.tsdb.path={}", dir.path().join("peer").display()),
+            &format!("--web.listen-address=127.0.0.1:{port}"),
+        ],
+    );
+    ready(&peer, port);
+    eventually("the peer federates all series", || number(port, "count(keep_me{job=\"app\"})").filter(|n| *n == 20.0));
+    let rows = eventually("the peer's samples are in the long-term node", || {
+        query(longterm_port, "keep_me{peer=\"prometheus\"}").filter(|rows| rows.len() == 20)
+    });
+    assert!(rows.iter().all(|(labels, _)| labels["job"] == "app" && labels["longterm"] == "x"), "{rows:?}");
+}
