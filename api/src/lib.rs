@@ -17,8 +17,35 @@ pub mod config;
 pub mod error;
 pub mod sources;
 
+mod admin;
+mod app;
+mod body;
+mod buckets;
+mod exposition;
+mod failure;
+mod federate;
+mod format;
+mod json;
+mod labels;
+mod metadata;
+mod metrics;
+mod params;
+mod query;
+mod query_tree;
+mod remote_read;
+mod remote_write;
+mod router;
+mod rules;
+mod series_cache;
+mod server;
+mod stall;
+mod status;
+mod targets;
+mod web;
+
 pub use config::{ApiConfig, CorsOrigin, RemoteReadConfig, RemoteWriteConfig};
 pub use error::ApiError;
+pub use server::Server;
 pub use sources::{
     ActiveTarget, AdminSource, Alert, AlertingRule, BuildInfo, Deps, DroppedTarget, ExemplarSource,
     Lifecycle, Notification, Readiness, ReadyState, Rule, RuleGroup, RulesSource, RuntimeInfo, StatusSource,

@@ -1,0 +1,572 @@
+//! The way of a request: route, readiness, body, handler, answer.
+//!
+//! Handlers of the API are plain functions from a [`Request`] to an [`Answer`]; they run on blocking threads and learn
+//! through [`Request::cancel`] that nobody waits any more. What all answers have in common (envelope, CORS, compression,
+//! metrics, panics) is here.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, RETRY_AFTER, VARY};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use model::Annotations;
+use promql::CancelToken;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::body::{Body, BodyOut};
+use crate::config::{ApiConfig, CorsOrigin};
+use crate::error::ApiError;
+use crate::failure::{Failure, Kind};
+use crate::metrics::Metrics;
+use crate::params::Params;
+use crate::remote_write::Receiver;
+use crate::router::{Endpoint, NoRoute, Route, route};
+use crate::sources::{Deps, ReadyState};
+use crate::{
+    admin, exposition, federate, labels, metadata, query, remote_read, remote_write, rules, status, targets,
+    web,
+};
+
+/// Warnings and infos beyond this number are only counted.
+const ANNOTATIONS_MAX: usize = 10;
+
+/// Everything a request is answered with.
+pub(crate) struct App {
+    pub(crate) config: ApiConfig,
+    pub(crate) deps: Deps,
+    pub(crate) metrics: Metrics,
+    pub(crate) receiver: Receiver,
+    pub(crate) quitting: AtomicBool,
+    blocking: Arc<Semaphore>,
+    reads: Semaphore,
+    writes: Semaphore,
+    reload: Semaphore,
+}
+
+/// A request as handlers see it.
+pub(crate) struct Request {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) params: Params,
+    pub(crate) headers: HeaderMap,
+    /// The name in the path, escapes resolved.
+    pub(crate) name: String,
+    /// Set once nobody waits for the answer any more.
+    pub(crate) cancel: CancelToken,
+}
+
+/// What a handler of the API found out; the data is written once everything that can fail has been done.
+pub(crate) struct Answer {
+    write: Option<Box<dyn FnOnce(&mut BodyOut) + Send>>,
+    pub(crate) annotations: Annotations,
+}
+
+impl Answer {
+    /// An answer with data.
+    pub(crate) fn data(write: impl FnOnce(&mut BodyOut) + Send + 'static) -> Self {
+        Self { write: Some(Box::new(write)), annotations: Annotations::new() }
+    }
+
+    /// Success without data: 204.
+    pub(crate) fn nothing() -> Self {
+        Self { write: None, annotations: Annotations::new() }
+    }
+
+    /// Adds annotations.
+    pub(crate) fn with(mut self, annotations: Annotations) -> Self {
+        self.annotations.merge(annotations);
+        self
+    }
+}
+
+/// Cancels when it is dropped before the answer is there: hyper drops the request when the client goes away.
+struct CancelOnDrop(Option<CancelToken>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(token) = &self.0 {
+            token.cancel();
+        }
+    }
+}
+
+// === impl App ===
+
+impl App {
+    pub(crate) fn new(config: ApiConfig, deps: Deps) -> Result<Self, ApiError> {
+        let metrics = Metrics::new(&deps.registry)?;
+        Ok(Self {
+            blocking: Arc::new(Semaphore::new(config.max_blocking_requests)),
+            reads: Semaphore::new(config.remote_read.max_concurrency.max(1)),
+            writes: Semaphore::new(config.remote_write.max_concurrency.max(1)),
+            reload: Semaphore::new(1),
+            receiver: Receiver::new(&config.remote_write, metrics.clone()),
+            quitting: AtomicBool::new(false),
+            config,
+            deps,
+            metrics,
+        })
+    }
+
+    /// Answers a request; never fails and never panics.
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
+        self.metrics.ready.set(i64::from(self.deps.readiness.get() == ReadyState::Ready));
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let head = method == Method::HEAD;
+        let found = self.strip_prefix(&path).map_or(Err(NoRoute::NotFound), |p| route(&method, p));
+        let found = match found {
+            Ok(found) => found,
+            Err(_) if path == "/" && method == Method::GET => return redirect(&self.config.route_prefix),
+            Err(NoRoute::NotFound) => return plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            Err(NoRoute::Method(allowed)) => return method_not_allowed(allowed),
+        };
+        let observation = self.metrics.observe(&self.deps.clock, found.handler);
+        let answer = AssertUnwindSafe(self.clone().dispatch(request, found)).catch_unwind().await;
+        let mut response = answer.unwrap_or_else(|_| self.panicked(&method, &path, peer));
+        let mut observation = observation;
+        observation.set_code(response.status().as_u16());
+        if head {
+            *response.body_mut() = Body::empty();
+        }
+        response.body_mut().observe(observation);
+        response
+    }
+
+    fn strip_prefix<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let prefix = self.config.route_prefix.as_str();
+        if prefix == "/" {
+            return Some(path);
+        }
+        match path.strip_prefix(prefix)? {
+            "" => Some("/"),
+            rest if rest.starts_with('/') => Some(rest),
+            _ => None,
+        }
+    }
+
+    fn panicked(&self, method: &Method, path: &str, peer: SocketAddr) -> Response<Body> {
+        self.metrics.panics.inc();
+        tracing::error!("panic while serving {method} {path} for {peer}");
+        plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the log\n")
+    }
+
+    async fn dispatch(self: Arc<Self>, request: http::Request<Incoming>, found: Route<'_>) -> Response<Body> {
+        use Endpoint as E;
+        if needs_ready(found.endpoint)
+            && let Some(response) = self.not_ready()
+        {
+            return response;
+        }
+        match found.endpoint {
+            E::Healthy => plain(StatusCode::OK, format!("{} is Healthy.\n", self.config.app_name)),
+            E::Ready => plain(StatusCode::OK, format!("{} is Ready.\n", self.config.app_name)),
+            E::Favicon => empty(StatusCode::NO_CONTENT),
+            E::Page => web::page(&self.config),
+            E::Debug => plain(
+                StatusCode::NOT_FOUND,
+                "not supported: profiles under /debug; use perf or the heap profile of the allocator\n",
+            ),
+            E::Version => json_body(web::version(&self.deps.status.build_info())),
+            E::Quit => web::quit(&self, request.method()),
+            E::Reload => self.reload(request.method()).await,
+            E::OtlpWrite => {
+                plain(StatusCode::NOT_FOUND, "not supported: OTLP metrics; send them by remote write\n")
+            }
+            E::NotificationsLive => empty(StatusCode::NO_CONTENT),
+            E::Options => self.cors(request.headers(), empty(StatusCode::NO_CONTENT)),
+            E::RemoteWrite => self.remote_write(request).await,
+            E::RemoteRead => self.remote_read(request).await,
+            E::Metrics => self.run(request, found, exposition::metrics).await,
+            E::Federate => self.run(request, found, federate::federate).await,
+            _ => {
+                let headers = request.headers().clone();
+                let response = self.clone().run(request, found, api).await;
+                self.cors(&headers, response)
+            }
+        }
+    }
+
+    pub(crate) fn not_ready(&self) -> Option<Response<Body>> {
+        let stopping = match self.deps.readiness.get() {
+            ReadyState::Ready => return None,
+            ReadyState::NotReady => "false",
+            ReadyState::Stopping => "true",
+        };
+        let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable");
+        response.headers_mut().insert("X-Prometheus-Stopping", HeaderValue::from_static(stopping));
+        Some(response)
+    }
+
+    /// Runs a handler on a blocking thread and gives its answer as soon as the head is known.
+    async fn run(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+        found: Route<'_>,
+        handler: fn(&Arc<App>, &Request, BodyOut),
+    ) -> Response<Body> {
+        let cancel = CancelToken::new();
+        let request = match self.read_form(request, found, cancel.clone()).await {
+            Ok(request) => request,
+            Err(response) => return response,
+        };
+        let Ok(permit) = self.blocking.clone().acquire_owned().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        };
+        let mut guard = CancelOnDrop(Some(cancel));
+        let gzip = accepts_gzip(&request.headers);
+        let (tx, rx) = oneshot::channel();
+        let out = BodyOut::new(tx, gzip, self.config.write_stall_timeout, permit);
+        let app = self.clone();
+        let task = tokio::task::spawn_blocking(move || handler(&app, &request, out));
+        let response = match rx.await {
+            Ok(response) => response,
+            Err(_) => {
+                // The handler went away without an answer: its panic belongs to this request.
+                match task.await {
+                    Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+                    _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error: no answer\n"),
+                }
+            }
+        };
+        // From here on the body tells the handler when its reader goes away.
+        guard.0 = None;
+        response
+    }
+
+    async fn read_form(
+        &self,
+        request: http::Request<Incoming>,
+        found: Route<'_>,
+        cancel: CancelToken,
+    ) -> Result<Request, Response<Body>> {
+        let (parts, body) = request.into_parts();
+        let query = parts.uri.query().unwrap_or("");
+        let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let form = content_type.split(';').next().unwrap_or("").trim();
+        let bytes = self.read_body(body, self.config.max_form_bytes).await?;
+        let params = if form.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            Params::parse(query, &bytes)
+        } else {
+            Params::parse(query, b"")
+        };
+        if form.eq_ignore_ascii_case("multipart/form-data") {
+            return Err(failure_response(&Failure::bad_data(
+                "not supported: multipart/form-data; send application/x-www-form-urlencoded",
+            )));
+        }
+        let name = percent_encoding::percent_decode_str(found.name).decode_utf8_lossy().into_owned();
+        Ok(Request { endpoint: found.endpoint, params, headers: parts.headers, name, cancel })
+    }
+
+    /// Reads a body of at most `limit` bytes within the read time-out.
+    pub(crate) async fn read_body(&self, body: Incoming, limit: usize) -> Result<Bytes, Response<Body>> {
+        match tokio::time::timeout(self.config.read_timeout, collect(body, limit)).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(BodyError::TooLarge)) => {
+                let text = format!("request body is larger than the limit of {limit} bytes\n");
+                Err(close(plain(StatusCode::PAYLOAD_TOO_LARGE, text)))
+            }
+            Ok(Err(BodyError::Broken(e))) => {
+                Err(close(plain(StatusCode::BAD_REQUEST, format!("read request body: {e}\n"))))
+            }
+            Err(_) => Err(close(plain(StatusCode::REQUEST_TIMEOUT, "request body took too long\n"))),
+        }
+    }
+
+    async fn remote_write(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Body> {
+        let message = match remote_write::check(&self, request.headers()) {
+            Ok(message) => message,
+            Err(response) => return response,
+        };
+        // The permit comes first: bodies that wait would take memory.
+        let Ok(_permit) = self.writes.acquire().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        };
+        let body = match self.read_body(request.into_body(), self.config.remote_write.max_body_bytes).await {
+            Ok(body) => body,
+            Err(response) => return response,
+        };
+        let app = self.clone();
+        join(tokio::task::spawn_blocking(move || remote_write::receive(&app, message, &body)).await)
+    }
+
+    async fn remote_read(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Body> {
+        self.metrics.remote_read_queries.inc();
+        let response = async {
+            let Ok(_permit) = self.reads.acquire().await else {
+                return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+            };
+            let body = match self.read_body(request.into_body(), self.config.remote_read.max_body_bytes).await
+            {
+                Ok(body) => body,
+                Err(response) => return response,
+            };
+            let app = self.clone();
+            join(tokio::task::spawn_blocking(move || remote_read::read(&app, &body)).await)
+        }
+        .await;
+        self.metrics.remote_read_queries.dec();
+        response
+    }
+
+    async fn reload(self: Arc<Self>, method: &Method) -> Response<Body> {
+        if *method == Method::GET {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed");
+        }
+        if !self.config.enable_lifecycle {
+            return plain(StatusCode::FORBIDDEN, "Lifecycle API is not enabled.");
+        }
+        let Ok(_one_at_a_time) = self.reload.acquire().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        };
+        let lifecycle = self.deps.lifecycle.clone();
+        match tokio::task::spawn_blocking(move || lifecycle.reload()).await {
+            Ok(Ok(())) => plain(StatusCode::OK, ""),
+            Ok(Err(e)) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to reload config: {e}\n")),
+            Err(e) => join(Err(e)),
+        }
+    }
+
+    /// Adds what lets browsers of other origins read the answer.
+    fn cors(&self, request: &HeaderMap, mut response: Response<Body>) -> Response<Body> {
+        let headers = response.headers_mut();
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+        let Some(origin) = request.get(ORIGIN) else {
+            return response;
+        };
+        for (name, value) in [
+            ("Access-Control-Allow-Headers", "Accept, Authorization, Content-Type, Origin"),
+            ("Access-Control-Allow-Methods", "GET, POST, OPTIONS"),
+            ("Access-Control-Expose-Headers", "Date"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        match &self.config.cors_origin {
+            CorsOrigin::Any => {
+                headers.insert("Access-Control-Allow-Origin", HeaderValue::from_static("*"));
+            }
+            CorsOrigin::Matching(re) if origin.to_str().is_ok_and(|o| re.is_match(o)) => {
+                headers.insert("Access-Control-Allow-Origin", origin.clone());
+            }
+            CorsOrigin::Matching(_) => {}
+        }
+        response
+    }
+}
+
+/// Whether an endpoint answers only once the program is ready.
+fn needs_ready(endpoint: Endpoint) -> bool {
+    use Endpoint as E;
+    !matches!(
+        endpoint,
+        E::Healthy
+            | E::Metrics
+            | E::Version
+            | E::Quit
+            | E::Reload
+            | E::Page
+            | E::Favicon
+            | E::Debug
+            | E::StatusWalReplay
+            | E::Notifications
+            | E::NotificationsLive
+    )
+}
+
+/// The handler of everything under `/api/v1` that answers in JSON.
+fn api(app: &Arc<App>, request: &Request, mut out: BodyOut) {
+    use Endpoint as E;
+    let result = match request.endpoint {
+        E::Query => query::instant(app, request),
+        E::QueryRange => query::range(app, request),
+        E::QueryExemplars => query::exemplars(app, request),
+        E::FormatQuery => query::format(app, request),
+        E::ParseQuery => query::parse(app, request),
+        E::Series => labels::series(app, request),
+        E::LabelNames => labels::names(app, request),
+        E::LabelValues => labels::values(app, request),
+        E::Metadata => metadata::metadata(app, request),
+        E::TargetsMetadata => metadata::of_targets(app, request),
+        E::ScrapePools => targets::scrape_pools(app),
+        E::ScrapePoolConfig => targets::scrape_pool_config(app, request),
+        E::Targets => targets::targets(app, request),
+        E::Rules => rules::rules(app, request),
+        E::Alerts => rules::alerts(app),
+        E::Alertmanagers => rules::alertmanagers(app),
+        E::StatusConfig => status::config(app),
+        E::StatusRuntimeInfo => status::runtime_info(app),
+        E::StatusBuildInfo => status::build_info(app),
+        E::StatusFlags => status::flags(app),
+        E::StatusTsdb => status::tsdb(app, request),
+        E::StatusTsdbBlocks => status::blocks(app),
+        E::StatusWalReplay => status::wal_replay(app),
+        E::StatusSelfMetrics => status::self_metrics(app, request),
+        E::Features => status::features(app),
+        E::Notifications => status::notifications(app),
+        E::DeleteSeries => admin::delete_series(app, request),
+        E::CleanTombstones => admin::clean_tombstones(app),
+        E::Snapshot => admin::snapshot(app, request),
+        E::Search => Err(Failure::new(Kind::Disabled, "search API disabled")),
+        E::TargetsRelabelSteps => {
+            Err(Failure::new(Kind::Disabled, "not supported: /api/v1/targets/relabel_steps"))
+        }
+        _ => Err(Failure::internal("endpoint without handler")),
+    };
+    out.headers().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    match result {
+        Ok(answer) => write_answer(answer, out),
+        Err(failure) => write_failure(&failure, out),
+    }
+}
+
+fn write_answer(answer: Answer, mut out: BodyOut) {
+    let Some(write) = answer.write else {
+        out.set_status(StatusCode::NO_CONTENT);
+        return out.finish();
+    };
+    out.headers().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    out.raw("{\"status\":\"success\",\"data\":");
+    write(&mut out);
+    let notes = &answer.annotations;
+    write_notes(&mut out, "warnings", "warning", notes.warnings());
+    write_notes(&mut out, "infos", "info", notes.infos());
+    out.raw("}");
+    out.finish();
+}
+
+fn write_notes<'a>(out: &mut BodyOut, key: &str, kind: &str, notes: impl ExactSizeIterator<Item = &'a str>) {
+    let all = notes.len();
+    if all == 0 {
+        return;
+    }
+    out.raw(",");
+    out.key(key);
+    let omitted =
+        (all > ANNOTATIONS_MAX).then(|| format!("{} more {kind} annotations omitted", all - ANNOTATIONS_MAX));
+    let shown: Vec<&str> = notes.take(ANNOTATIONS_MAX).collect();
+    out.strings(shown.into_iter().chain(omitted.as_deref()));
+}
+
+fn write_failure(failure: &Failure, mut out: BodyOut) {
+    out.set_status(failure.kind.status());
+    out.headers().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if failure.kind == Kind::Unavailable {
+        out.headers().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    out.buf().extend_from_slice(&failure_json(failure));
+    out.finish();
+}
+
+fn failure_json(failure: &Failure) -> Vec<u8> {
+    let mut text = b"{\"status\":\"error\",\"errorType\":".to_vec();
+    crate::json::write_string(&mut text, failure.kind.as_str(), true);
+    text.extend_from_slice(b",\"error\":");
+    crate::json::write_string(&mut text, &failure.text, true);
+    text.push(b'}');
+    text
+}
+
+fn failure_response(failure: &Failure) -> Response<Body> {
+    let mut response = json_body(failure_json(failure));
+    *response.status_mut() = failure.kind.status();
+    response
+}
+
+// === Bodies and small answers ===
+
+enum BodyError {
+    TooLarge,
+    Broken(hyper::Error),
+}
+
+async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
+    use hyper::body::Body as _;
+    if body.size_hint().lower() > limit as u64 {
+        return Err(BodyError::TooLarge);
+    }
+    let mut out = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
+            continue;
+        };
+        if out.len() + data.len() > limit {
+            return Err(BodyError::TooLarge);
+        }
+        if out.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        out.extend_from_slice(&data);
+    }
+    Ok(out.freeze())
+}
+
+fn join(result: Result<Response<Body>, tokio::task::JoinError>) -> Response<Body> {
+    match result {
+        Ok(response) => response,
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+    }
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).any(|v| {
+        v.split(',').any(|part| {
+            let (name, quality) = part.split_once(';').unwrap_or((part, ""));
+            let refused = matches!(quality.trim().strip_prefix("q="), Some("0" | "0.0" | "0.00" | "0.000"));
+            name.trim().eq_ignore_ascii_case("gzip") && !refused
+        })
+    })
+}
+
+/// A text.
+pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert("X-Content-Type-Options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A status without a body.
+pub(crate) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+fn json_body(text: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn redirect(to: &str) -> Response<Body> {
+    let mut response = plain(StatusCode::FOUND, "");
+    if let Ok(value) = HeaderValue::from_str(to) {
+        response.headers_mut().insert(LOCATION, value);
+    }
+    response
+}
+
+fn method_not_allowed(allowed: &'static str) -> Response<Body> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Ends the connection after this answer: the rest of the request will not be read.
+fn close(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,529 @@
+//! `/api/v1/write`: remote write 1.0 and 2.0.
+//!
+//! A request is one batch of the store. A sample that the store refuses, or a series whose labels are invalid, costs the
+//! sender a 400 with the reasons and nothing else: what is valid is kept, so that repeating is neither needed nor harmful.
+//! A body that does not decode is refused whole. When the store itself fails nothing is kept and the sender is told to
+//! try again (503 with `Retry-After`, or 500).
+//!
+//! The fast path of a known series is a look-up by the bytes of its labels ([`crate::series_cache`]) and one call per
+//! sample; labels are built only for series that are new here.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use model::{
+    AppendError, Appender, Exemplar, Labels, Metadata, Sample, SampleValue, SeriesRef, StorageError,
+};
+use wire::snappy::Decompressor;
+use wire::write_v1::{LabelScratch, TimeSeries, WriteRequest, to_labels};
+use wire::write_v2;
+
+use crate::app::{App, empty, plain};
+use crate::body::Body;
+use crate::config::RemoteWriteConfig;
+use crate::metrics::Metrics;
+use crate::series_cache::{Known, SeriesCache};
+
+/// Reasons that are told in full; further ones are counted.
+const REASONS_MAX: usize = 10;
+/// Buffers larger than this are not kept for the next request.
+const KEEP_BUFFER_BYTES: usize = 8 << 20;
+/// How often the number of cached series is counted, in requests.
+const COUNT_CACHE_EVERY: u64 = 64;
+
+/// Messages of the protocol's versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    V1,
+    V2,
+}
+
+/// What the receiver keeps between requests.
+pub(crate) struct Receiver {
+    cache: SeriesCache,
+    scratch: Mutex<Vec<Scratch>>,
+    scratch_max: usize,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Scratch {
+    decompressor: Decompressor,
+    body: Vec<u8>,
+}
+
+impl Receiver {
+    /// A receiver that knows nothing yet.
+    pub(crate) fn new(config: &RemoteWriteConfig, metrics: Metrics) -> Self {
+        Self {
+            cache: SeriesCache::new(config.max_cached_series, config.max_cache_bytes),
+            scratch: Mutex::default(),
+            scratch_max: config.max_concurrency,
+            metrics,
+        }
+    }
+
+    fn take_scratch(&self) -> Scratch {
+        self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn keep_scratch(&self, scratch: Scratch) {
+        let mut all = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < self.scratch_max && scratch.body.capacity() <= KEEP_BUFFER_BYTES {
+            all.push(scratch);
+        }
+    }
+}
+
+/// Looks at the headers: which message it is, or why it is refused.
+pub(crate) fn check(app: &App, headers: &HeaderMap) -> Result<Message, Response<Body>> {
+    if let Some(response) = app.not_ready() {
+        return Err(response);
+    }
+    if !app.config.enable_remote_write_receiver || app.deps.appendable.is_none() {
+        return Err(plain(
+            StatusCode::NOT_FOUND,
+            "remote write receiver needs to be enabled with --web.enable-remote-write-receiver\n",
+        ));
+    }
+    let refuse = |text: String| Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text + "\n"));
+    let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or("");
+    let encoding = text(CONTENT_ENCODING);
+    // Old senders give no header; the protocol knows but one encoding.
+    if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("snappy") {
+        return refuse(format!(
+            "{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable"
+        ));
+    }
+    let mut parts = text(CONTENT_TYPE).split(';').map(str::trim);
+    let kind = parts.next().unwrap_or("");
+    if !kind.is_empty() && !kind.eq_ignore_ascii_case("application/x-protobuf") {
+        return refuse(format!(
+            "expected application/x-protobuf as the first (media) part, got {kind} content-type"
+        ));
+    }
+    let proto = parts.find_map(|p| p.strip_prefix("proto=")).unwrap_or("prometheus.WriteRequest");
+    match proto {
+        "prometheus.WriteRequest" => Ok(Message::V1),
+        "io.prometheus.write.v2.Request" => Ok(Message::V2),
+        other => refuse(format!(
+            "{other} protobuf message is not accepted by this server; only prometheus.WriteRequest and \
+             io.prometheus.write.v2.Request are accepted"
+        )),
+    }
+}
+
+/// Takes in one request, whose body is still compressed.
+pub(crate) fn receive(app: &Arc<App>, message: Message, body: &[u8]) -> Response<Body> {
+    let mut scratch = app.receiver.take_scratch();
+    let limit = app.config.remote_write.max_decoded_bytes;
+    let response = match scratch.decompressor.decompress(body, limit, &mut scratch.body) {
+        Ok(()) => store(app, message, &scratch.body),
+        Err(e @ wire::Error::TooLarge { .. }) => plain(StatusCode::PAYLOAD_TOO_LARGE, format!("{e}\n")),
+        Err(e) => plain(StatusCode::BAD_REQUEST, format!("{e}\n")),
+    };
+    app.receiver.keep_scratch(scratch);
+    response
+}
+
+fn store(app: &Arc<App>, message: Message, body: &[u8]) -> Response<Body> {
+    let Some(appendable) = &app.deps.appendable else {
+        return plain(StatusCode::NOT_FOUND, "remote write is not enabled\n");
+    };
+    let appender = match appendable.appender() {
+        Ok(appender) => appender,
+        Err(e) => return unavailable(app, &e),
+    };
+    let max_ms = app.deps.clock.now_ms().saturating_add(app.config.remote_write.max_ahead_ms);
+    let mut batch = Batch {
+        appender,
+        cache: &app.receiver.cache,
+        metrics: &app.receiver.metrics,
+        max_ms,
+        written: Written::default(),
+        refused: Refused::default(),
+    };
+    let read = match message {
+        Message::V1 => batch.v1(body),
+        Message::V2 => batch.v2(body),
+    };
+    let Batch { appender, written, refused, .. } = batch;
+    let response = match read {
+        Err(Stop::Decode(e)) => {
+            appender.rollback();
+            return plain(StatusCode::BAD_REQUEST, format!("{e}\n"));
+        }
+        Err(Stop::Storage(e)) => {
+            appender.rollback();
+            return unavailable(app, &e);
+        }
+        Ok(()) => match appender.commit() {
+            Err(e) => return unavailable(app, &e),
+            Ok(()) if refused.count == 0 => empty(StatusCode::NO_CONTENT),
+            Ok(()) => plain(StatusCode::BAD_REQUEST, refused.text()),
+        },
+    };
+    count(app, &written);
+    match message {
+        Message::V1 => response,
+        Message::V2 => written.headers(response),
+    }
+}
+
+fn count(app: &App, written: &Written) {
+    let m = &app.receiver.metrics;
+    for (kind, n) in [("float", written.floats), ("histogram", written.histograms)] {
+        if n > 0 {
+            m.remote_write_samples.with_label_values(&[kind]).inc_by(n);
+        }
+    }
+    let requests = m.remote_write_requests.get();
+    m.remote_write_requests.inc();
+    if requests.is_multiple_of(COUNT_CACHE_EVERY) {
+        m.remote_write_cached_series.set(app.receiver.cache.len() as i64);
+    }
+}
+
+/// The store cannot take samples: the sender keeps them and tries again.
+fn unavailable(app: &App, e: &StorageError) -> Response<Body> {
+    tracing::warn!("remote write: {e}");
+    let status = match e {
+        StorageError::Corruption { .. } | StorageError::Decode { .. } | StorageError::Unsupported(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = plain(status, format!("{e}\n"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let seconds = app.config.remote_write.retry_after.as_secs().max(1);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Why a request is not taken at all.
+enum Stop {
+    Decode(wire::Error),
+    Storage(StorageError),
+}
+
+impl From<wire::Error> for Stop {
+    fn from(e: wire::Error) -> Self {
+        Self::Decode(e)
+    }
+}
+
+/// What was written.
+#[derive(Default)]
+struct Written {
+    floats: u64,
+    histograms: u64,
+    exemplars: u64,
+}
+
+impl Written {
+    fn headers(&self, mut response: Response<Body>) -> Response<Body> {
+        for (name, n) in [
+            ("X-Prometheus-Remote-Write-Samples-Written", self.floats),
+            ("X-Prometheus-Remote-Write-Histograms-Written", self.histograms),
+            ("X-Prometheus-Remote-Write-Exemplars-Written", self.exemplars),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from(n));
+        }
+        response
+    }
+}
+
+/// What was refused, and why.
+#[derive(Default)]
+struct Refused {
+    count: u64,
+    reasons: Vec<String>,
+}
+
+impl Refused {
+    fn add(&mut self, reason: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.reasons.len() < REASONS_MAX {
+            self.reasons.push(reason());
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.reasons.join("\n");
+        let rest = self.count - self.reasons.len() as u64;
+        if rest > 0 {
+            // Writing into a string does not fail.
+            let _ = write!(text, "\nand {rest} more");
+        }
+        text.push('\n');
+        text
+    }
+}
+
+struct Batch<'s> {
+    appender: Box<dyn Appender>,
+    cache: &'s SeriesCache,
+    metrics: &'s Metrics,
+    max_ms: i64,
+    written: Written,
+    refused: Refused,
+}
+
+/// A series while its samples are taken in.
+struct Current<'k, L> {
+    key: &'k [u8],
+    /// What the cache knew, or what the store said meanwhile.
+    known: Option<Known>,
+    /// Reads the labels; only called for a series that is not known.
+    read: L,
+    labels: Option<Labels>,
+}
+
+/// What became of a sample, or of everything after it.
+enum Outcome {
+    Taken,
+    Refused,
+    /// The whole series is refused and counted.
+    SeriesRefused,
+}
+
+// === impl Batch ===
+
+impl Batch<'_> {
+    fn v1(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let mut request = WriteRequest::new(body);
+        let mut scratch = LabelScratch::default();
+        while let Some(series) = request.next_series()? {
+            self.series_v1(&series, &mut scratch)?;
+        }
+        Ok(())
+    }
+
+    fn series_v1<'a>(&mut self, series: &TimeSeries<'a>, scratch: &mut LabelScratch<'a>) -> Result<(), Stop> {
+        let total = series.samples_len() + series.histograms_len();
+        let key = series.raw_labels();
+        let mut current = Current {
+            key,
+            known: self.cache.get(key),
+            read: || to_labels(series.labels(scratch)?),
+            labels: None,
+        };
+        let mut done = 0;
+        for sample in series.samples() {
+            let (timestamp_ms, value) = sample?;
+            if let Outcome::SeriesRefused = self.float(&mut current, timestamp_ms, value, total - done)? {
+                return Ok(());
+            }
+            done += 1;
+        }
+        for sample in series.histograms() {
+            if let Outcome::SeriesRefused = self.sample(&mut current, sample?, total - done)? {
+                return Ok(());
+            }
+            done += 1;
+        }
+        for exemplar in series.exemplars() {
+            self.exemplar(&current, &exemplar?);
+        }
+        Ok(())
+    }
+
+    fn v2(&mut self, body: &[u8]) -> Result<(), Stop> {
+        let mut request = write_v2::Request::new(body)?;
+        let mut series = write_v2::TimeSeries::new();
+        let mut key = Vec::new();
+        while request.next_series(&mut series)? {
+            self.series_v2(&mut series, &mut key)?;
+        }
+        Ok(())
+    }
+
+    fn series_v2(&mut self, series: &mut write_v2::TimeSeries<'_>, key: &mut Vec<u8>) -> Result<(), Stop> {
+        write_key(key, series.labels());
+        let mut pairs = series.labels().to_vec();
+        let total = series.samples().len();
+        if total == 0 {
+            self.refused.add(|| {
+                format!("TimeSeries must contain at least one sample or histogram for series {pairs:?}")
+            });
+            return Ok(());
+        }
+        let mut current =
+            Current { key, known: self.cache.get(key), read: || to_labels(&mut pairs), labels: None };
+        for (done, sample) in series.samples().iter().enumerate() {
+            if let Outcome::SeriesRefused = self.sample(&mut current, sample.clone(), total - done)? {
+                return Ok(());
+            }
+        }
+        for exemplar in series.exemplars() {
+            self.exemplar(&current, exemplar);
+        }
+        if let Some(metadata) = series.metadata() {
+            self.metadata(&mut current, metadata);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn float<L: FnMut() -> Result<Labels, wire::Error>>(
+        &mut self,
+        current: &mut Current<'_, L>,
+        timestamp_ms: i64,
+        value: f64,
+        left: usize,
+    ) -> Result<Outcome, Stop> {
+        // Fast path: the store knows the series.
+        if let Some(known) = current.known
+            && timestamp_ms <= self.max_ms
+        {
+            match self.appender.append_float(known.series, timestamp_ms, value) {
+                Ok(()) => {
+                    self.written.floats += 1;
+                    return Ok(Outcome::Taken);
+                }
+                Err(AppendError::UnknownRef) => self.unknown(current),
+                Err(e) => return self.refuse_sample(current, e),
+            }
+        }
+        self.sample(current, Sample::float(timestamp_ms, value), left)
+    }
+
+    fn sample<L: FnMut() -> Result<Labels, wire::Error>>(
+        &mut self,
+        current: &mut Current<'_, L>,
+        sample: Sample,
+        left: usize,
+    ) -> Result<Outcome, Stop> {
+        if sample.timestamp_ms > self.max_ms {
+            return self.refuse_sample(current, AppendError::OutOfBounds);
+        }
+        let float = matches!(sample.value, SampleValue::Float(_));
+        if let Some(known) = current.known {
+            match self.appender.append(known.series, &Labels::empty(), sample.clone()) {
+                Ok(_) => {
+                    self.took(float);
+                    return Ok(Outcome::Taken);
+                }
+                // Without labels a store can only complain about them when it does not know the reference.
+                Err(AppendError::UnknownRef | AppendError::InvalidLabels(_)) => self.unknown(current),
+                Err(e) => return self.refuse_sample(current, e),
+            }
+        }
+        let labels = match self.labels(current) {
+            Ok(labels) => labels,
+            Err(reason) => return self.refuse_series(reason, left),
+        };
+        match self.appender.append(SeriesRef::NONE, &labels, sample) {
+            Ok(series) => {
+                let known = Known { series, metadata_hash: 0 };
+                current.known = (series != SeriesRef::NONE).then_some(known);
+                self.cache.put(current.key, known);
+                self.took(float);
+                Ok(Outcome::Taken)
+            }
+            Err(AppendError::InvalidLabels(e)) => self.refuse_series(format!("invalid labels: {e}"), left),
+            Err(e) => self.refuse_sample(current, e),
+        }
+    }
+
+    fn took(&mut self, float: bool) {
+        if float {
+            self.written.floats += 1;
+        } else {
+            self.written.histograms += 1;
+        }
+    }
+
+    #[cold]
+    fn unknown<L>(&mut self, current: &mut Current<'_, L>) {
+        self.cache.forget(current.key);
+        current.known = None;
+    }
+
+    fn labels<L: FnMut() -> Result<Labels, wire::Error>>(
+        &self,
+        current: &mut Current<'_, L>,
+    ) -> Result<Labels, String> {
+        if let Some(labels) = &current.labels {
+            return Ok(labels.clone());
+        }
+        let labels = (current.read)().map_err(|e| e.to_string())?;
+        if labels.metric_name().is_empty() {
+            return Err(format!("invalid metric name or labels, got {labels}"));
+        }
+        current.labels = Some(labels.clone());
+        Ok(labels)
+    }
+
+    /// Counts a refused sample; an error of the store itself ends the request.
+    #[cold]
+    fn refuse_sample<L: FnMut() -> Result<Labels, wire::Error>>(
+        &mut self,
+        current: &mut Current<'_, L>,
+        e: AppendError,
+    ) -> Result<Outcome, Stop> {
+        let reason = match e {
+            AppendError::Storage(e) => return Err(Stop::Storage(e)),
+            AppendError::OutOfOrder => "out_of_order",
+            AppendError::OutOfBounds => "out_of_bounds",
+            AppendError::TooOld => "too_old",
+            AppendError::DuplicateTimestamp => "duplicate_timestamp",
+            AppendError::UnknownRef => "unknown_ref",
+            AppendError::InvalidLabels(_) => "invalid_labels",
+            AppendError::InvalidHistogram(_) => "invalid_histogram",
+        };
+        self.metrics.remote_write_rejected.with_label_values(&[reason]).inc();
+        let labels = self.labels(current).map_or_else(|e| e, |l| l.to_string());
+        self.refused.add(|| format!("{e} for series {labels}"));
+        Ok(Outcome::Refused)
+    }
+
+    #[cold]
+    fn refuse_series(&mut self, reason: String, samples: usize) -> Result<Outcome, Stop> {
+        let samples = samples as u64;
+        self.metrics.remote_write_rejected.with_label_values(&["invalid_labels"]).inc_by(samples);
+        self.metrics.remote_write_invalid_labels.inc_by(samples);
+        self.refused.add(|| reason);
+        Ok(Outcome::SeriesRefused)
+    }
+
+    /// Exemplars are extras: one that is not taken fails nothing.
+    fn exemplar<L>(&mut self, current: &Current<'_, L>, exemplar: &Exemplar) {
+        let Some(known) = current.known else { return };
+        match self.appender.append_exemplar(known.series, exemplar) {
+            Ok(()) => self.written.exemplars += 1,
+            Err(e) => tracing::debug!("remote write: exemplar not taken: {e}"),
+        }
+    }
+
+    /// Tells the store what the sender says of the metric, when it is new.
+    fn metadata<L>(&mut self, current: &mut Current<'_, L>, metadata: &Metadata) {
+        let Some(known) = current.known else { return };
+        let hash = metadata_hash(metadata);
+        if known.metadata_hash == hash {
+            return;
+        }
+        match self.appender.append_metadata(known.series, metadata) {
+            Ok(()) => self.cache.put(current.key, Known { metadata_hash: hash, ..known }),
+            Err(e) => tracing::debug!("remote write: metadata not taken: {e}"),
+        }
+    }
+}
+
+fn metadata_hash(m: &Metadata) -> u64 {
+    let text = format!("{}\0{}\0{}", m.metric_type, m.unit, m.help);
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes()).max(1)
+}
+
+/// A key of label pairs that no label bytes of version 1 can equal: those begin with a tag, this with 0.
+fn write_key(key: &mut Vec<u8>, pairs: &[(&str, &str)]) {
+    key.clear();
+    key.push(0);
+    for s in pairs.iter().flat_map(|(n, v)| [n, v]) {
+        key.extend_from_slice(&(s.len() as u32).to_le_bytes());
+        key.extend_from_slice(s.as_bytes());
+    }
+}
