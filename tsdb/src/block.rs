@@ -176,6 +176,3 @@ pub(crate) fn remove_temporary(root: &Path) -> Result<(), StorageError> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

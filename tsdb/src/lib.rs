@@ -23,6 +23,9 @@ mod stats;
 mod varint;
 mod wal;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Config, WalCompression};
 pub use db::Db;
 pub use error::Error;
