@@ -8,11 +8,17 @@
 
 #![forbid(unsafe_code)]
 
+mod annotations;
 pub mod engine;
 pub mod error;
+mod exec;
+mod functions;
+mod limits;
+mod metrics;
 pub mod parser;
+mod plan;
 pub mod value;
 
-pub use engine::{CancelToken, Engine, EngineConfig, QueryOptions};
+pub use engine::{CancelToken, Engine, EngineConfig, Prepared, QueryOptions};
 pub use error::QueryError;
 pub use value::{MatrixSeries, PointValue, QueryOutput, QueryStats, Value, VectorSample};

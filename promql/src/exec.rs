@@ -1,0 +1,32 @@
+//! Running a plan. Operators hand on batches of series × steps as columns ([`batch`]); the one who asks owns the buffer
+//! ([`operator`]). What all operators of a query share, limits and annotations, is in [`context`].
+//!
+//! Leaves: [`source`] reads series, [`instant`] and [`window`] make rows of them, [`ranges`] hands whole windows on.
+//! Everything else takes rows and gives rows. [`collect`] makes the answer.
+
+pub(crate) mod absent;
+pub(crate) mod aggregate;
+pub(crate) mod batch;
+pub(crate) mod binary;
+pub(crate) mod binary_scalar;
+pub(crate) mod bitmap;
+pub(crate) mod collect;
+pub(crate) mod context;
+pub(crate) mod count_values;
+pub(crate) mod duplicates;
+pub(crate) mod elementwise;
+pub(crate) mod exchange;
+pub(crate) mod histogram_quantile;
+pub(crate) mod info;
+pub(crate) mod instant;
+pub(crate) mod invariant;
+pub(crate) mod label_ops;
+pub(crate) mod matching;
+pub(crate) mod operator;
+pub(crate) mod ranges;
+pub(crate) mod scalar;
+pub(crate) mod set;
+pub(crate) mod sort;
+pub(crate) mod source;
+pub(crate) mod topk;
+pub(crate) mod window;

@@ -1,0 +1,63 @@
+//! The groups of an aggregation, numbered as they are met.
+
+use std::collections::HashMap;
+
+use model::Labels;
+use model::labels::METRIC_NAME;
+
+use crate::exec::matching::push_pair;
+use crate::plan::node::Aggregate;
+
+pub(crate) struct Grouping<'q> {
+    names: &'q [String],
+    without: bool,
+    numbers: HashMap<Box<[u8]>, usize>,
+    labels: Vec<Labels>,
+    key: Vec<u8>,
+}
+
+impl<'q> Grouping<'q> {
+    pub(crate) fn new(node: &'q Aggregate) -> Self {
+        Self {
+            names: &node.grouping,
+            without: node.without,
+            numbers: HashMap::new(),
+            labels: Vec::new(),
+            key: Vec::new(),
+        }
+    }
+
+    /// The number of the group that a series belongs to.
+    pub(crate) fn find(&mut self, labels: &Labels) -> usize {
+        if !self.without && self.names.is_empty() {
+            if self.labels.is_empty() {
+                self.labels.push(Labels::empty());
+            }
+            return 0;
+        }
+        let (names, without) = (self.names, self.without);
+        let keep = |n: &str| {
+            let listed = names.iter().any(|k| k == n);
+            if without { !listed && n != METRIC_NAME } else { listed }
+        };
+        self.key.clear();
+        for (n, v) in labels.iter().filter(|(n, _)| keep(n)) {
+            push_pair(&mut self.key, n, v);
+        }
+        if let Some(at) = self.numbers.get(self.key.as_slice()) {
+            return *at;
+        }
+        let at = self.labels.len();
+        self.labels.push(labels.filter(keep));
+        self.numbers.insert(self.key.as_slice().into(), at);
+        at
+    }
+
+    pub(crate) fn labels(&self, group: usize) -> &Labels {
+        &self.labels[group]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+}

@@ -1,0 +1,108 @@
+//! `sum` and `avg` of native histograms.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::histogram::CounterResetHint;
+use model::{FloatHistogram, Labels};
+
+use crate::annotations::{HistogramOperation, Note};
+use crate::error::Result;
+use crate::exec::batch::histogram_weight;
+use crate::exec::context::Context;
+use crate::functions::histogram::Accumulated;
+use crate::parser::ast::AggregateOp;
+use crate::plan::node::Aggregate;
+
+/// Accumulators of those groups and steps that have histograms.
+pub(crate) struct HistogramGroups<'q> {
+    node: &'q Aggregate,
+    cells: HashMap<usize, State>,
+}
+
+struct State {
+    sum: Accumulated,
+    /// Exponential and custom buckets met: there is no result.
+    incompatible: bool,
+    reset_seen: bool,
+    no_reset_seen: bool,
+}
+
+/// What a group has at a step.
+pub(crate) enum Taken {
+    /// No histogram was there.
+    None,
+    Histogram(Arc<FloatHistogram>),
+    /// Histograms were there, and nothing comes of them.
+    Nothing,
+}
+
+impl<'q> HistogramGroups<'q> {
+    pub(crate) fn new(node: &'q Aggregate) -> Self {
+        Self { node, cells: HashMap::new() }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        ctx: &Context<'_>,
+        cell: usize,
+        h: &Arc<FloatHistogram>,
+        labels: &Labels,
+    ) -> Result<()> {
+        let is_mean = self.node.op == AggregateOp::Avg;
+        let state = match self.cells.get_mut(&cell) {
+            Some(s) if s.incompatible => return Ok(()),
+            Some(s) => {
+                match s.sum.add(h) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        let note = Note::MismatchedCustomBuckets(HistogramOperation::Aggregation);
+                        ctx.note(self.node.input_site, note);
+                    }
+                    Err(_) => {
+                        ctx.note(self.node.input_site, Note::MixedExponentialCustom(labels.metric_name()));
+                        s.incompatible = true;
+                    }
+                }
+                s
+            }
+            None => {
+                ctx.hold(histogram_weight(h))?;
+                self.cells.entry(cell).or_insert(State {
+                    sum: Accumulated::new(h, is_mean),
+                    incompatible: false,
+                    reset_seen: false,
+                    no_reset_seen: false,
+                })
+            }
+        };
+        match h.counter_reset_hint {
+            CounterResetHint::CounterReset => state.reset_seen = true,
+            CounterResetHint::NotCounterReset => state.no_reset_seen = true,
+            CounterResetHint::Unknown | CounterResetHint::Gauge => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the outcome out; `with_floats` tells whether the group has floats at that step too.
+    pub(crate) fn take(&mut self, ctx: &Context<'_>, cell: usize, with_floats: bool) -> Taken {
+        let Some(state) = self.cells.remove(&cell) else { return Taken::None };
+        if with_floats {
+            ctx.note(self.node.input_site, Note::MixedFloatsHistogramsAgg);
+            return Taken::Nothing;
+        }
+        if state.incompatible {
+            return Taken::Nothing;
+        }
+        if state.reset_seen && state.no_reset_seen {
+            ctx.note(self.node.input_site, Note::CounterResetCollision(HistogramOperation::Aggregation));
+        }
+        match state.sum.finish() {
+            Some(h) => {
+                ctx.release(histogram_weight(&h));
+                Taken::Histogram(Arc::new(h))
+            }
+            None => Taken::Nothing,
+        }
+    }
+}

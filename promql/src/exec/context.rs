@@ -1,0 +1,148 @@
+//! What all operators of one query share: limits, settings, annotations.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use model::{Clock, Labels, Querier};
+use parking_lot::Mutex;
+
+use crate::annotations::{Note, Notes};
+use crate::engine::{CancelToken, EngineConfig};
+use crate::error::{QueryError, Result};
+use crate::plan::node::Site;
+
+/// The stage that is named when a limit is hit.
+const STAGE: &str = "query execution";
+const EVALUATION: &str = "expression evaluation";
+
+/// Shared state of a running query.
+pub(crate) struct Context<'q> {
+    pub(crate) querier: &'q dyn Querier,
+    pub(crate) config: &'q EngineConfig,
+    pub(crate) lookback_ms: i64,
+    pub(crate) threads: usize,
+    clock: &'q dyn Clock,
+    /// By the monotonic clock.
+    deadline: Duration,
+    cancel: Option<CancelToken>,
+    samples_now: AtomicU64,
+    samples_peak: AtomicU64,
+    samples_read: AtomicU64,
+    notes: Mutex<Notes>,
+    storage_warnings: Mutex<Vec<String>>,
+}
+
+impl<'q> Context<'q> {
+    pub(crate) fn new(
+        querier: &'q dyn Querier,
+        config: &'q EngineConfig,
+        clock: &'q dyn Clock,
+        deadline: Duration,
+        cancel: Option<CancelToken>,
+        lookback_ms: i64,
+    ) -> Self {
+        let threads = match config.worker_threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        Self {
+            querier,
+            config,
+            lookback_ms,
+            threads,
+            clock,
+            deadline,
+            cancel,
+            samples_now: AtomicU64::new(0),
+            samples_peak: AtomicU64::new(0),
+            samples_read: AtomicU64::new(0),
+            notes: Mutex::default(),
+            storage_warnings: Mutex::default(),
+        }
+    }
+
+    /// Fails when the query was cancelled or its time is up. Called between batches and series.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
+            return Err(QueryError::Canceled(EVALUATION));
+        }
+        if self.clock.monotonic() > self.deadline {
+            return Err(QueryError::Timeout(EVALUATION));
+        }
+        Ok(())
+    }
+
+    /// Counts samples that are held from now on.
+    pub(crate) fn hold(&self, samples: u64) -> Result<()> {
+        let now = self.samples_now.fetch_add(samples, Ordering::Relaxed) + samples;
+        self.samples_peak.fetch_max(now, Ordering::Relaxed);
+        if now > self.config.max_samples {
+            return Err(QueryError::TooManySamples(STAGE));
+        }
+        Ok(())
+    }
+
+    /// Counts samples that are no longer held.
+    pub(crate) fn release(&self, samples: u64) {
+        // Never below zero, whatever order operators are dropped in.
+        let _ = self
+            .samples_now
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(samples)));
+    }
+
+    /// Counts samples that some step looked at.
+    pub(crate) fn read(&self, samples: u64) {
+        self.samples_read.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    pub(crate) fn samples_read(&self) -> u64 {
+        self.samples_read.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn samples_peak(&self) -> u64 {
+        self.samples_peak.load(Ordering::Relaxed)
+    }
+
+    /// Adds an annotation.
+    pub(crate) fn note(&self, site: Site, note: Note<'_>) {
+        self.notes.lock().add(site, note);
+    }
+
+    /// Adds annotations collected elsewhere.
+    pub(crate) fn merge_notes(&self, notes: Notes) {
+        if !notes.is_empty() {
+            self.notes.lock().merge(notes);
+        }
+    }
+
+    pub(crate) fn take_notes(&self) -> Notes {
+        std::mem::take(&mut *self.notes.lock())
+    }
+
+    pub(crate) fn warn_storage(&self, warnings: Vec<String>) {
+        if !warnings.is_empty() {
+            self.storage_warnings.lock().extend(warnings);
+        }
+    }
+
+    pub(crate) fn take_storage_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.storage_warnings.lock())
+    }
+
+    /// Whether names are dropped at the end of the query only.
+    pub(crate) fn delayed_names(&self) -> bool {
+        self.config.delayed_name_removal
+    }
+
+    /// The labels that an operation which changes the meaning of its input gives: without name, type and unit, now or
+    /// later.
+    pub(crate) fn drop_name(&self, labels: &Labels) -> Labels {
+        if self.delayed_names() { labels.clone() } else { without_metadata(labels) }
+    }
+}
+
+/// The labels without name, type and unit.
+pub(crate) fn without_metadata(labels: &Labels) -> Labels {
+    use model::labels::{METRIC_NAME, TYPE_LABEL, UNIT_LABEL};
+    labels.filter(|n| !matches!(n, METRIC_NAME | TYPE_LABEL | UNIT_LABEL))
+}

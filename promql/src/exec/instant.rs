@@ -1,0 +1,147 @@
+//! Instant selectors: the last sample of each series within the lookback, at every step.
+
+use model::{Samples, Series, is_stale_nan};
+
+use super::batch::{ABSENT, Batch, Head, clean};
+use super::context::Context;
+use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
+use super::operator::{Builder, Operator};
+use super::source::{SeriesStream, decode};
+use crate::annotations::Notes;
+use crate::error::Result;
+use crate::functions::extended;
+use crate::parser::ast::Boundary;
+use crate::plan::Grid;
+use crate::plan::node::{Instant, Reads};
+
+/// Reads one selection.
+pub(crate) struct InstantSelector<'q> {
+    builder: Builder<'q>,
+    node: &'q Instant,
+    grid: Grid,
+    stream: Option<SeriesStream>,
+    series: Vec<Series>,
+    held: u64,
+}
+
+impl<'q> InstantSelector<'q> {
+    pub(crate) fn new(builder: Builder<'q>, node: &'q Instant, grid: Grid) -> Self {
+        Self { builder, node, grid, stream: None, series: Vec::new(), held: 0 }
+    }
+}
+
+impl Operator for InstantSelector<'_> {
+    fn next(&mut self, out: &mut Batch) -> Result<bool> {
+        out.reset(self.grid.count);
+        let ctx = self.builder.ctx;
+        ctx.release(std::mem::take(&mut self.held));
+        if self.grid.count == 0
+            || (self.node.reads == Reads::StartTimestamp && !ctx.config.use_start_timestamps)
+        {
+            return Ok(false);
+        }
+        if self.stream.is_none() {
+            self.stream = Some(self.builder.selections.open(ctx, self.node.selection)?);
+        }
+        let Some(stream) = &mut self.stream else { return Ok(false) };
+        ctx.check()?;
+        stream.take(ctx, rows_per_batch(self.grid.count), &mut self.series)?;
+        if self.series.is_empty() {
+            return Ok(false);
+        }
+        let drops = self.node.reads != Reads::Value;
+        for s in &self.series {
+            let labels = if drops { ctx.drop_name(&s.labels) } else { s.labels.clone() };
+            out.push_row(Head { labels, drop_name: drops });
+        }
+        let (node, grid, series) = (self.node, self.grid, self.series.as_slice());
+        fill_rows(ctx, out, out.values.len() * 4, || Filler {
+            ctx,
+            node,
+            grid,
+            series,
+            samples: Samples::new(),
+            notes: Notes::default(),
+        })?;
+        self.held = out.samples();
+        ctx.hold(self.held)?;
+        ctx.read(self.held);
+        Ok(true)
+    }
+}
+
+struct Filler<'a> {
+    ctx: &'a Context<'a>,
+    node: &'a Instant,
+    grid: Grid,
+    series: &'a [Series],
+    samples: Samples,
+    notes: Notes,
+}
+
+impl RowFiller for Filler<'_> {
+    fn fill(&mut self, row: usize, cells: &mut [f64], histograms: &mut RowHistograms) -> Result<()> {
+        let lookback = self.ctx.lookback_ms;
+        let shift = self.node.shift;
+        let first = shift.apply(self.grid.start_ms);
+        let last = shift.apply(self.grid.last_ms());
+        let series = &self.series[row];
+        if self.node.boundary == Boundary::Smoothed {
+            decode(series, first - lookback + 1, last + lookback, &mut self.samples)?;
+            return extended::smooth_series(
+                &mut self.samples,
+                (self.grid, shift, lookback),
+                (&series.labels, self.node.site),
+                &mut self.notes,
+                cells,
+                histograms,
+            );
+        }
+        decode(series, first - lookback + 1, last, &mut self.samples)?;
+        let samples = &self.samples;
+        let times = samples.timestamps_ms.as_slice();
+        // Samples before `next` are at or before the time looked at.
+        let mut next = 0;
+        for (step, cell) in cells.iter_mut().enumerate() {
+            let at = shift.apply(self.grid.at(step));
+            while next < times.len() && times[next] <= at {
+                next += 1;
+            }
+            let Some(i) = next.checked_sub(1) else { continue };
+            if times[i] <= at - lookback {
+                continue;
+            }
+            *cell = match samples.histogram(i) {
+                Some(h) if is_stale_nan(h.sum()) => ABSENT,
+                None if is_stale_nan(samples.values[i]) => ABSENT,
+                found => match (self.node.reads, found) {
+                    (Reads::Timestamp, _) => times[i] as f64 / 1000.0,
+                    (Reads::StartTimestamp, _) => samples.start_timestamp_ms(i) as f64 / 1000.0,
+                    (Reads::Value, None) => clean(samples.values[i]),
+                    (Reads::Value, Some(h)) => {
+                        // Neighbouring steps often see the same sample: convert it once.
+                        let same = histograms
+                            .last()
+                            .filter(|_| step > 0 && last_seen(times, i, shift.apply(self.grid.at(step - 1))));
+                        let value = match same {
+                            Some((s, h)) if *s + 1 == step => h.clone(),
+                            _ => h.to_float(),
+                        };
+                        histograms.push((step, value));
+                        ABSENT
+                    }
+                },
+            };
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Notes {
+        self.notes
+    }
+}
+
+/// Whether sample `i` was the last one already at time `at`.
+fn last_seen(times: &[i64], i: usize, at: i64) -> bool {
+    times[i] <= at && times.get(i + 1).is_none_or(|t| *t > at)
+}

@@ -1,0 +1,144 @@
+//! The interface of operators, and the one place that makes operators of plan nodes.
+
+use super::batch::Batch;
+use super::context::Context;
+use super::source::Selections;
+use super::{
+    absent, aggregate, binary, binary_scalar, count_values, elementwise, histogram_quantile, info, instant,
+    invariant, label_ops, scalar, set, sort, topk, window,
+};
+use crate::error::{QueryError, Result};
+use crate::parser::ast::{AggregateOp, ValueType};
+use crate::plan::Grid;
+use crate::plan::node::{Aggregate, Binary, Call, Node};
+
+/// Something that gives rows. Rows of all batches together are the vector at every step; no two rows have a sample at the
+/// same step under the same labels. The order of rows is that of evaluation and the same in every run.
+pub(crate) trait Operator: Send {
+    /// Clears `out` and fills it with the next rows, possibly none; `false` when there are no more. After an error the
+    /// query is over.
+    fn next(&mut self, out: &mut Batch) -> Result<bool>;
+}
+
+/// An operator of a query.
+pub(crate) type BoxOperator<'q> = Box<dyn Operator + 'q>;
+
+/// Makes operators of plan nodes.
+#[derive(Clone, Copy)]
+pub(crate) struct Builder<'q> {
+    pub(crate) ctx: &'q Context<'q>,
+    pub(crate) selections: &'q Selections,
+}
+
+/// What a node of vector type becomes: for a scalar the rows are one row without labels.
+impl<'q> Builder<'q> {
+    /// The operator of a vector, evaluated at the moments of `grid`.
+    pub(crate) fn vector(&self, node: &'q Node, grid: Grid) -> Result<BoxOperator<'q>> {
+        match node {
+            Node::Instant(i) => Ok(Box::new(instant::InstantSelector::new(*self, i, grid))),
+            Node::Window(w) => window::build(*self, w, grid),
+            Node::Aggregate(a) => self.aggregate(a, grid),
+            Node::Binary(b) => self.binary(b, grid),
+            Node::Negate(n) => Ok(Box::new(elementwise::Negate::new(self.ctx, self.vector(n, grid)?))),
+            Node::Invariant(n) => {
+                let first = Grid { count: grid.count.min(1), ..Grid::single(grid.start_ms) };
+                Ok(Box::new(invariant::Repeat::new(self.ctx, self.vector(n, first)?, grid)))
+            }
+            Node::Call(c) => self.call(c, grid),
+            Node::Number(_) | Node::Time | Node::Text(_) | Node::Ranges(_) => Err(not_a_vector(node)),
+        }
+    }
+
+    /// The operator of a scalar: one value per moment.
+    pub(crate) fn scalar(&self, node: &'q Node, grid: Grid) -> Result<scalar::Scalar<'q>> {
+        scalar::Scalar::build(*self, node, grid)
+    }
+
+    fn aggregate(&self, a: &'q Aggregate, grid: Grid) -> Result<BoxOperator<'q>> {
+        let input = self.vector(&a.input, grid)?;
+        match a.op {
+            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => {
+                let param = self.param(a, grid)?;
+                Ok(Box::new(topk::Pick::new(self.ctx, a, input, param, grid)))
+            }
+            AggregateOp::CountValues => {
+                let label = match &a.param {
+                    Some(Node::Text(label)) => label,
+                    _ => return Err(QueryError::execution("count_values needs a label name")),
+                };
+                Ok(Box::new(count_values::CountValues::new(self.ctx, a, label, input)?))
+            }
+            AggregateOp::Quantile => {
+                let param = self.param(a, grid)?;
+                Ok(Box::new(aggregate::quantile::Quantile::new(self.ctx, a, input, param)))
+            }
+            _ => Ok(aggregate::build(self.ctx, a, input)),
+        }
+    }
+
+    fn param(&self, a: &'q Aggregate, grid: Grid) -> Result<scalar::Scalar<'q>> {
+        match &a.param {
+            Some(p) => self.scalar(p, grid),
+            None => Err(QueryError::Execution(format!("{} needs a parameter", a.op.as_str()))),
+        }
+    }
+
+    fn binary(&self, b: &'q Binary, grid: Grid) -> Result<BoxOperator<'q>> {
+        match (b.lhs.value_type(), b.rhs.value_type()) {
+            (ValueType::Vector, ValueType::Vector) => {
+                let (lhs, rhs) = (self.vector(&b.lhs, grid)?, self.vector(&b.rhs, grid)?);
+                let Some(matching) = &b.matching else {
+                    return Err(QueryError::execution("operator between vectors without matching"));
+                };
+                if b.op.is_set() {
+                    return Ok(Box::new(set::SetOperator::new(self.ctx, b.op, matching, lhs, rhs, grid)));
+                }
+                Ok(Box::new(binary::VectorBinary::new(self.ctx, b, matching, lhs, rhs, grid)))
+            }
+            (ValueType::Vector, _) => {
+                let (v, s) = (self.vector(&b.lhs, grid)?, self.scalar(&b.rhs, grid)?);
+                Ok(Box::new(binary_scalar::VectorScalar::new(self.ctx, b, v, s, false)))
+            }
+            (_, ValueType::Vector) => {
+                let (s, v) = (self.scalar(&b.lhs, grid)?, self.vector(&b.rhs, grid)?);
+                Ok(Box::new(binary_scalar::VectorScalar::new(self.ctx, b, v, s, true)))
+            }
+            _ => Err(QueryError::execution("an instant vector is needed here, got a scalar")),
+        }
+    }
+
+    fn call(&self, c: &'q Call, grid: Grid) -> Result<BoxOperator<'q>> {
+        match c.func {
+            "absent" => absent::build_absent(*self, c, grid),
+            "vector" => Ok(Box::new(scalar::ScalarVector::new(self.scalar(arg(c, 0)?, grid)?, grid))),
+            "label_replace" => label_ops::build_replace(*self, c, grid),
+            "label_join" => label_ops::build_join(*self, c, grid),
+            "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => sort::build(*self, c, grid),
+            "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => {
+                histogram_quantile::build(*self, c, grid)
+            }
+            "info" => info::build(*self, c, grid),
+            _ => elementwise::build(*self, c, grid),
+        }
+    }
+}
+
+/// An argument of a call.
+pub(crate) fn arg(c: &Call, at: usize) -> Result<&Node> {
+    c.args.get(at).ok_or_else(|| QueryError::Execution(format!("{}: argument {} is missing", c.func, at + 1)))
+}
+
+/// A string argument of a call.
+pub(crate) fn text_arg(c: &Call, at: usize) -> Result<&str> {
+    match arg(c, at)? {
+        Node::Text(s) => Ok(s),
+        _ => Err(QueryError::Execution(format!("{}: argument {} must be a string", c.func, at + 1))),
+    }
+}
+
+fn not_a_vector(node: &Node) -> QueryError {
+    QueryError::Execution(format!(
+        "an instant vector is needed here, got a {}",
+        node.value_type().documented()
+    ))
+}

@@ -1,0 +1,99 @@
+//! `sort`, `sort_desc`, `sort_by_label`, `sort_by_label_desc`. Only an instant query has an order to speak of: over
+//! several steps rows pass through with a warning.
+
+use std::cmp::Ordering;
+
+use super::batch::{ABSENT, Batch, Head, is_float};
+use super::context::Context;
+use super::operator::{BoxOperator, Builder, Operator, arg, text_arg};
+use crate::annotations::Note;
+use crate::error::Result;
+use crate::functions::label::natural_cmp;
+use crate::plan::Grid;
+use crate::plan::node::Call;
+
+pub(crate) fn build<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<BoxOperator<'q>> {
+    if grid.count > 1 {
+        b.ctx.note(c.site, Note::SortInRange);
+    }
+    let descending = c.func.ends_with("_desc");
+    let labels = match c.func.starts_with("sort_by_label") {
+        true => Some((1..c.args.len()).map(|i| text_arg(c, i)).collect::<Result<Vec<_>>>()?),
+        false => None,
+    };
+    let input = b.vector(arg(c, 0)?, grid)?;
+    Ok(Box::new(Sort { ctx: b.ctx, input: Some(input), labels, descending, grid }))
+}
+
+struct Sort<'q> {
+    ctx: &'q Context<'q>,
+    input: Option<BoxOperator<'q>>,
+    /// By these labels; by value when `None`.
+    labels: Option<Vec<&'q str>>,
+    descending: bool,
+    grid: Grid,
+}
+
+impl Operator for Sort<'_> {
+    fn next(&mut self, out: &mut Batch) -> Result<bool> {
+        out.reset(self.grid.count);
+        if self.grid.count > 1 {
+            let Some(input) = &mut self.input else { return Ok(false) };
+            let more = input.next(out)?;
+            if self.labels.is_none() {
+                // Histograms have no place in an order by value.
+                out.histograms.clear();
+                out.values.iter_mut().filter(|v| !is_float(**v)).for_each(|v| *v = ABSENT);
+            }
+            return Ok(more);
+        }
+        let Some(mut input) = self.input.take() else { return Ok(false) };
+        let (mut all, mut rows) = (Batch::new(), Batch::new());
+        all.reset(self.grid.count);
+        while input.next(&mut rows)? {
+            self.ctx.check()?;
+            for r in 0..rows.rows() {
+                let by_value = self.labels.is_none();
+                if by_value && !rows.row(r).first().is_some_and(|v| is_float(*v)) {
+                    continue;
+                }
+                self.ctx.hold(1)?;
+                all.push_copy(rows.heads[r].clone(), &rows, r);
+            }
+        }
+        let mut order: Vec<usize> = (0..all.rows()).collect();
+        match &self.labels {
+            Some(names) => order.sort_by(|a, b| {
+                let by = by_labels(names, &all.heads[*a], &all.heads[*b]);
+                if self.descending { by.reverse() } else { by }
+            }),
+            None => order.sort_by(|a, b| by_value(all.row(*a)[0], all.row(*b)[0], self.descending)),
+        }
+        for r in order {
+            out.push_copy(all.heads[r].clone(), &all, r);
+        }
+        Ok(out.rows() > 0)
+    }
+}
+
+/// NaN comes last either way.
+fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        (false, false) => {
+            let by = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+            if descending { by.reverse() } else { by }
+        }
+    }
+}
+
+/// Equal in all of them: by the whole label set, so that the order is always the same.
+fn by_labels(names: &[&str], a: &Head, b: &Head) -> Ordering {
+    names
+        .iter()
+        .map(|n| natural_cmp(a.labels.value(n), b.labels.value(n)))
+        .find(|o| *o != Ordering::Equal)
+        .unwrap_or_else(|| a.labels.cmp(&b.labels))
+}

@@ -1,0 +1,134 @@
+//! Series from storage: what operators at the leaves read. A selection that only one leaf reads is streamed; one that
+//! several leaves read is kept, encoded, until the query ends. Decoding is here too.
+
+use std::sync::Arc;
+
+use model::chunk::decode_chunks;
+use model::{Samples, Series, SeriesSet, is_stale_nan};
+use parking_lot::Mutex;
+
+use super::batch::clean;
+use super::context::Context;
+use crate::error::Result;
+use crate::functions::window::SeriesColumns;
+use crate::plan::node::Selection;
+
+/// The selections of a query, opened when first read.
+pub(crate) struct Selections {
+    plans: Vec<Selection>,
+    shared: Vec<Mutex<Option<Arc<[Series]>>>>,
+}
+
+impl Selections {
+    pub(crate) fn new(plans: Vec<Selection>) -> Self {
+        let shared = plans.iter().map(|_| Mutex::new(None)).collect();
+        Self { plans, shared }
+    }
+
+    /// Series of a selection, in order of their labels.
+    pub(crate) fn open(&self, ctx: &Context<'_>, at: usize) -> Result<SeriesStream> {
+        let plan = &self.plans[at];
+        if plan.users <= 1 {
+            return Ok(SeriesStream::Set(ctx.querier.select(&plan.matchers, &plan.hints)?));
+        }
+        let mut shared = self.shared[at].lock();
+        if shared.is_none() {
+            let mut set = ctx.querier.select(&plan.matchers, &plan.hints)?;
+            let mut all = Vec::new();
+            while let Some(s) = set.next()? {
+                ctx.check()?;
+                all.push(s);
+            }
+            ctx.warn_storage(set.warnings());
+            *shared = Some(all.into());
+        }
+        let all = shared.clone().unwrap_or_else(|| Arc::new([]));
+        Ok(SeriesStream::Shared { all, next: 0 })
+    }
+
+    /// Whether all series of a selection have the same name, so that dropping it makes none of them equal.
+    pub(crate) fn one_name(&self, at: usize) -> bool {
+        use model::labels::METRIC_NAME;
+        self.plans[at].matchers.iter().any(|m| m.name == METRIC_NAME && m.op == model::MatchOp::Equal)
+    }
+}
+
+/// A stream of series.
+pub(crate) enum SeriesStream {
+    Set(Box<dyn SeriesSet>),
+    Shared { all: Arc<[Series]>, next: usize },
+    End,
+}
+
+impl SeriesStream {
+    /// Fills `out` with up to `max` series.
+    pub(crate) fn take(&mut self, ctx: &Context<'_>, max: usize, out: &mut Vec<Series>) -> Result<()> {
+        out.clear();
+        match self {
+            Self::End => {}
+            Self::Shared { all, next } => {
+                let end = (*next + max).min(all.len());
+                out.extend_from_slice(&all[*next..end]);
+                *next = end;
+            }
+            Self::Set(set) => {
+                while out.len() < max {
+                    match set.next()? {
+                        Some(s) => out.push(s),
+                        None => {
+                            ctx.warn_storage(set.warnings());
+                            *self = Self::End;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Decodes the samples of a series within `[mint, maxt]`.
+pub(crate) fn decode(series: &Series, mint: i64, maxt: i64, out: &mut Samples) -> Result<()> {
+    decode_chunks(&series.chunks, mint, maxt, out)?;
+    Ok(())
+}
+
+/// Makes columns of samples: stale markers go, floats and histograms part. Start timestamps are kept when asked for.
+pub(crate) fn to_columns(samples: &mut Samples, with_starts: bool, out: &mut SeriesColumns) {
+    out.clear();
+    let with_starts = with_starts && !samples.start_timestamps_ms.is_empty();
+    if samples.histograms.is_empty() {
+        let stale = samples.values.iter().any(|v| is_stale_nan(*v));
+        if !stale {
+            std::mem::swap(&mut out.float_ts, &mut samples.timestamps_ms);
+            std::mem::swap(&mut out.floats, &mut samples.values);
+            if with_starts {
+                std::mem::swap(&mut out.float_starts, &mut samples.start_timestamps_ms);
+            }
+            out.floats.iter_mut().for_each(|v| *v = clean(*v));
+            return;
+        }
+    }
+    for i in 0..samples.len() {
+        let ts = samples.timestamps_ms[i];
+        match samples.histogram(i) {
+            Some(h) if is_stale_nan(h.sum()) => {}
+            Some(h) => {
+                out.histogram_ts.push(ts);
+                out.histograms.push(h.to_float());
+                if with_starts {
+                    out.histogram_starts.push(samples.start_timestamp_ms(i));
+                }
+            }
+            None if is_stale_nan(samples.values[i]) => {}
+            None => {
+                out.float_ts.push(ts);
+                out.floats.push(clean(samples.values[i]));
+                if with_starts {
+                    out.float_starts.push(samples.start_timestamp_ms(i));
+                }
+            }
+        }
+    }
+}

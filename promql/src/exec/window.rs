@@ -1,0 +1,371 @@
+//! Functions over windows: decodes each series once and slides over it.
+
+use model::labels::TYPE_LABEL;
+use model::{Samples, Series};
+
+use super::batch::{ABSENT, Batch, Cell, Head, is_absent, is_float};
+use super::context::{Context, without_metadata};
+use super::duplicates::Duplicates;
+use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
+use super::operator::{BoxOperator, Builder, Operator};
+use super::scalar::Scalar;
+use super::source::{SeriesStream, decode, to_columns};
+use super::{absent, batch};
+use crate::annotations::{Note, Notes};
+use crate::error::{QueryError, Result};
+use crate::functions::rate::find_resets;
+use crate::functions::window::{
+    Env, SeriesColumns, State, Window, WindowFunction, extended_function, window_function,
+};
+use crate::parser::ast::Boundary;
+use crate::plan::Grid;
+use crate::plan::node::{WindowCall, WindowSource};
+
+/// The operator of a call.
+pub(crate) fn build<'q>(builder: Builder<'q>, call: &'q WindowCall, grid: Grid) -> Result<BoxOperator<'q>> {
+    let Some(mut function) = window_function(call.func) else {
+        return Err(QueryError::Execution(format!("not supported: function {}", call.func)));
+    };
+    if call.source.boundary() != Boundary::Plain {
+        function = extended_function(call.func, function);
+    }
+    let mut scalars = Vec::new();
+    for s in &call.scalars {
+        scalars.push(builder.scalar(s, grid)?);
+    }
+    let input = match &call.source {
+        WindowSource::Selector { .. } => Input::Series { stream: None, series: Vec::new() },
+        WindowSource::Subquery { input, shift, range_ms, step_ms } => {
+            let inner = grid.subquery(shift, *range_ms, *step_ms);
+            Input::Subquery { inner, operator: builder.vector(input, inner)?, rows: Batch::new() }
+        }
+    };
+    let ctx = builder.ctx;
+    let one_name = match &call.source {
+        WindowSource::Selector { selection, .. } => builder.selections.one_name(*selection),
+        WindowSource::Subquery { .. } => false,
+    };
+    let duplicates = (!ctx.delayed_names() && !function.keeps_name && !one_name).then(Duplicates::strict);
+    let operator =
+        WindowOperator { builder, call, grid, function, scalars, args: None, input, duplicates, held: 0 };
+    if call.func == "absent_over_time" {
+        return Ok(Box::new(absent::Absent::new(ctx, Box::new(operator), &call.absent_labels, true, grid)));
+    }
+    Ok(Box::new(operator))
+}
+
+struct WindowOperator<'q> {
+    builder: Builder<'q>,
+    call: &'q WindowCall,
+    grid: Grid,
+    function: WindowFunction,
+    scalars: Vec<Scalar<'q>>,
+    /// Values of the scalar arguments.
+    args: Option<Vec<Vec<f64>>>,
+    input: Input<'q>,
+    duplicates: Option<Duplicates>,
+    held: u64,
+}
+
+enum Input<'q> {
+    Series { stream: Option<SeriesStream>, series: Vec<Series> },
+    Subquery { inner: Grid, operator: BoxOperator<'q>, rows: Batch },
+}
+
+impl Operator for WindowOperator<'_> {
+    fn next(&mut self, out: &mut Batch) -> Result<bool> {
+        out.reset(self.grid.count);
+        let ctx = self.builder.ctx;
+        ctx.release(std::mem::take(&mut self.held));
+        if self.grid.count == 0 {
+            return Ok(false);
+        }
+        if self.args.is_none() {
+            let columns = self.scalars.iter_mut().map(Scalar::column).collect::<Result<Vec<_>>>()?;
+            self.args = Some(columns);
+        }
+        if !self.pull(out)? {
+            return Ok(false);
+        }
+        let shared = Shared {
+            ctx,
+            call: self.call,
+            grid: self.grid,
+            function: self.function,
+            args: self.args.as_deref().unwrap_or(&[]),
+            input: match &self.input {
+                Input::Series { series, .. } => Rows::Series(series),
+                Input::Subquery { inner, rows, .. } => Rows::Subquery(*inner, rows),
+            },
+        };
+        let cost = shared.cost(out.rows());
+        fill_rows(ctx, out, cost, || Filler {
+            shared,
+            samples: Samples::new(),
+            columns: SeriesColumns::default(),
+            state: State::default(),
+            notes: Notes::default(),
+        })?;
+        if self.function.wants_counter {
+            self.note_non_counters(out);
+        }
+        if let Some(d) = &mut self.duplicates {
+            d.check(out)?;
+        }
+        self.held = out.samples();
+        ctx.hold(self.held)?;
+        Ok(true)
+    }
+}
+
+impl WindowOperator<'_> {
+    /// Fetches the next inputs and makes empty rows for them.
+    fn pull(&mut self, out: &mut Batch) -> Result<bool> {
+        let ctx = self.builder.ctx;
+        ctx.check()?;
+        let keeps = self.function.keeps_name;
+        match &mut self.input {
+            Input::Series { stream, series } => {
+                let WindowSource::Selector { selection, .. } = &self.call.source else {
+                    return Err(QueryError::execution("a window over series has no selection"));
+                };
+                if stream.is_none() {
+                    *stream = Some(self.builder.selections.open(ctx, *selection)?);
+                }
+                if let Some(stream) = stream {
+                    stream.take(ctx, rows_per_batch(self.grid.count), series)?;
+                }
+                for s in series.iter() {
+                    let labels = if keeps { s.labels.clone() } else { ctx.drop_name(&s.labels) };
+                    out.push_row(Head { labels, drop_name: !keeps });
+                }
+            }
+            Input::Subquery { operator, rows, .. } => {
+                if !operator.next(rows)? {
+                    return Ok(false);
+                }
+                for h in &rows.heads {
+                    let drop_name = !keeps || h.drop_name;
+                    let labels = match drop_name && !ctx.delayed_names() {
+                        true => without_metadata(&h.labels),
+                        false => h.labels.clone(),
+                    };
+                    out.push_row(Head { labels, drop_name });
+                }
+            }
+        }
+        Ok(out.rows() > 0)
+    }
+
+    fn note_non_counters(&self, out: &Batch) {
+        let ctx = self.builder.ctx;
+        let mut last = String::new();
+        for row in 0..out.rows() {
+            let labels = match &self.input {
+                Input::Series { series, .. } => &series[row].labels,
+                Input::Subquery { rows, .. } => &rows.heads[row].labels,
+            };
+            let name = labels.metric_name();
+            let by_label = ctx.config.type_and_unit_labels;
+            if name.is_empty() || (name == last && !by_label) || !out.row(row).iter().any(|v| is_float(*v)) {
+                continue;
+            }
+            if by_label {
+                let type_label = labels.value(TYPE_LABEL);
+                if !matches!(type_label, "counter" | "histogram") {
+                    ctx.note(self.call.first_arg, Note::PossibleNonCounterLabel { name, type_label });
+                }
+            } else if !["_total", "_sum", "_count", "_bucket"].iter().any(|s| name.ends_with(s)) {
+                ctx.note(self.call.first_arg, Note::PossibleNonCounter(name));
+            }
+            last.clear();
+            last.push_str(name);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    ctx: &'a Context<'a>,
+    call: &'a WindowCall,
+    grid: Grid,
+    function: WindowFunction,
+    args: &'a [Vec<f64>],
+    input: Rows<'a>,
+}
+
+/// What the rows of a batch are made of.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    Series(&'a [Series]),
+    Subquery(Grid, &'a Batch),
+}
+
+impl Shared<'_> {
+    fn cost(&self, rows: usize) -> usize {
+        let per_row = match self.input {
+            Rows::Series(series) => series.iter().map(|s| s.chunks.len() * 120).sum::<usize>(),
+            Rows::Subquery(inner, _) => inner.count * rows,
+        };
+        per_row + rows * self.grid.count * 4
+    }
+
+    /// Times before and after the window as written that samples are taken from.
+    fn around(&self) -> (i64, i64) {
+        let lookback = self.ctx.lookback_ms;
+        match self.call.source.boundary() {
+            Boundary::Plain => (0, 0),
+            Boundary::Anchored => (lookback, 0),
+            Boundary::Smoothed => (lookback, lookback),
+        }
+    }
+}
+
+struct Filler<'a> {
+    shared: Shared<'a>,
+    samples: Samples,
+    columns: SeriesColumns,
+    state: State,
+    notes: Notes,
+}
+
+impl RowFiller for Filler<'_> {
+    fn fill(&mut self, row: usize, cells: &mut [f64], histograms: &mut RowHistograms) -> Result<()> {
+        let s = self.shared;
+        let (shift, range_ms) = (s.call.source.shift(), s.call.source.range_ms());
+        let around = s.around();
+        let labels = match s.input {
+            Rows::Series(series) => {
+                let mint = shift.apply(s.grid.start_ms) - range_ms - around.0 + 1;
+                let maxt = shift.apply(s.grid.last_ms()) + around.1;
+                decode(&series[row], mint, maxt, &mut self.samples)?;
+                let starts = s.function.uses_starts && s.ctx.config.use_start_timestamps;
+                to_columns(&mut self.samples, starts, &mut self.columns);
+                &series[row].labels
+            }
+            Rows::Subquery(inner, rows) => {
+                columns_of_row(&inner, rows, row, &mut self.columns);
+                &rows.heads[row].labels
+            }
+        };
+        if s.function.needs_resets {
+            find_resets(&mut self.columns);
+        }
+        self.state.begin_series();
+        let held = (self.columns.floats.len() + self.columns.histograms.len()) as u64;
+        let read = self.slide(row, labels, cells, histograms)?;
+        if matches!(s.input, Rows::Series(_)) {
+            // What one window holds counts as held, not the whole series: it is gone with the next one.
+            s.ctx.hold(read.largest.min(held))?;
+            s.ctx.release(read.largest.min(held));
+        }
+        s.ctx.read(read.total);
+        Ok(())
+    }
+
+    fn finish(self) -> Notes {
+        self.notes
+    }
+}
+
+#[derive(Default)]
+struct Read {
+    total: u64,
+    largest: u64,
+}
+
+impl Filler<'_> {
+    /// Calls the function for every step whose window holds a sample.
+    fn slide(
+        &mut self,
+        _row: usize,
+        labels: &model::Labels,
+        cells: &mut [f64],
+        histograms: &mut RowHistograms,
+    ) -> Result<Read> {
+        let s = self.shared;
+        let source = &s.call.source;
+        let (shift, range_ms, boundary) = (source.shift(), source.range_ms(), source.boundary());
+        let around = s.around();
+        let (mut f, mut h) = ((0, 0), (0, 0));
+        let mut read = Read::default();
+        let mut env = Env {
+            labels,
+            scalars: [0.0; 2],
+            range_ms,
+            site: s.call.first_arg,
+            args_site: s.call.site,
+            notes: &mut self.notes,
+            state: &mut self.state,
+        };
+        for (step, cell) in cells.iter_mut().enumerate() {
+            let ts_ms = s.grid.at(step);
+            let end_ms = shift.apply(ts_ms);
+            let start_ms = end_ms - range_ms;
+            let (from, to) = (start_ms - around.0, end_ms + around.1);
+            f = advance(&self.columns.float_ts, f, from, to);
+            h = advance(&self.columns.histogram_ts, h, from, to);
+            let samples = (f.1 - f.0 + h.1 - h.0) as u64;
+            if samples == 0 {
+                continue;
+            }
+            read.total += samples;
+            read.largest = read.largest.max(samples);
+            for (slot, column) in env.scalars.iter_mut().zip(s.args) {
+                *slot = column[step];
+            }
+            let window = Window {
+                columns: &self.columns,
+                float_range: f,
+                histogram_range: h,
+                ts_ms,
+                start_ms,
+                end_ms,
+                boundary,
+            };
+            *cell = match (s.function.run)(&window, &mut env)? {
+                Cell::Absent => ABSENT,
+                Cell::Float(v) => batch::clean(v),
+                Cell::Histogram(value) => {
+                    histograms.push((step, value));
+                    ABSENT
+                }
+            };
+        }
+        Ok(read)
+    }
+}
+
+/// Moves a window over sorted times so that it holds those in `(from, to]`.
+#[inline]
+fn advance(times: &[i64], (mut lo, mut hi): (usize, usize), from: i64, to: i64) -> (usize, usize) {
+    while hi < times.len() && times[hi] <= to {
+        hi += 1;
+    }
+    while lo < hi && times[lo] <= from {
+        lo += 1;
+    }
+    (lo, hi)
+}
+
+/// The samples of a row as those of a series. What hints say about resets holds between neighbours in storage, not
+/// between steps.
+fn columns_of_row(inner: &Grid, rows: &Batch, row: usize, out: &mut SeriesColumns) {
+    use model::histogram::CounterResetHint::{CounterReset, NotCounterReset, Unknown};
+    out.clear();
+    for (step, v) in rows.row(row).iter().enumerate() {
+        if is_float(*v) {
+            out.float_ts.push(inner.at(step));
+            out.floats.push(*v);
+        } else if !is_absent(*v)
+            && let Some(h) = rows.histogram(row, step)
+        {
+            let mut h = h.clone();
+            if matches!(h.counter_reset_hint, CounterReset | NotCounterReset) {
+                std::sync::Arc::make_mut(&mut h).counter_reset_hint = Unknown;
+            }
+            out.histogram_ts.push(inner.at(step));
+            out.histograms.push(h);
+        }
+    }
+}

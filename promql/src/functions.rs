@@ -1,0 +1,22 @@
+//! What functions compute: over windows of one series ([`window`], [`rate`], [`over_time`], [`quantile`],
+//! [`regression`], [`extended`]), of single values ([`math`], [`time`]), of histograms ([`histogram`],
+//! [`classic_histogram`]) and of labels ([`label`]). Nothing here knows operators or batches of series.
+
+pub(crate) mod classic_histogram;
+pub(crate) mod extended;
+pub(crate) mod format;
+pub(crate) mod histogram;
+pub(crate) mod histogram_over_time;
+pub(crate) mod histogram_rate;
+pub(crate) mod kahan;
+pub(crate) mod label;
+pub(crate) mod math;
+pub(crate) mod over_time;
+pub(crate) mod quantile;
+pub(crate) mod rate;
+pub(crate) mod regression;
+pub(crate) mod resets;
+pub(crate) mod time;
+pub(crate) mod window;
+
+pub(crate) use math::scalar_binary;

@@ -1,0 +1,117 @@
+//! Functions and operators of single numbers.
+
+use std::f64::consts::PI;
+
+use crate::parser::ast::BinaryOp;
+
+/// The value of an operator between two scalars; `None` for operators that scalars do not have.
+pub(crate) fn scalar_binary(op: BinaryOp, l: f64, r: f64) -> Option<f64> {
+    if let Some(v) = arithmetic(op, l, r) {
+        return Some(v);
+    }
+    compare(op, l, r).map(f64::from)
+}
+
+/// Arithmetic operators.
+#[inline]
+pub(crate) fn arithmetic(op: BinaryOp, l: f64, r: f64) -> Option<f64> {
+    Some(match op {
+        BinaryOp::Add => l + r,
+        BinaryOp::Sub => l - r,
+        BinaryOp::Mul => l * r,
+        BinaryOp::Div => l / r,
+        BinaryOp::Mod => l % r,
+        BinaryOp::Pow => l.powf(r),
+        BinaryOp::Atan2 => l.atan2(r),
+        _ => return None,
+    })
+}
+
+/// Comparison operators.
+#[inline]
+pub(crate) fn compare(op: BinaryOp, l: f64, r: f64) -> Option<bool> {
+    Some(match op {
+        BinaryOp::Eq => l == r,
+        BinaryOp::NotEq => l != r,
+        BinaryOp::Less => l < r,
+        BinaryOp::LessEq => l <= r,
+        BinaryOp::Greater => l > r,
+        BinaryOp::GreaterEq => l >= r,
+        _ => return None,
+    })
+}
+
+/// Whether the result is something else than a sample of the left side.
+pub(crate) fn changes_meaning(op: BinaryOp) -> bool {
+    use BinaryOp::{Add, Atan2, Div, Mod, Mul, Pow, Sub};
+    matches!(op, Add | Sub | Mul | Div | Mod | Pow | Atan2)
+}
+
+/// A function of one number, by name.
+pub(crate) fn unary(name: &str) -> Option<fn(f64) -> f64> {
+    Some(match name {
+        "abs" => f64::abs,
+        "ceil" => f64::ceil,
+        "floor" => f64::floor,
+        "exp" => f64::exp,
+        "sqrt" => f64::sqrt,
+        "ln" => f64::ln,
+        "log2" => f64::log2,
+        "log10" => f64::log10,
+        "sin" => f64::sin,
+        "cos" => f64::cos,
+        "tan" => f64::tan,
+        "asin" => f64::asin,
+        "acos" => f64::acos,
+        "atan" => f64::atan,
+        "sinh" => f64::sinh,
+        "cosh" => f64::cosh,
+        "tanh" => f64::tanh,
+        "asinh" => f64::asinh,
+        "acosh" => f64::acosh,
+        "atanh" => f64::atanh,
+        "rad" => |v| v * PI / 180.0,
+        "deg" => |v| v * 180.0 / PI,
+        "sgn" => |v| {
+            if v < 0.0 {
+                -1.0
+            } else if v > 0.0 {
+                1.0
+            } else {
+                v
+            }
+        },
+        _ => return None,
+    })
+}
+
+/// Go's `math.Max`: NaN wins.
+#[inline]
+pub(crate) fn max(a: f64, b: f64) -> f64 {
+    if a.is_infinite() && a > 0.0 || b.is_infinite() && b > 0.0 {
+        return f64::INFINITY;
+    }
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// Go's `math.Min`: NaN wins.
+#[inline]
+pub(crate) fn min(a: f64, b: f64) -> f64 {
+    if a.is_infinite() && a < 0.0 || b.is_infinite() && b < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+}
+
+/// `clamp`; `None` when the bounds are the wrong way round.
+#[inline]
+pub(crate) fn clamp(v: f64, low: f64, high: f64) -> Option<f64> {
+    if high < low { None } else { Some(max(low, min(high, v))) }
+}
+
+/// `round` to a multiple; halves go up. Works with the inverse, which loses less.
+#[inline]
+pub(crate) fn round(v: f64, to_nearest: f64) -> f64 {
+    let inverse = 1.0 / to_nearest;
+    (v * inverse + 0.5).floor() / inverse
+}

@@ -1,0 +1,400 @@
+//! From syntax tree to plan: resolves times and durations, gives every selector its selection, checks what only the
+//! engine knows. The plan it makes is right but not clever; see `optimize`.
+
+use model::{Labels, Matcher, SelectHints};
+
+use super::grid::{Grid, Shift};
+use super::node::{
+    Aggregate, Binary, Call, CallExtra, Instant, Node, Plan, Reads, Selection, Site, WindowCall, WindowSource,
+};
+use crate::error::{QueryError, Result};
+use crate::parser::ast::{
+    self, At, BinaryOp, Boundary, Duration, Expr, Span, UnaryOp, ValueType, VectorSelector,
+};
+
+/// What lowering needs to know of the query.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Params {
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+    /// 0 for an instant query.
+    pub(crate) step_ms: i64,
+    pub(crate) lookback_ms: i64,
+    pub(crate) default_subquery_step_ms: i64,
+}
+
+/// Makes a plan of `expr`.
+pub(crate) fn lower(expr: &Expr, params: Params) -> Result<Plan> {
+    let mut l = Lower { params, selections: Vec::new(), rank: 0, context: Vec::new() };
+    let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
+    let root = match expr.without_parens() {
+        Expr::Matrix(_) | Expr::Subquery(_) => Node::Ranges(Box::new(l.source(expr, grid)?)),
+        _ => l.node(expr, grid)?,
+    };
+    Ok(Plan { root, selections: l.selections })
+}
+
+struct Lower {
+    params: Params,
+    selections: Vec<Selection>,
+    rank: u32,
+    /// Enclosing functions and aggregations, for the hints.
+    context: Vec<Context>,
+}
+
+enum Context {
+    Function(&'static str),
+    Aggregate { name: &'static str, grouping: Vec<String>, by: bool },
+    Barrier,
+}
+
+impl Lower {
+    fn site(&mut self, span: Span) -> Site {
+        self.rank += 1;
+        Site { span, rank: self.rank }
+    }
+
+    fn node(&mut self, expr: &Expr, grid: Grid) -> Result<Node> {
+        match expr {
+            Expr::Number(n) => Ok(Node::Number(n.value)),
+            Expr::String(s) => Ok(Node::Text(s.value.clone())),
+            Expr::Paren(p) => self.node(&p.expr, grid),
+            Expr::Vector(v) => self.instant(v, grid, Reads::Value),
+            Expr::Matrix(_) | Expr::Subquery(_) => {
+                Err(QueryError::execution("a range vector cannot be used here: put a function around it"))
+            }
+            Expr::Unary(u) => {
+                let inner = self.node(&u.expr, grid)?;
+                Ok(if u.op == UnaryOp::Minus { Node::Negate(Box::new(inner)) } else { inner })
+            }
+            Expr::Binary(b) => self.binary(b, grid),
+            Expr::Aggregate(a) => self.aggregate(a, grid),
+            Expr::Call(c) => self.call(c, grid),
+        }
+    }
+
+    fn binary(&mut self, b: &ast::Binary, grid: Grid) -> Result<Node> {
+        self.context.push(Context::Barrier);
+        let lhs = self.node(&b.lhs, grid)?;
+        let rhs = self.node(&b.rhs, grid)?;
+        self.context.pop();
+        let both = (b.lhs.value_type(), b.rhs.value_type());
+        let scalars = both == (ValueType::Scalar, ValueType::Scalar);
+        if scalars && (b.op.is_set() || matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper)) {
+            let op = b.op.as_str();
+            return Err(QueryError::execution(format!("operator {op:?} not allowed for Scalar operations")));
+        }
+        let matching = match both {
+            (ValueType::Vector, ValueType::Vector) => b.matching.clone(),
+            _ => None,
+        };
+        let site = self.site(b.span);
+        Ok(Node::Binary(Box::new(Binary { op: b.op, lhs, rhs, matching, return_bool: b.return_bool, site })))
+    }
+
+    fn aggregate(&mut self, a: &ast::Aggregate, grid: Grid) -> Result<Node> {
+        let param = match &a.param {
+            Some(p) => Some(self.node(p.without_parens(), grid)?),
+            None => None,
+        };
+        let param_site = self.site(a.param.as_ref().map_or(a.span, Expr::span));
+        let inner = a.expr.without_parens();
+        self.context.push(Context::Aggregate {
+            name: a.op.as_str(),
+            grouping: a.grouping.clone(),
+            by: !a.without,
+        });
+        let input = self.node(inner, grid)?;
+        self.context.pop();
+        let input_site = self.site(inner.span());
+        let site = self.site(a.span);
+        let mut grouping = a.grouping.clone();
+        grouping.sort_unstable();
+        grouping.dedup();
+        Ok(Node::Aggregate(Box::new(Aggregate {
+            op: a.op,
+            input,
+            param,
+            grouping,
+            without: a.without,
+            input_site,
+            param_site,
+            site,
+        })))
+    }
+
+    fn call(&mut self, c: &ast::Call, grid: Grid) -> Result<Node> {
+        let p = self.params;
+        let seconds = |ms: i64| Ok(Node::Number(ms as f64 / 1000.0));
+        match c.func.name {
+            "start" => return seconds(p.start_ms),
+            "end" => return seconds(p.end_ms),
+            "range" => return seconds(p.end_ms.saturating_sub(p.start_ms)),
+            "step" => return seconds(if p.start_ms == p.end_ms { 0 } else { p.step_ms }),
+            "pi" => return Ok(Node::Number(std::f64::consts::PI)),
+            "time" => return Ok(Node::Time),
+            _ => {}
+        }
+        let is_window = |e: &Expr| matches!(e, Expr::Matrix(_) | Expr::Subquery(_));
+        self.context.push(Context::Function(c.func.name));
+        let node = match c.args.iter().position(|a| is_window(a.without_parens())) {
+            Some(at) => self.window_call(c, at, grid),
+            None => self.plain_call(c, grid),
+        };
+        self.context.pop();
+        node
+    }
+
+    fn window_call(&mut self, c: &ast::Call, at: usize, grid: Grid) -> Result<Node> {
+        let mut scalars = Vec::new();
+        let source = self.source(&c.args[at], grid)?;
+        check_boundary(c.func.name, source.boundary())?;
+        for (i, arg) in c.args.iter().enumerate() {
+            if i != at {
+                scalars.push(self.node(arg.without_parens(), grid)?);
+            }
+        }
+        let absent_labels = match c.args[at].without_parens() {
+            Expr::Matrix(m) if c.func.name == "absent_over_time" => absent_labels(&m.selector.matchers),
+            _ => Vec::new(),
+        };
+        let first_arg = self.site(c.args[0].without_parens().span());
+        let site = self.site(args_span(&c.args));
+        Ok(Node::Window(Box::new(WindowCall {
+            func: c.func.name,
+            source,
+            scalars,
+            first_arg,
+            site,
+            absent_labels,
+        })))
+    }
+
+    fn plain_call(&mut self, c: &ast::Call, grid: Grid) -> Result<Node> {
+        let reads = match c.func.name {
+            "timestamp" => Some(Reads::Timestamp),
+            "start_timestamp" => Some(Reads::StartTimestamp),
+            _ => None,
+        };
+        if let (Some(reads), Some(Expr::Vector(v))) = (reads, c.args.first().map(Expr::without_parens)) {
+            return self.instant(v, grid, reads);
+        }
+        let mut args = Vec::with_capacity(c.args.len());
+        let mut arg_sites = Vec::with_capacity(c.args.len());
+        let mut extra = CallExtra::None;
+        for (i, arg) in c.args.iter().enumerate() {
+            let arg = arg.without_parens();
+            if c.func.name == "info" && i == 1 {
+                continue;
+            }
+            args.push(self.node(arg, grid)?);
+            arg_sites.push(self.site(arg.span()));
+        }
+        if c.func.name == "absent" {
+            extra = CallExtra::Absent(match c.args[0].without_parens() {
+                Expr::Vector(v) => absent_labels(&v.matchers),
+                _ => Vec::new(),
+            });
+        }
+        if c.func.name == "info" {
+            let matchers = match c.args.get(1).map(Expr::without_parens) {
+                Some(Expr::Vector(v)) => Some(v.matchers.clone()),
+                Some(_) => return Err(QueryError::execution("info: the second argument must be a selector")),
+                None => None,
+            };
+            let mut shift = None;
+            self.info_shift(&c.args[0], &mut Vec::new(), &mut shift)?;
+            extra = CallExtra::Info { matchers, shift: shift.unwrap_or_default() };
+        }
+        let site = self.site(c.span);
+        Ok(Node::Call(Box::new(Call {
+            func: c.func.name,
+            returns: c.func.returns,
+            args,
+            arg_sites,
+            site,
+            extra,
+        })))
+    }
+
+    /// The time that info series are looked up at: that of the first selector below `expr`, whose enclosing
+    /// subqueries shift it until an `@` pins it.
+    fn info_shift(&self, expr: &Expr, outer: &mut Vec<Shift>, found: &mut Option<Shift>) -> Result<()> {
+        if found.is_some() {
+            return Ok(());
+        }
+        let v = match expr {
+            Expr::Vector(v) => &**v,
+            Expr::Matrix(m) => &m.selector,
+            Expr::Subquery(s) => {
+                outer.push(self.shift(&s.offset, s.at)?);
+                self.info_shift(&s.expr, outer, found)?;
+                outer.pop();
+                return Ok(());
+            }
+            _ => {
+                let mut result = Ok(());
+                expr.for_each_child(|e| {
+                    if result.is_ok() {
+                        result = self.info_shift(e, outer, found);
+                    }
+                });
+                return result;
+            }
+        };
+        let mut shift = self.shift(&v.offset, v.at)?;
+        for s in outer.iter().rev() {
+            if shift.at_ms.is_some() {
+                break;
+            }
+            shift.offset_ms += s.offset_ms;
+            shift.at_ms = s.at_ms;
+        }
+        *found = Some(shift);
+        Ok(())
+    }
+
+    fn shift(&self, offset: &Duration, at: Option<At>) -> Result<Shift> {
+        let p = self.params;
+        let range = p.end_ms.saturating_sub(p.start_ms);
+        let offset_ms = offset.resolve_signed(p.step_ms, range).map_err(duration_error)?;
+        let at_ms = at.map(|at| match at {
+            At::Timestamp(ms) => ms,
+            At::Start => p.start_ms,
+            At::End => p.end_ms,
+        });
+        Ok(Shift { at_ms, offset_ms })
+    }
+
+    fn positive(&self, d: &Duration) -> Result<i64> {
+        let range = self.params.end_ms.saturating_sub(self.params.start_ms);
+        d.resolve_positive(self.params.step_ms, range).map_err(duration_error)
+    }
+
+    fn instant(&mut self, v: &VectorSelector, grid: Grid, reads: Reads) -> Result<Node> {
+        let shift = self.shift(&v.offset, v.at)?;
+        let lookback = self.params.lookback_ms;
+        let after = if v.boundary == Boundary::Smoothed { lookback } else { 0 };
+        let selection = self.select(v, grid, shift, 0, (lookback - 1, after));
+        let site = self.site(v.span);
+        Ok(Node::Instant(Box::new(Instant { selection, shift, boundary: v.boundary, reads, site })))
+    }
+
+    fn source(&mut self, expr: &Expr, grid: Grid) -> Result<WindowSource> {
+        let lookback = self.params.lookback_ms;
+        match expr.without_parens() {
+            Expr::Matrix(m) => {
+                let v = &m.selector;
+                let shift = self.shift(&v.offset, v.at)?;
+                let range_ms = self.positive(&m.range)?;
+                let around = match v.boundary {
+                    Boundary::Plain => (range_ms - 1, 0),
+                    Boundary::Anchored => (range_ms + lookback - 1, 0),
+                    Boundary::Smoothed => (range_ms + lookback - 1, lookback),
+                };
+                let selection = self.select(v, grid, shift, range_ms, around);
+                Ok(WindowSource::Selector { selection, shift, range_ms, boundary: v.boundary })
+            }
+            Expr::Subquery(s) => {
+                let shift = self.shift(&s.offset, s.at)?;
+                let range_ms = self.positive(&s.range)?;
+                let step_ms = match &s.step {
+                    Some(d) => match self.positive(d)? {
+                        0 => self.params.default_subquery_step_ms,
+                        ms => ms,
+                    },
+                    None => self.params.default_subquery_step_ms,
+                };
+                let inner = grid.subquery(&shift, range_ms, step_ms.max(1));
+                let input = self.node(&s.expr, inner)?;
+                Ok(WindowSource::Subquery { input, shift, range_ms, step_ms: step_ms.max(1) })
+            }
+            _ => Err(QueryError::execution("expected a range vector")),
+        }
+    }
+
+    /// A selection for `v`; `around` is how far it reaches before and after the times looked at.
+    fn select(
+        &mut self,
+        v: &VectorSelector,
+        grid: Grid,
+        shift: Shift,
+        range_ms: i64,
+        around: (i64, i64),
+    ) -> usize {
+        let (mut func, mut grouping, mut by) = (String::new(), Vec::new(), false);
+        match self.context.last() {
+            Some(Context::Function(name)) => func = (*name).to_owned(),
+            Some(Context::Aggregate { name, grouping: g, by: b }) => {
+                func = (*name).to_owned();
+                grouping = g.clone();
+                by = *b;
+            }
+            Some(Context::Barrier) | None => {}
+        }
+        self.selections.push(Selection {
+            matchers: v.matchers.clone(),
+            hints: SelectHints {
+                start_ms: shift.apply(grid.start_ms).saturating_sub(around.0),
+                end_ms: shift.apply(grid.last_ms()).saturating_add(around.1),
+                step_ms: if grid.count > 1 { grid.step_ms } else { 0 },
+                range_ms,
+                func,
+                grouping,
+                by,
+                limit: 0,
+                labels_only: false,
+            },
+            users: 1,
+        });
+        self.selections.len() - 1
+    }
+}
+
+fn duration_error(e: crate::parser::duration::DurationError) -> QueryError {
+    QueryError::Execution(e.to_string())
+}
+
+/// From the first argument to the last one.
+fn args_span(args: &[Expr]) -> Span {
+    match (args.first(), args.last()) {
+        (Some(a), Some(b)) => a.span().to(b.span()),
+        _ => Span::default(),
+    }
+}
+
+/// Functions that know what to do with samples outside of their window.
+fn check_boundary(func: &str, boundary: Boundary) -> Result<()> {
+    const ANCHORED: [&str; 5] = ["changes", "delta", "increase", "rate", "resets"];
+    const SMOOTHED: [&str; 3] = ["delta", "increase", "rate"];
+    let (name, allowed): (_, &[&str]) = match boundary {
+        Boundary::Plain => return Ok(()),
+        Boundary::Anchored => ("anchored", &ANCHORED),
+        Boundary::Smoothed => ("smoothed", &SMOOTHED),
+    };
+    if allowed.contains(&func) {
+        return Ok(());
+    }
+    let list = allowed.join(", ");
+    Err(QueryError::Execution(format!("{name} modifier can only be used with: {list} - not with {func}")))
+}
+
+/// Labels that a selector fixes: those with exactly one matcher, an equality.
+fn absent_labels(matchers: &[Matcher]) -> Vec<(String, String)> {
+    let mut set: Vec<(String, String)> = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for m in matchers.iter().filter(|m| m.name != model::labels::METRIC_NAME) {
+        if m.op == model::MatchOp::Equal && !seen.contains(&m.name.as_str()) {
+            set.push((m.name.clone(), m.value.clone()));
+            seen.push(&m.name);
+        } else {
+            set.retain(|(n, _)| *n != m.name);
+        }
+    }
+    set
+}
+
+/// The labels as a set.
+pub(crate) fn labels_of(pairs: &[(String, String)]) -> Labels {
+    Labels::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())))
+}
