@@ -1,0 +1,192 @@
+//! What is done about once a minute, and when memory runs full: choose what to seal, cut the journal, forget idle series.
+
+use std::collections::BinaryHeap;
+
+use model::StorageError;
+use rocksdb::{WriteBatch, WriteOptions};
+
+use super::Inner;
+use super::families::{FAMILIES, JOURNAL, META};
+use super::open::OpenSeries;
+use super::rows::encode_counters;
+use super::seal::{MAX_OPEN_SAMPLES, SealStats};
+
+/// What one round of maintenance did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaintainReport {
+    /// Samples sealed.
+    pub sealed_samples: u64,
+    /// Chunks written for them, chunks extended included.
+    pub sealed_chunks: u64,
+    /// Months dropped.
+    pub dropped_months: u64,
+    /// Series removed with them.
+    pub removed_series: u64,
+    /// Series that left memory.
+    pub forgotten_series: u64,
+}
+
+/// State of maintenance from round to round; its lock keeps rounds apart.
+#[derive(Default)]
+pub(super) struct Maintenance {
+    /// Journal records below are deleted.
+    journal_cut: u64,
+    /// When idle series were looked for last.
+    forgot_ms: i64,
+}
+
+/// Fewest series sealed at once when memory runs full.
+const RELIEF_SERIES: usize = 1024;
+/// Rounds without an append after which a series is idle; two fit in [`super::StoreConfig::forget_after`].
+const IDLE_ROUNDS: u32 = 2;
+
+impl Inner {
+    pub(super) fn maintain(&self) -> Result<MaintainReport, StorageError> {
+        let mut maintenance = self.maintenance.lock();
+        let mut report = MaintainReport::default();
+        let now_ms = self.clock.now_ms();
+        let (months, series) = self.expire(now_ms)?;
+        (report.dropped_months, report.removed_series) = (months, series);
+
+        let started = self.clock.monotonic();
+        let stats = self.seal(&self.due(now_ms))?;
+        (report.sealed_samples, report.sealed_chunks) = (stats.taken, stats.chunks);
+        let took = self.clock.monotonic().saturating_sub(started);
+        self.metrics.seal_seconds.set(took.as_secs_f64());
+
+        self.cut_journal(&mut maintenance)?;
+        report.forgotten_series = self.forget_idle(&mut maintenance, now_ms)?;
+        self.metrics.series.set(self.registry.read().len() as i64);
+        for family in FAMILIES {
+            let bytes = self.family_bytes(family);
+            self.metrics.family_bytes.with_label_values(&[family]).set(bytes as i64);
+        }
+        Ok(report)
+    }
+
+    /// Slots to be sealed now.
+    fn due(&self, now_ms: i64) -> Vec<u32> {
+        let period = (self.config.seal_after.as_millis() as i64).max(1);
+        let open = self.open.read();
+        open.slots().filter(|(_, s)| is_due(s, now_ms, period)).map(|(slot, _)| slot).collect()
+    }
+
+    /// Seals the largest series when memory is over its limit. Called by those who commit, after their answer is
+    /// certain: while one of them seals the others go on, up to twice the limit, where they wait.
+    pub(super) fn relieve(&self) {
+        let limit = self.config.open_max_bytes as i64;
+        let bytes = self.metrics.open_bytes.get();
+        if bytes <= limit {
+            return;
+        }
+        let maintenance = if bytes <= 2 * limit {
+            self.maintenance.try_lock()
+        } else {
+            Some(self.maintenance.lock())
+        };
+        let Some(mut maintenance) = maintenance else { return };
+        // Whoever waited may find the work done.
+        if self.metrics.open_bytes.get() <= limit {
+            return;
+        }
+        let result = self.seal(&self.largest()).and_then(|_| self.cut_journal(&mut maintenance));
+        if let Err(e) = result {
+            tracing::error!("long-term store: sealing early, because memory is full, failed: {e}");
+        }
+    }
+
+    /// The series with the most open samples: a sixteenth of all, at least [`RELIEF_SERIES`].
+    fn largest(&self) -> Vec<u32> {
+        let open = self.open.read();
+        let n = (open.slots().count() / 16).max(RELIEF_SERIES);
+        let mut heap = BinaryHeap::with_capacity(n + 1);
+        for (slot, s) in open.slots() {
+            heap.push(std::cmp::Reverse((s.len(), slot)));
+            if heap.len() > n {
+                heap.pop();
+            }
+        }
+        heap.into_iter().map(|std::cmp::Reverse((_, slot))| slot).collect()
+    }
+
+    /// Deletes the journal records whose samples are all sealed.
+    fn cut_journal(&self, maintenance: &mut Maintenance) -> Result<(), StorageError> {
+        let needed = {
+            let open = self.open.read();
+            open.slots().map(|(_, s)| s.first_seq()).min().unwrap_or(open.published + 1)
+        };
+        if needed <= maintenance.journal_cut {
+            return Ok(());
+        }
+        let (next_id, next_seq) = {
+            let writer = self.writer.lock();
+            (writer.next_id, writer.next_seq)
+        };
+        let journal = self.cf(JOURNAL);
+        let (from, to) = (0_u64.to_be_bytes(), needed.to_be_bytes());
+        let mut batch = WriteBatch::default();
+        batch.put_cf(&self.cf(META), super::rows::COUNTERS_KEY, encode_counters(next_id, next_seq));
+        batch.delete_range_cf(&journal, from, to);
+        // Synced whatever the configuration: files are deleted next, and that is durable at once, so the chunks that
+        // replace them and the counters that outlive them must be.
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).map_err(|e| self.error("cut journal of", &e))?;
+        let last = (needed - 1).to_be_bytes();
+        let deleted = self.db.delete_file_in_range_cf(&journal, from, last);
+        deleted.map_err(|e| self.error("delete journal files of", &e))?;
+        maintenance.journal_cut = needed;
+        Ok(())
+    }
+
+    fn forget_idle(&self, maintenance: &mut Maintenance, now_ms: i64) -> Result<u64, StorageError> {
+        let round_ms = self.config.forget_after.as_millis() as i64 / i64::from(IDLE_ROUNDS);
+        // A clock that was set back must not stop forgetting.
+        if now_ms >= maintenance.forgot_ms && now_ms - maintenance.forgot_ms < round_ms {
+            return Ok(0);
+        }
+        maintenance.forgot_ms = now_ms;
+        let idle = self.registry.write().idle(IDLE_ROUNDS);
+        let (mut forgotten, mut orphans) = (0, roaring::RoaringTreemap::new());
+        // In slices, so that commits are not held up.
+        for slots in idle.chunks(4096) {
+            let mut writer = self.writer.lock();
+            let mut open = self.open.write();
+            let mut registry = self.registry.write();
+            for slot in slots {
+                let Some(series) = open.get(*slot) else { continue };
+                let id = series.id;
+                if !series.is_empty() || !registry.forget(*slot) {
+                    continue;
+                }
+                open.remove(*slot);
+                writer.forget(*slot);
+                forgotten += 1;
+                if id != 0 && !writer.months.values().any(|ids| ids.contains(id)) {
+                    orphans.insert(id);
+                }
+            }
+        }
+        // Series whose last month was dropped while they were in memory.
+        self.remove_series(orphans)?;
+        Ok(forgotten)
+    }
+}
+
+/// Whether a series is to be sealed by age or by size. Each series has its own time of day, so that not all of them are
+/// sealed in the same minute.
+fn is_due(s: &OpenSeries, now_ms: i64, period: i64) -> bool {
+    let phase = (s.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as i64 % period;
+    let turn = |ms: i64| ms.saturating_add(phase).div_euclid(period);
+    s.len() >= MAX_OPEN_SAMPLES || turn(now_ms) > turn(s.opened_ms())
+}
+
+impl std::ops::AddAssign for SealStats {
+    fn add_assign(&mut self, o: Self) {
+        self.taken += o.taken;
+        self.chunks += o.chunks;
+        self.samples += o.samples;
+        self.bytes += o.bytes;
+        self.conflicts += o.conflicts;
+    }
+}

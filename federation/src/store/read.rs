@@ -1,0 +1,324 @@
+//! The querier: a view on journal and chunks as one.
+//!
+//! A reader registers the sequence it sees up to. Samples of later batches are not visible in memory, and sealing does
+//! not pass a reader, so chunks never hold what a reader must not see. For each batch of series the open samples are
+//! copied first and the chunks looked up second: a sample that is being sealed is found at least once, and merged to once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{
+    Chunk, Labels, LabelsResult, Matcher, Querier, Samples, SelectHints, Series, SeriesSet, StorageError,
+};
+use roaring::RoaringTreemap;
+use rocksdb::DBRawIterator;
+
+use super::Inner;
+use super::chunk::open_chunk;
+use super::families::{RAW, SERIES};
+use super::keys::{Month, month_end_ms, month_start_ms, parse_sample_key, sample_key};
+use super::rows::decode_series;
+use super::seal::merge_all;
+use super::select::{Selection, limited};
+
+/// Series fetched at once: few at first, so that a query that stops early reads little.
+const FIRST_BATCH: usize = 16;
+const MAX_BATCH: usize = 256;
+/// Chunk bytes after which a batch ends.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// With fewer series than this, label names and values come from labels rather than from postings.
+const FEW_SERIES: u64 = 2048;
+
+/// A reader's entry in the list of readers; taken off when dropped.
+struct Registration {
+    inner: Arc<Inner>,
+    token: u64,
+    seq: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.inner.readers.leave(self.token);
+    }
+}
+
+pub(super) struct LongtermQuerier {
+    view: Arc<Registration>,
+    mint: i64,
+    maxt: i64,
+}
+
+impl LongtermQuerier {
+    pub(super) fn new(inner: Arc<Inner>, mint: i64, maxt: i64) -> Self {
+        let now_ms = inner.clock.now_ms();
+        let mint = mint.max(inner.oldest_ms(now_ms));
+        let open = inner.open.read();
+        let seq = open.published;
+        let token = inner.readers.enter(seq, mint, now_ms);
+        drop(open);
+        Self { view: Arc::new(Registration { inner, token, seq }), mint, maxt }
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.view.inner
+    }
+
+    /// Series that pass all matchers, sorted by labels.
+    fn series(&self, matchers: &[Matcher]) -> Result<(Selection, Vec<(Labels, u64)>), StorageError> {
+        let selection = self.inner().select(matchers, self.mint, self.maxt)?;
+        let mut series = self.inner().labels_of_ids(&selection.all())?;
+        if selection.check_labels {
+            series.retain(|(labels, _)| Matcher::all_match(matchers, labels));
+        }
+        series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok((selection, series))
+    }
+}
+
+impl Querier for LongtermQuerier {
+    fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let (selection, series) = self.series(matchers)?;
+        Ok(Box::new(LongtermSeriesSet {
+            view: self.view.clone(),
+            mint: self.mint,
+            maxt: self.maxt,
+            labels_only: hints.labels_only,
+            months: selection.months,
+            series,
+            next: 0,
+            batch_len: FIRST_BATCH,
+            ready: Vec::new().into_iter(),
+        }))
+    }
+
+    fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
+        if matchers.is_empty() {
+            return Ok(limited(self.inner().index_names(self.mint, self.maxt)?, limit));
+        }
+        let (_, series) = self.series(matchers)?;
+        let mut names = std::collections::BTreeSet::new();
+        for (name, _) in series.iter().flat_map(|(labels, _)| labels.iter()) {
+            if !names.contains(name) {
+                names.insert(name.to_owned());
+            }
+        }
+        Ok(limited(names.into_iter().collect(), limit))
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        limit: usize,
+    ) -> Result<LabelsResult, StorageError> {
+        let inner = self.inner();
+        if matchers.is_empty() {
+            let months: Vec<_> =
+                inner.months_in(self.mint, self.maxt).into_iter().map(|m| (m, None)).collect();
+            return Ok(limited(inner.index_values(name, &months, limit)?, limit));
+        }
+        let selection = inner.select(matchers, self.mint, self.maxt)?;
+        let all = selection.all();
+        if selection.check_labels || all.len() <= FEW_SERIES {
+            let series = inner.labels_of_ids(&all)?;
+            let passing = series.iter().filter(|(labels, _)| Matcher::all_match(matchers, labels));
+            let values: std::collections::BTreeSet<&str> =
+                passing.filter_map(|(labels, _)| labels.get(name)).collect();
+            return Ok(limited(values.into_iter().map(str::to_owned).collect(), limit));
+        }
+        let months: Vec<_> = selection.months.iter().map(|(m, ids)| (*m, Some(ids))).collect();
+        Ok(limited(inner.index_values(name, &months, limit)?, limit))
+    }
+}
+
+impl Inner {
+    /// Labels of series, from memory or else from disk. Series that were removed meanwhile are left out.
+    pub(super) fn labels_of_ids(&self, ids: &RoaringTreemap) -> Result<Vec<(Labels, u64)>, StorageError> {
+        let mut out = Vec::with_capacity(ids.len() as usize);
+        let all: Vec<u64> = ids.iter().collect();
+        let mut unknown: Vec<[u8; 8]> = Vec::new();
+        for slice in all.chunks(4096) {
+            unknown.clear();
+            {
+                let open = self.open.read();
+                for id in slice {
+                    match open.by_id(*id) {
+                        Some(series) => out.push((series.labels.clone(), *id)),
+                        None => unknown.push(id.to_be_bytes()),
+                    }
+                }
+            }
+            let rows = self.db.batched_multi_get_cf(&self.cf(SERIES), unknown.iter(), true);
+            for (key, row) in unknown.iter().zip(rows) {
+                if let Some(row) = row.map_err(|e| self.error("read series of", &e))? {
+                    out.push((decode_series(&row)?.0, u64::from_be_bytes(*key)));
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Labels of one series.
+    pub(super) fn read_labels(&self, id: u64) -> Result<Option<Labels>, StorageError> {
+        Ok(self.labels_of_ids(&std::iter::once(id).collect())?.pop().map(|(labels, _)| labels))
+    }
+}
+
+struct LongtermSeriesSet {
+    view: Arc<Registration>,
+    mint: i64,
+    maxt: i64,
+    labels_only: bool,
+    months: BTreeMap<Month, RoaringTreemap>,
+    series: Vec<(Labels, u64)>,
+    next: usize,
+    batch_len: usize,
+    ready: std::vec::IntoIter<Series>,
+}
+
+impl SeriesSet for LongtermSeriesSet {
+    fn next(&mut self) -> Result<Option<Series>, StorageError> {
+        loop {
+            if let Some(series) = self.ready.next() {
+                return Ok(Some(series));
+            }
+            if self.next == self.series.len() {
+                return Ok(None);
+            }
+            match self.fetch() {
+                Ok(batch) => self.ready = batch.into_iter(),
+                Err(e) => {
+                    self.next = self.series.len();
+                    return Err(e);
+                }
+            }
+        }
+    }
+}
+
+impl LongtermSeriesSet {
+    /// The next series with samples, perhaps none of the next batch.
+    fn fetch(&mut self) -> Result<Vec<Series>, StorageError> {
+        let inner = &self.view.inner;
+        let len = self.batch_len.min(self.series.len() - self.next);
+        let batch = &self.series[self.next..self.next + len];
+        self.batch_len = (2 * self.batch_len).min(MAX_BATCH);
+        let open = inner.open_samples(batch, self.view.seq, self.mint, self.maxt);
+        let mut raw = inner.db.raw_iterator_cf(&inner.cf(RAW));
+        let mut out = Vec::with_capacity(len);
+        let mut bytes = 0;
+        let mut used = 0;
+        for ((labels, id), open) in batch.iter().zip(open) {
+            used += 1;
+            if self.labels_only && (!open.is_empty() || self.certain(*id)) {
+                out.push(Series { labels: labels.clone(), chunks: Vec::new() });
+                continue;
+            }
+            let sealed = self.sealed_chunks(&mut raw, *id)?;
+            bytes += sealed.iter().filter_map(Chunk::bytes).map(|b| b.len()).sum::<usize>();
+            bytes += 16 * open.len();
+            let mut chunks = combine(sealed, open, self.mint, self.maxt)?;
+            if !chunks.is_empty() {
+                if self.labels_only {
+                    chunks.clear();
+                }
+                out.push(Series { labels: labels.clone(), chunks });
+            }
+            if bytes >= MAX_BATCH_BYTES {
+                break;
+            }
+        }
+        self.next += used;
+        Ok(out)
+    }
+
+    /// Whether a series surely has samples in range: it has some in a month that lies within.
+    fn certain(&self, id: u64) -> bool {
+        let within = |m: Month| month_start_ms(m) >= self.mint && month_end_ms(m) - 1 <= self.maxt;
+        self.months.iter().any(|(m, ids)| within(*m) && ids.contains(id))
+    }
+
+    /// The sealed chunks of a series that touch the range, in order.
+    fn sealed_chunks(&self, raw: &mut DBRawIterator<'_>, id: u64) -> Result<Vec<Chunk>, StorageError> {
+        let inner = &self.view.inner;
+        let mut out = Vec::new();
+        for month in self.months.iter().filter(|(_, ids)| ids.contains(id)).map(|(m, _)| *m) {
+            if self.mint > month_start_ms(month) {
+                // The chunk that holds `mint` starts at or before it.
+                raw.seek_for_prev(sample_key(month, id, self.mint));
+                let found = raw.key().and_then(parse_sample_key);
+                if found.is_none_or(|(m, i, _)| (m, i) != (month, id)) {
+                    raw.status().map_err(|e| inner.chunk_error(month, id, self.mint, &e.to_string()))?;
+                    raw.seek(sample_key(month, id, self.mint));
+                }
+            } else {
+                raw.seek(sample_key(month, id, 0));
+            }
+            while let Some((key, value)) = raw.item() {
+                let Some((m, i, start)) = parse_sample_key(key) else { break };
+                if (m, i) != (month, id) || start > self.maxt {
+                    break;
+                }
+                let (_, chunk) = open_chunk(value).map_err(|e| {
+                    inner.metrics.corruptions.inc();
+                    inner.chunk_error(month, id, start, &e.to_string())
+                })?;
+                if chunk.maxt >= self.mint {
+                    out.push(chunk);
+                }
+                raw.next();
+            }
+            raw.status().map_err(|e| inner.chunk_error(month, id, self.mint, &e.to_string()))?;
+        }
+        Ok(out)
+    }
+}
+
+impl Inner {
+    /// Open samples of a batch of series within a range, as a reader of sequence `seq` sees them.
+    fn open_samples(&self, batch: &[(Labels, u64)], seq: u64, mint: i64, maxt: i64) -> Vec<Samples> {
+        let open = self.open.read();
+        let copy = |id| {
+            let series = open.by_id(id)?;
+            Some(series.copy(series.visible_len(seq), mint, maxt))
+        };
+        batch.iter().map(|(_, id)| copy(*id).unwrap_or_default()).collect()
+    }
+}
+
+/// Sealed chunks and open samples of a series as chunks that do not overlap. Empty when no sample lies in range.
+fn combine(sealed: Vec<Chunk>, open: Samples, mint: i64, maxt: i64) -> Result<Vec<Chunk>, StorageError> {
+    let (Some(first), Some(last)) = (open.timestamps_ms.first(), open.timestamps_ms.last()) else {
+        return if any_sample(&sealed, mint, maxt)? { Ok(sealed) } else { Ok(Vec::new()) };
+    };
+    let from = sealed.partition_point(|c| c.maxt < *first);
+    let to = sealed.partition_point(|c| c.mint <= *last).max(from);
+    let mut merged = open;
+    if from < to {
+        // Late samples, or a sealing under way: what is sealed came first and counts.
+        let mut old = Samples::new();
+        for chunk in &sealed[from..to] {
+            chunk.decode(i64::MIN, i64::MAX, &mut old)?;
+        }
+        merged = merge_all(&old, &merged);
+    }
+    let mut out = sealed;
+    out.splice(from..to, [Chunk::columns(Arc::new(merged))]);
+    Ok(out)
+}
+
+/// Whether a chunk has a sample in range. Nearly always its ends tell.
+fn any_sample(chunks: &[Chunk], mint: i64, maxt: i64) -> Result<bool, StorageError> {
+    if chunks.iter().any(|c| (c.mint >= mint && c.mint <= maxt) || (c.maxt >= mint && c.maxt <= maxt)) {
+        return Ok(true);
+    }
+    let mut samples = Samples::new();
+    for c in chunks {
+        samples.clear();
+        c.decode(mint, maxt, &mut samples)?;
+        if samples.timestamps_ms.iter().any(|t| *t >= mint && *t <= maxt) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,128 @@
+//! The store against a map, under restarts, kills, sealing and readers, in any order.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// Series, offset to the clock in steps, value.
+    Commit(Vec<(u8, i32, i8)>),
+    /// Advances the clock by minutes and maintains.
+    Maintain(u32),
+    Restart,
+    Kill,
+    /// Keeps a reader from here until the next one.
+    Hold,
+    /// Reads a part: offset and length in steps, name.
+    Read(i32, i32, u8),
+}
+
+const STEP_MS: i64 = 10_000;
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let sample = (0..6_u8, prop_oneof![6 => -30..0_i32, 2 => -200_000..0_i32], any::<i8>());
+    let op = prop_oneof![
+        8 => proptest::collection::vec(sample, 1..60).prop_map(Op::Commit),
+        3 => prop_oneof![1..10_u32, 300..3000_u32].prop_map(Op::Maintain),
+        1 => Just(Op::Restart),
+        1 => Just(Op::Kill),
+        1 => Just(Op::Hold),
+        2 => (-210_000..10_i32, 0..200_000_i32, 0..4_u8).prop_map(|(a, b, c)| Op::Read(a, b, c)),
+    ];
+    proptest::collection::vec(op, 1..40)
+}
+
+fn value(v: i8) -> f64 {
+    match v {
+        127 => model::stale_nan(),
+        126 => f64::NAN,
+        v if v % 2 == 0 => f64::from(v) / 8.0,
+        v => f64::from(v) * 1e-7 + 0.1,
+    }
+}
+
+fn visible(model: &Expected, name: Option<&str>, mint: i64, maxt: i64) -> Expected {
+    let mut out = Expected::new();
+    for (l, s) in model.iter().filter(|(l, _)| name.is_none_or(|n| l.metric_name() == n)) {
+        let s: BTreeMap<_, _> = s.iter().filter(|(t, _)| **t >= mint && **t <= maxt).map(|(t, v)| (*t, v.clone())).collect();
+        if !s.is_empty() {
+            out.insert(l.clone(), s);
+        }
+    }
+    out
+}
+
+fn run(ops: Vec<Op>) {
+    let mut f = Fixture::with(|c| {
+        c.retention_ms = 40 * DAY_MS;
+        c.open_max_bytes = 8 << 10;
+    });
+    let mut model = Expected::new();
+    let mut held: Option<(Box<dyn model::Querier>, Expected)> = None;
+    for op in ops {
+        let now = model::Clock::now_ms(f.clock.as_ref());
+        match op {
+            Op::Commit(samples) => {
+                let oldest = now - f.config.retention_ms;
+                let batch: Vec<_> = samples
+                    .iter()
+                    .map(|(s, at, v)| {
+                        let l = labels(&format!("m{}", s % 3), *s as usize);
+                        (l, Sample::float(now + i64::from(*at) * STEP_MS, value(*v)))
+                    })
+                    .filter(|(_, s)| s.timestamp_ms >= oldest)
+                    .collect();
+                f.commit(&batch);
+                for (l, s) in batch {
+                    model.entry(l).or_default().entry(s.timestamp_ms).or_insert(s.value);
+                }
+            }
+            Op::Maintain(minutes) => {
+                f.advance(i64::from(minutes) * 60_000);
+                f.store().maintain().unwrap();
+            }
+            Op::Restart => {
+                held = None;
+                f.restart();
+            }
+            Op::Kill => {
+                held = None;
+                f.kill();
+            }
+            Op::Hold => {
+                let expect = visible(&model, None, now - f.config.retention_ms, i64::MAX);
+                held = Some((f.store().querier(i64::MIN, i64::MAX).unwrap(), expect));
+            }
+            Op::Read(from, len, name) => {
+                let (mint, maxt) = (now + i64::from(from) * STEP_MS, now + i64::from(from + len) * STEP_MS);
+                let name = (name < 3).then(|| format!("m{name}"));
+                let matchers: Vec<_> = name.iter().map(|n| Matcher::equal("__name__", n)).collect();
+                let want = visible(&model, name.as_deref(), mint.max(now - f.config.retention_ms), maxt);
+                assert_eq!(read(f.store(), &matchers, mint, maxt).unwrap(), want);
+            }
+        }
+        // A reader that stays for longer than sealing has patience may see more, but loses nothing.
+        if let Some((querier, expect)) = &held {
+            let seen = read_from(querier.as_ref(), &[], i64::MIN, i64::MAX).unwrap();
+            for (l, samples) in expect {
+                for (t, v) in samples {
+                    assert_eq!(seen[l].get(t), Some(v), "{l} at {t}");
+                }
+            }
+        }
+    }
+    let now = model::Clock::now_ms(f.clock.as_ref());
+    let want = visible(&model, None, now - f.config.retention_ms, i64::MAX);
+    assert_eq!(f.all(), want);
+    f.kill();
+    assert_eq!(f.all(), want);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn the_store_is_a_map(ops in ops()) {
+        run(ops);
+    }
+}

@@ -1,0 +1,80 @@
+//! Two years in seconds: sealing, expiry, series that come and go.
+
+use super::*;
+
+const EVERY_MS: i64 = 2 * HOUR_MS;
+const SERIES: usize = 8;
+
+/// Series of a month: half are always there, half live for one month.
+fn series(i: usize, t: i64) -> Labels {
+    if i % 2 == 0 { labels("steady", i) } else { labels(&format!("churn_{}", t / (30 * DAY_MS)), i) }
+}
+
+fn value_at(i: usize, t: i64) -> f64 {
+    ((t / EVERY_MS) % 977) as f64 * 0.25 + i as f64
+}
+
+#[test]
+fn two_years_pass() {
+    let mut f = Fixture::new();
+    let begin = T0;
+    let days = 760;
+    let mut removed = 0;
+    for day in 0..days {
+        let mut batch = Vec::new();
+        for k in 0..DAY_MS / EVERY_MS {
+            let t = begin + day * DAY_MS + k * EVERY_MS;
+            batch.extend((0..SERIES).map(|i| (series(i, t), Sample::float(t, value_at(i, t)))));
+        }
+        f.advance(DAY_MS);
+        f.commit(&batch);
+        let report = f.store().maintain().unwrap();
+        removed += report.removed_series;
+        if day % 190 == 100 {
+            f.kill();
+        } else if day % 190 == 0 {
+            f.restart();
+        }
+    }
+    let now = begin + days * DAY_MS;
+    let oldest = now - f.config.retention_ms;
+    let mut expect = Expected::new();
+    let mut t = begin;
+    while t < now {
+        if t >= oldest {
+            for i in 0..SERIES {
+                let v = SampleValue::Float(value_at(i, t));
+                expect.entry(series(i, t)).or_default().insert(t, v);
+            }
+        }
+        t += EVERY_MS;
+    }
+    assert_eq!(f.all(), expect, "all of the retention and nothing older");
+    let stats = f.store().stats();
+    assert!((13..=15).contains(&stats.months), "{stats:?}");
+    assert!(stats.oldest_ms.unwrap() > oldest - 31 * DAY_MS);
+    assert!(removed >= 10 * SERIES as u64 / 2, "series of dropped months are removed: {removed}");
+    let inner = &f.store().inner;
+    let rows = |family: &str| inner.db.iterator_cf(&inner.cf(family), rocksdb::IteratorMode::Start).count();
+    assert_eq!(rows("series"), rows("ids"));
+    assert!(rows("series") <= 4 + 4 * 16, "{} series rows", rows("series"));
+    assert!(rows("raw") < 15 * 8 * 4, "{} chunks", rows("raw"));
+
+    // The clock jumps far ahead: everything expires, and what was known is forgotten.
+    f.advance(800 * DAY_MS);
+    f.store().maintain().unwrap();
+    assert!(f.all().is_empty());
+    for _ in 0..4 {
+        f.advance(DAY_MS);
+        f.store().maintain().unwrap();
+    }
+    let inner = &f.store().inner;
+    for family in ["series", "ids", "sealed", "index", "raw", "journal"] {
+        let mut rows = inner.db.raw_iterator_cf(&inner.cf(family));
+        rows.seek_to_first();
+        assert!(!rows.valid(), "{family} is empty");
+    }
+    f.restart();
+    f.commit_floats(&labels("steady", 0), [(model::Clock::now_ms(f.clock.as_ref()), 1.0)]);
+    assert_eq!(f.all().len(), 1);
+}
