@@ -14,6 +14,7 @@ pub mod config;
 pub mod error;
 pub mod manager;
 
+mod client_config;
 mod file;
 mod http_sd;
 mod kubernetes;

@@ -182,14 +182,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             // A watch of the bell is enough: whoever raises the epoch rings it.
             let over = bell.wait_for(|_| shared.state.lock().epoch != epoch);
             tokio::select! {
-                _ = serve(stream, &shared) => {}
+                _ = serve(stream, &shared, epoch) => {}
                 _ = over => {}
             }
         });
     }
 }
 
-async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream, shared: &Shared, epoch: u64) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -220,7 +220,8 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let namespace = parts.iter().position(|part| *part == "namespaces").and_then(|i| parts.get(i + 1));
     let namespace = namespace.filter(|_| plural != "namespaces").map(|name| (*name).to_owned());
     if query.contains_key("watch") {
-        watch_objects(&mut stream, shared, &plural, namespace.as_deref(), &query).await
+        let watched = Watched { plural, namespace, epoch };
+        watch_objects(&mut stream, shared, &watched, &query).await
     } else {
         let page = list(&shared.state.lock(), &plural, namespace.as_deref(), &query);
         respond(&mut stream, 200, &page.to_string()).await
@@ -261,13 +262,19 @@ async fn respond(stream: &mut TcpStream, code: u16, body: &str) -> std::io::Resu
     stream.write_all(body.as_bytes()).await
 }
 
+struct Watched {
+    plural: String,
+    namespace: Option<String>,
+    epoch: u64,
+}
+
 async fn watch_objects(
     stream: &mut TcpStream,
     shared: &Shared,
-    plural: &str,
-    namespace: Option<&str>,
+    watched: &Watched,
     query: &BTreeMap<String, String>,
 ) -> std::io::Result<()> {
+    let Watched { plural, namespace, epoch } = watched;
     let mut cursor: u64 = query["resourceVersion"].parse().unwrap();
     let (gone, as_status) = {
         let state = shared.state.lock();
@@ -287,8 +294,14 @@ async fn watch_objects(
         bell.mark_unchanged();
         let (events, version) = {
             let state = shared.state.lock();
+            // The task may run on for a moment after its connection was ended.
+            if cursor < state.oldest || state.epoch != *epoch {
+                return Ok(());
+            }
             let new = state.log.iter().filter(|event| {
-                event.version > cursor && event.plural == plural && is_in(&event.object, namespace)
+                event.version > cursor
+                    && event.plural == *plural
+                    && is_in(&event.object, namespace.as_deref())
             });
             (new.cloned().collect::<Vec<_>>(), state.version)
         };
