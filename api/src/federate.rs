@@ -17,7 +17,6 @@ use model::{FloatHistogram, Labels, SampleValue, Samples, SelectHints, StorageEr
 
 use crate::app::{App, Request};
 use crate::body::BodyOut;
-use crate::buckets::indexed;
 use crate::exposition::{underscored, write_label_value, write_number};
 use crate::params::parse_selector;
 
@@ -225,10 +224,10 @@ impl Line<'_> {
 
 /// A histogram with custom buckets as a classic one.
 fn write_histogram(out: &mut Vec<u8>, line: &Line<'_>, h: &FloatHistogram) {
-    let mut buckets = indexed(&h.positive_spans, &h.positive_buckets).peekable();
+    let mut buckets = h.positive_cells().peekable();
     let mut cumulative = 0.0;
     for (i, le) in h.custom_values.iter().enumerate() {
-        while let Some((_, count)) = buckets.next_if(|(index, _)| *index <= i as i64) {
+        while let Some((_, count)) = buckets.next_if(|(index, _)| *index <= i as i32) {
             cumulative += count;
         }
         line.write(out, "_bucket", Some(*le), cumulative);

@@ -4,10 +4,10 @@
 //! shapes that occur often (labels, points, histograms). Two kinds of strings: inside labels only what JSON demands is
 //! escaped, everywhere else `<`, `>`, `&` too, because that is what clients of a stock server see.
 
+use model::histogram::Bucket;
 use model::{FloatHistogram, Labels};
 
 use crate::body::BodyOut;
-use crate::buckets::{Bucket, all_buckets};
 
 impl BodyOut {
     /// Bytes as they are.
@@ -125,7 +125,7 @@ impl BodyOut {
         self.raw(",\"sum\":");
         self.value(h.sum);
         let mut found = false;
-        for bucket in all_buckets(h) {
+        for bucket in h.all_buckets() {
             if bucket.count == 0.0 {
                 continue;
             }

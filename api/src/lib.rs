@@ -20,7 +20,6 @@ pub mod sources;
 mod admin;
 mod app;
 mod body;
-mod buckets;
 mod exposition;
 mod failure;
 mod federate;

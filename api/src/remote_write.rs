@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use model::{
-    AppendError, Appender, Exemplar, Labels, Metadata, Sample, SampleValue, SeriesRef, StorageError,
+    AppendError, Appender, Exemplar, HistogramValue, Labels, Metadata, Sample, SampleValue, SeriesRef,
+    StorageError,
 };
 use wire::snappy::Decompressor;
 use wire::write_v1::{LabelScratch, TimeSeries, WriteRequest, to_labels};
@@ -399,6 +400,14 @@ impl Batch<'_> {
     ) -> Result<Outcome, Stop> {
         if sample.timestamp_ms > self.max_ms {
             return self.refuse_sample(current, AppendError::OutOfBounds);
+        }
+        let valid = match &sample.value {
+            SampleValue::Float(_) => Ok(()),
+            SampleValue::Histogram(HistogramValue::Int(h)) => h.validate(),
+            SampleValue::Histogram(HistogramValue::Float(h)) => h.validate(),
+        };
+        if let Err(e) = valid {
+            return self.refuse_sample(current, AppendError::InvalidHistogram(e.to_string()));
         }
         let float = matches!(sample.value, SampleValue::Float(_));
         if let Some(known) = current.known {
