@@ -49,7 +49,7 @@ pub enum Entry<'a> {
     Help {
         /// Name of the family.
         family: &'a [u8],
-        /// The text as it stands, valid UTF-8; [`Parser::unescape_help`] makes it readable.
+        /// The text as it stands, valid UTF-8; [`unescape_help`] makes it readable.
         text: &'a str,
     },
     /// Unit of a metric family (OpenMetrics only).
@@ -252,15 +252,12 @@ impl<'a> Parser<'a> {
             timestamp_ms: raw.timestamp_ms,
         })
     }
+}
 
-    /// A help text as its author meant it.
-    #[must_use]
-    pub fn unescape_help(&self, text: &'a str) -> Cow<'a, str> {
-        match self.format {
-            Format::Text => series::unescape(text, false),
-            Format::OpenMetrics => series::unescape(text, true),
-        }
-    }
+/// A help text as its author meant it.
+#[must_use]
+pub fn unescape_help(format: Format, text: &str) -> Cow<'_, str> {
+    series::unescape(text, format == Format::OpenMetrics)
 }
 
 /// Reads value, timestamp and exemplar of a sample whose value begins at `at`. Returns them with the offset of the next

@@ -6,12 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod config;
 pub mod discovery;
 pub mod error;
 pub mod exposition;
 pub mod manager;
+pub mod sample_labels;
 pub mod target_group;
+#[cfg(test)]
+mod test_store;
 
 pub use config::ScrapeConfig;
 pub use error::ScraperError;

@@ -29,7 +29,7 @@ fn dump(format: Format, body: &str) -> String {
                 format!("{labels} {}{at}{exemplar}\n", t.value)
             }
             Entry::Type { family, metric_type } => format!("type {} {metric_type}\n", s(family)),
-            Entry::Help { family, text } => format!("help {} {:?}\n", s(family), p.unescape_help(text)),
+            Entry::Help { family, text } => format!("help {} {:?}\n", s(family), unescape_help(format, text)),
             Entry::Unit { family, unit } => format!("unit {} {}\n", s(family), s(unit)),
             Entry::Comment(c) => format!("comment {}\n", s(c)),
         };
