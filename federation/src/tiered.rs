@@ -1,0 +1,315 @@
+//! Local and long-term storage as one: what the local store holds is read there, only what is older is asked for remotely.
+//!
+//! # The seam
+//!
+//! The seam is the time of the oldest local sample. The remote store is asked for `[mint, seam - 1]`, and not at all when
+//! `mint >= seam`, so that recent queries never wait for it; with an empty local store it is asked for everything. The local
+//! querier is opened before the seam is read: when retention drops a block in between, the seam is the later one, the two overlap and
+//! nothing is missing. Where both have a sample at one time, they agree, since the remote one was sent from here.
+//!
+//! # External labels
+//!
+//! The sender adds external labels that local series do not have. As in Prometheus's remote read, the remote store is
+//! asked for exactly this node's series by one equality matcher per external label, and the label is taken off what comes back.
+//! A matcher of the user on such a label means what it means locally: when it passes series without the label
+//! (`cluster!="x"`), the above holds; when it does not (`cluster="x"`), it goes to the remote store as it is and the label stays on.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use model::storage::VecSeriesSet;
+use model::{Labels, LabelsResult, Matcher, Querier, Queryable, SelectHints, Series, SeriesSet, StorageError};
+
+/// What to do when the remote store does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnUnavailable {
+    /// Answer with local data and a warning.
+    #[default]
+    WarnLocalOnly,
+    /// Fail the query.
+    Fail,
+}
+
+/// Tells the time of the oldest local sample in milliseconds; `None` while there is none.
+pub type LocalMinTime = Arc<dyn Fn() -> Option<i64> + Send + Sync>;
+
+/// A local and a remote store behind one face.
+#[derive(Clone)]
+pub struct Tiered {
+    /// The local store.
+    pub local: Arc<dyn Queryable>,
+    /// Time of its oldest sample.
+    pub local_min_time: LocalMinTime,
+    /// The store for what is older.
+    pub remote: Arc<dyn Queryable>,
+    /// Labels that the sender adds to what it sends there.
+    pub external_labels: Labels,
+    /// What to do when the remote store does not answer.
+    pub on_unavailable: OnUnavailable,
+}
+
+impl fmt::Debug for Tiered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tiered")
+            .field("external_labels", &self.external_labels)
+            .field("on_unavailable", &self.on_unavailable)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queryable for Tiered {
+    fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
+        let local = self.local.querier(mint, maxt)?;
+        let remote_maxt = match (self.local_min_time)() {
+            None => Some(maxt),
+            Some(seam) if mint >= seam => None,
+            Some(seam) => Some(maxt.min(seam - 1)), // seam > mint, so this does not overflow
+        };
+        let mut missing = Vec::new();
+        let remote = match remote_maxt.filter(|maxt| mint <= *maxt) {
+            None => None,
+            Some(maxt) => match self.remote.querier(mint, maxt) {
+                Ok(querier) => Some(Remote { querier, maxt }),
+                Err(e) => {
+                    missing.push(self.on_unavailable.warning(e)?);
+                    None
+                }
+            },
+        };
+        Ok(Box::new(TieredQuerier {
+            local,
+            remote,
+            missing,
+            external_labels: self.external_labels.clone(),
+            on_unavailable: self.on_unavailable,
+        }))
+    }
+}
+
+impl OnUnavailable {
+    /// The warning for an error of the remote store, or the error itself.
+    fn warning(self, e: StorageError) -> Result<String, StorageError> {
+        match (self, e) {
+            (_, StorageError::Cancelled) => Err(StorageError::Cancelled),
+            (Self::Fail, e) => Err(e),
+            (Self::WarnLocalOnly, e) => {
+                Ok(format!("older samples are missing from this answer, the long-term storage did not give them: {e}"))
+            }
+        }
+    }
+}
+
+struct Remote {
+    querier: Box<dyn Querier>,
+    maxt: i64,
+}
+
+struct TieredQuerier {
+    local: Box<dyn Querier>,
+    remote: Option<Remote>,
+    /// Warning when the remote store could not be opened.
+    missing: Vec<String>,
+    external_labels: Labels,
+    on_unavailable: OnUnavailable,
+}
+
+/// What the remote store is asked.
+struct RemoteQuestion {
+    matchers: Vec<Matcher>,
+    /// Names of the labels to take off the answer.
+    strip: Vec<String>,
+}
+
+impl TieredQuerier {
+    fn question(&self, matchers: &[Matcher]) -> RemoteQuestion {
+        let mut kept: Vec<Matcher> = matchers.to_vec();
+        let mut strip = Vec::new();
+        for (name, value) in self.external_labels.iter() {
+            let passes_without_label =
+                matchers.iter().filter(|m| m.name == name).all(Matcher::matches_empty);
+            if passes_without_label {
+                kept.retain(|m| m.name != name);
+                kept.push(Matcher::equal(name, value));
+                strip.push(name.to_owned());
+            }
+        }
+        RemoteQuestion { matchers: kept, strip }
+    }
+
+    fn remote_select(
+        &self,
+        remote: &Remote,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let RemoteQuestion { matchers, strip } = self.question(matchers);
+        let hints = SelectHints { end_ms: hints.end_ms.min(remote.maxt), ..hints.clone() };
+        let set = remote.querier.select(&matchers, &hints)?;
+        if strip.is_empty() { Ok(set) } else { stripped(set, &strip) }
+    }
+
+    /// Both answers to a question about labels. `ask_remote` is false when only local series can have what is asked for.
+    fn labels(
+        &self,
+        matchers: &[Matcher],
+        limit: usize,
+        local: LabelsResult,
+        ask: impl FnOnce(&dyn Querier, &RemoteQuestion) -> Result<Option<LabelsResult>, StorageError>,
+    ) -> Result<LabelsResult, StorageError> {
+        let mut warnings = local.warnings;
+        warnings.extend(self.missing.iter().cloned());
+        let mut values: BTreeSet<String> = local.values.into_iter().collect();
+        if let Some(remote) = &self.remote {
+            match ask(&*remote.querier, &self.question(matchers)) {
+                Ok(Some(answer)) => {
+                    values.extend(answer.values);
+                    warnings.extend(answer.warnings);
+                }
+                Ok(None) => {}
+                Err(e) => warnings.push(self.on_unavailable.warning(e)?),
+            }
+        }
+        let take = if limit == 0 { usize::MAX } else { limit };
+        Ok(LabelsResult { values: values.into_iter().take(take).collect(), warnings })
+    }
+}
+
+impl Querier for TieredQuerier {
+    fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let local = self.local.select(matchers, hints)?;
+        let Some(remote) = &self.remote else {
+            if self.missing.is_empty() {
+                return Ok(local);
+            }
+            return Ok(Box::new(MergedSet::new(local, None, self.missing.clone(), self.on_unavailable)));
+        };
+        let (remote, warnings) = match self.remote_select(remote, matchers, hints) {
+            Ok(set) => (Some(set), Vec::new()),
+            Err(e) => (None, vec![self.on_unavailable.warning(e)?]),
+        };
+        Ok(Box::new(MergedSet::new(local, remote, warnings, self.on_unavailable)))
+    }
+
+    fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
+        let local = self.local.label_names(matchers, limit)?;
+        self.labels(matchers, limit, local, |remote, question| {
+            // Names that are taken off must not use up the limit.
+            let limit = if limit == 0 { 0 } else { limit.saturating_add(question.strip.len()) };
+            let mut answer = remote.label_names(&question.matchers, limit)?;
+            answer.values.retain(|name| !question.strip.contains(name));
+            Ok(Some(answer))
+        })
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        limit: usize,
+    ) -> Result<LabelsResult, StorageError> {
+        let local = self.local.label_values(name, matchers, limit)?;
+        self.labels(matchers, limit, local, |remote, question| {
+            // A label that is taken off has no values in the answer.
+            if question.strip.iter().any(|s| s == name) {
+                return Ok(None);
+            }
+            remote.label_values(name, &question.matchers, limit).map(Some)
+        })
+    }
+}
+
+/// Takes labels off all series. Without them the order can be another one and two series can become one.
+fn stripped(mut set: Box<dyn SeriesSet>, names: &[String]) -> Result<Box<dyn SeriesSet>, StorageError> {
+    let mut list: Vec<Series> = Vec::new();
+    while let Some(series) = set.next()? {
+        list.push(Series { labels: series.labels.without(names), chunks: series.chunks });
+    }
+    list.sort_by(|a, b| a.labels.cmp(&b.labels));
+    list.dedup_by(|later, first| {
+        let same = later.labels == first.labels;
+        if same {
+            first.chunks.append(&mut later.chunks);
+            first.chunks.sort_by_key(|c| c.mint);
+        }
+        same
+    });
+    Ok(Box::new(VecSeriesSet::new(list, set.warnings())))
+}
+
+/// Two sorted sets as one; series that both have get the chunks of both.
+struct MergedSet {
+    local: Side,
+    remote: Side,
+    warnings: Vec<String>,
+    on_unavailable: OnUnavailable,
+}
+
+/// One set and its next series.
+struct Side {
+    set: Option<Box<dyn SeriesSet>>,
+    head: Option<Series>,
+}
+
+impl Side {
+    /// Makes sure that the next series is known.
+    fn fill(&mut self) -> Result<(), StorageError> {
+        if self.head.is_none()
+            && let Some(set) = &mut self.set
+        {
+            self.head = set.next()?;
+        }
+        Ok(())
+    }
+}
+
+impl MergedSet {
+    fn new(
+        local: Box<dyn SeriesSet>,
+        remote: Option<Box<dyn SeriesSet>>,
+        warnings: Vec<String>,
+        on_unavailable: OnUnavailable,
+    ) -> Self {
+        let local = Side { set: Some(local), head: None };
+        Self { local, remote: Side { set: remote, head: None }, warnings, on_unavailable }
+    }
+}
+
+impl SeriesSet for MergedSet {
+    fn next(&mut self) -> Result<Option<Series>, StorageError> {
+        self.local.fill()?;
+        if let Err(e) = self.remote.fill() {
+            self.warnings.push(self.on_unavailable.warning(e)?);
+            self.remote.set = None;
+        }
+        match (self.local.head.take(), self.remote.head.take()) {
+            (Some(l), Some(mut r)) => match l.labels.cmp(&r.labels) {
+                std::cmp::Ordering::Less => {
+                    self.remote.head = Some(r);
+                    Ok(Some(l))
+                }
+                std::cmp::Ordering::Greater => {
+                    self.local.head = Some(l);
+                    Ok(Some(r))
+                }
+                std::cmp::Ordering::Equal => {
+                    // The remote ones are older but for an overlap at the seam.
+                    r.chunks.extend(l.chunks);
+                    r.chunks.sort_by_key(|c| c.mint);
+                    Ok(Some(r))
+                }
+            },
+            (one, other) => Ok(one.or(other)),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut all = self.local.set.as_ref().map(|s| s.warnings()).unwrap_or_default();
+        all.extend(self.remote.set.as_ref().map(|s| s.warnings()).unwrap_or_default());
+        all.extend(self.warnings.iter().cloned());
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests;
