@@ -182,19 +182,19 @@ fn check_labels(labels: &Labels) -> Result<(), AppendError> {
 /// Refuses what readers would have to index out of bounds for: spans that name more or fewer buckets than there are.
 fn check_histogram(h: &HistogramValue) -> Result<(), AppendError> {
     let sides: [(&[Span], usize); 2] = match h {
-        HistogramValue::Int(h) => [
-            (&h.positive_spans, h.positive_buckets.len()),
-            (&h.negative_spans, h.negative_buckets.len()),
-        ],
-        HistogramValue::Float(h) => [
-            (&h.positive_spans, h.positive_buckets.len()),
-            (&h.negative_spans, h.negative_buckets.len()),
-        ],
+        HistogramValue::Int(h) => {
+            [(&h.positive_spans, h.positive_buckets.len()), (&h.negative_spans, h.negative_buckets.len())]
+        }
+        HistogramValue::Float(h) => {
+            [(&h.positive_spans, h.positive_buckets.len()), (&h.negative_spans, h.negative_buckets.len())]
+        }
     };
     for (spans, buckets) in sides {
         let named: u64 = spans.iter().map(|s| u64::from(s.length)).sum();
         if named != buckets as u64 {
-            return Err(AppendError::InvalidHistogram(format!("spans name {named} buckets, there are {buckets}")));
+            return Err(AppendError::InvalidHistogram(format!(
+                "spans name {named} buckets, there are {buckets}"
+            )));
         }
     }
     Ok(())

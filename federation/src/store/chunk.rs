@@ -150,7 +150,11 @@ fn decode(bytes: &[u8], want: u8, mint: i64, maxt: i64, out: &mut Samples) -> Re
     if head.maxt < mint || head.mint > maxt {
         return Ok(());
     }
-    if want == FLOATS { decode_floats(r, head, mint, maxt, out) } else { decode_any(r, head, mint, maxt, out) }
+    if want == FLOATS {
+        decode_floats(r, head, mint, maxt, out)
+    } else {
+        decode_any(r, head, mint, maxt, out)
+    }
 }
 
 fn decode_floats(

@@ -181,7 +181,8 @@ impl Inner {
             let Some((id, labels)) = registry.series(r) else {
                 return Err(StorageError::Unavailable {
                     who: "long-term store".into(),
-                    reason: "the batch was open for so long that a series was forgotten; send it again".into(),
+                    reason: "the batch was open for so long that a series was forgotten; send it again"
+                        .into(),
                 });
             };
             if id == 0 {
@@ -305,12 +306,7 @@ impl Inner {
     }
 
     /// Makes written batches visible.
-    fn apply_group(
-        &self,
-        writer: &mut Writer,
-        batches: &mut [(&Arc<Ticket>, Batch)],
-        additions: Additions,
-    ) {
+    fn apply_group(&self, writer: &mut Writer, batches: &mut [(&Arc<Ticket>, Batch)], additions: Additions) {
         if !additions.fresh.is_empty() {
             let mut registry = self.registry.write();
             additions.fresh.iter().for_each(|(slot, id, _)| registry.set_id(*slot, *id));

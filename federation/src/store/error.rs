@@ -51,7 +51,9 @@ pub enum StoreError {
 pub(super) fn open_error(dir: &Path, err: &rocksdb::Error) -> StoreError {
     let text = err.to_string();
     let dir = dir.to_path_buf();
-    if text.contains("LOCK") && (text.contains("lock hold by current process") || text.contains("unavailable")) {
+    if text.contains("LOCK")
+        && (text.contains("lock hold by current process") || text.contains("unavailable"))
+    {
         return StoreError::Locked { dir };
     }
     if text.contains("Permission denied") || text.contains("Read-only file system") {

@@ -86,7 +86,8 @@ impl Inner {
             batch.put_cf(&self.cf(META), COUNTERS_KEY, &counters);
             for id in slice {
                 let key = id.to_be_bytes();
-                let row = self.db.get_pinned_cf(&series, key).map_err(|e| self.error("read series of", &e))?;
+                let row =
+                    self.db.get_pinned_cf(&series, key).map_err(|e| self.error("read series of", &e))?;
                 // A damaged row cannot tell its hash; its entry in `ids` then finds no row and is ignored.
                 if let Some((labels, _)) = row.and_then(|row| decode_series(&row).ok()) {
                     batch.delete_cf(&ids, id_key(labels.hash64(), *id));

@@ -99,7 +99,8 @@ mod tests {
         let mut r = Record::default();
         r.decode(&bytes).expect("own bytes");
         assert_eq!(r.others, others);
-        let bits = |f: &[(u64, i64, f64)]| f.iter().map(|(a, b, c)| (*a, *b, c.to_bits())).collect::<Vec<_>>();
+        let bits =
+            |f: &[(u64, i64, f64)]| f.iter().map(|(a, b, c)| (*a, *b, c.to_bits())).collect::<Vec<_>>();
         assert_eq!(bits(&r.floats), bits(&floats));
         for i in 0..bytes.len() {
             let mut bad = bytes.clone();

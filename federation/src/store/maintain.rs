@@ -79,11 +79,8 @@ impl Inner {
         if bytes <= limit {
             return;
         }
-        let maintenance = if bytes <= 2 * limit {
-            self.maintenance.try_lock()
-        } else {
-            Some(self.maintenance.lock())
-        };
+        let maintenance =
+            if bytes <= 2 * limit { self.maintenance.try_lock() } else { Some(self.maintenance.lock()) };
         let Some(mut maintenance) = maintenance else { return };
         // Whoever waited may find the work done.
         if self.metrics.open_bytes.get() <= limit {

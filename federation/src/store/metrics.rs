@@ -49,7 +49,11 @@ impl Metrics {
             open_samples: gauge(registry, "open_samples", "Samples in memory that are not sealed yet."),
             open_bytes: gauge(registry, "open_bytes", "Memory of the samples that are not sealed yet."),
             sealed_chunks: counter(registry, "sealed_chunks_total", "Chunks written by sealing."),
-            sealed_samples: counter(registry, "sealed_samples_total", "Samples in the chunks written by sealing."),
+            sealed_samples: counter(
+                registry,
+                "sealed_samples_total",
+                "Samples in the chunks written by sealing.",
+            ),
             sealed_bytes: counter(registry, "sealed_bytes_total", "Bytes of the chunks written by sealing."),
             conflicts: counter(
                 registry,

@@ -190,10 +190,16 @@ fn sample_bytes(s: &Sample) -> usize {
     let buckets = match &s.value {
         SampleValue::Float(_) => 0,
         SampleValue::Histogram(Int(h)) => {
-            h.positive_buckets.len() + h.negative_buckets.len() + h.positive_spans.len() + h.negative_spans.len()
+            h.positive_buckets.len()
+                + h.negative_buckets.len()
+                + h.positive_spans.len()
+                + h.negative_spans.len()
         }
         SampleValue::Histogram(Float(h)) => {
-            h.positive_buckets.len() + h.negative_buckets.len() + h.positive_spans.len() + h.negative_spans.len()
+            h.positive_buckets.len()
+                + h.negative_buckets.len()
+                + h.positive_spans.len()
+                + h.negative_spans.len()
         }
     };
     size_of::<(u32, Sample)>() + 250 + 8 * buckets

@@ -48,8 +48,7 @@ pub(super) fn decode(bytes: &[u8], into: &mut RoaringTreemap) -> Result<(), Stor
             Ok(())
         }
         BITMAP => {
-            let more =
-                RoaringTreemap::deserialize_from(r.rest()).map_err(|e| r.error(e.to_string()))?;
+            let more = RoaringTreemap::deserialize_from(r.rest()).map_err(|e| r.error(e.to_string()))?;
             if into.is_empty() {
                 *into = more;
             } else {

@@ -46,17 +46,20 @@ pub(super) struct LongtermQuerier {
     view: Arc<Registration>,
     mint: i64,
     maxt: i64,
+    /// Whether `mint` is the begin of retention rather than what was asked for.
+    clamped: bool,
 }
 
 impl LongtermQuerier {
     pub(super) fn new(inner: Arc<Inner>, mint: i64, maxt: i64) -> Self {
         let now_ms = inner.clock.now_ms();
+        let asked = mint;
         let mint = mint.max(inner.oldest_ms(now_ms));
         let open = inner.open.read();
         let seq = open.published;
         let token = inner.readers.enter(seq, mint, now_ms);
         drop(open);
-        Self { view: Arc::new(Registration { inner, token, seq }), mint, maxt }
+        Self { view: Arc::new(Registration { inner, token, seq }), mint, maxt, clamped: mint > asked }
     }
 
     fn inner(&self) -> &Inner {
@@ -82,6 +85,7 @@ impl Querier for LongtermQuerier {
             view: self.view.clone(),
             mint: self.mint,
             maxt: self.maxt,
+            clamped: self.clamped,
             labels_only: hints.labels_only,
             months: selection.months,
             series,
@@ -168,6 +172,7 @@ struct LongtermSeriesSet {
     view: Arc<Registration>,
     mint: i64,
     maxt: i64,
+    clamped: bool,
     labels_only: bool,
     months: BTreeMap<Month, RoaringTreemap>,
     series: Vec<(Labels, u64)>,
@@ -238,6 +243,17 @@ impl LongtermSeriesSet {
         self.months.iter().any(|(m, ids)| within(*m) && ids.contains(id))
     }
 
+    /// A chunk without the samples that expired: whoever reads it clips to what was asked for, not to retention.
+    fn within_retention(&self, chunk: Chunk) -> Result<Option<Chunk>, StorageError> {
+        if !self.clamped || chunk.mint >= self.mint {
+            return Ok(Some(chunk));
+        }
+        let mut samples = Samples::new();
+        chunk.decode(self.mint, i64::MAX, &mut samples)?;
+        samples.clip(self.mint, i64::MAX);
+        Ok((!samples.is_empty()).then(|| Chunk::columns(Arc::new(samples))))
+    }
+
     /// The sealed chunks of a series that touch the range, in order.
     fn sealed_chunks(&self, raw: &mut DBRawIterator<'_>, id: u64) -> Result<Vec<Chunk>, StorageError> {
         let inner = &self.view.inner;
@@ -264,7 +280,7 @@ impl LongtermSeriesSet {
                     inner.chunk_error(month, id, start, &e.to_string())
                 })?;
                 if chunk.maxt >= self.mint {
-                    out.push(chunk);
+                    out.extend(self.within_retention(chunk)?);
                 }
                 raw.next();
             }

@@ -128,7 +128,8 @@ impl Registry {
             None => {
                 let at = u32::try_from(self.slots.len()).expect("memory holds fewer than 2^32 series");
                 let touched = AtomicBool::new(true);
-                let slot = Slot { labels, hash, next, generation: 0, id, touched, idle_rounds: 0, live: true };
+                let slot =
+                    Slot { labels, hash, next, generation: 0, id, touched, idle_rounds: 0, live: true };
                 self.slots.push(slot);
                 at
             }

@@ -115,7 +115,8 @@ mod tests {
     #[test]
     fn rows_round_trip_and_damage_is_found() {
         let labels = Labels::from_pairs([("__name__", "up"), ("job", "ü")]);
-        let meta = Metadata { metric_type: MetricType::StateSet, unit: "s".into(), help: "Some\nhelp".into() };
+        let meta =
+            Metadata { metric_type: MetricType::StateSet, unit: "s".into(), help: "Some\nhelp".into() };
         for m in [None, Some(&meta)] {
             let mut row = encode_series(&labels, m);
             assert_eq!(decode_series(&row).expect("own bytes"), (labels.clone(), m.cloned()));

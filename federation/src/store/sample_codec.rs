@@ -35,8 +35,7 @@ pub(super) fn put_sample(out: &mut Vec<u8>, sample: &Sample) {
 /// Reads [`put_sample`].
 pub(super) fn read_sample(r: &mut Reader<'_>, timestamp_ms: i64) -> Result<Sample, StorageError> {
     let kind = r.u8()?;
-    let start_timestamp_ms =
-        if kind & WITH_START == 0 { 0 } else { timestamp_ms.wrapping_sub(r.zigzag()?) };
+    let start_timestamp_ms = if kind & WITH_START == 0 { 0 } else { timestamp_ms.wrapping_sub(r.zigzag()?) };
     let value = match kind & !WITH_START {
         FLOAT => SampleValue::Float(r.f64()?),
         INT_HISTOGRAM => SampleValue::Histogram(read_int_histogram(r)?.into()),
@@ -176,7 +175,7 @@ pub(super) mod tests {
             sum: model::stale_nan(),
             positive_spans: vec![Span { offset: -7, length: 2 }, Span { offset: 3, length: 1 }],
             positive_buckets: vec![5, -3, i64::MIN],
-            negative_spans: vec![Span { offset: i32::MAX, length: u32::MAX }],
+            negative_spans: vec![Span { offset: i32::MAX, length: 1 }],
             negative_buckets: vec![1],
             custom_values: vec![],
         };

@@ -11,7 +11,9 @@ use rocksdb::{DBRawIterator, WriteBatch, WriteOptions};
 use super::Inner;
 use super::chunk::{SMALL_CHUNK_SAMPLES, chunk_head, decode_stored, encode, page_len};
 use super::families::{META, RAW, SEALED};
-use super::keys::{Month, MonthCursor, SAMPLE_KEY_LEN_BYTES, month_end_ms, month_name, parse_sample_key, sample_key};
+use super::keys::{
+    Month, MonthCursor, SAMPLE_KEY_LEN_BYTES, month_end_ms, month_name, parse_sample_key, sample_key,
+};
 
 /// Open samples of one series above which it is sealed before its time.
 pub(super) const MAX_OPEN_SAMPLES: usize = 16 * 1024;

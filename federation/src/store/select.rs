@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use model::{LabelsResult, Matcher, MatchOp, StorageError};
+use model::{LabelsResult, MatchOp, Matcher, StorageError};
 use roaring::RoaringTreemap;
 
 use super::Inner;
 use super::families::INDEX;
-use super::keys::{Month, all_series_key, index_key, index_prefix, month_of, parse_index_key, prefix_successor};
+use super::keys::{
+    Month, all_series_key, index_key, index_prefix, month_of, parse_index_key, prefix_successor,
+};
 use super::postings;
 
 /// With so few series left, the remaining matchers look at labels instead of postings.
@@ -119,7 +121,8 @@ impl Inner {
         {
             return self.postings(&index_key(month, &m.name, &m.value));
         }
-        let positive = (m.op == MatchOp::Regexp) == pass && matches!(m.op, MatchOp::Regexp | MatchOp::NotRegexp);
+        let positive =
+            (m.op == MatchOp::Regexp) == pass && matches!(m.op, MatchOp::Regexp | MatchOp::NotRegexp);
         if positive && let Some(set) = m.regexp().and_then(|re| re.literal_set()) {
             for value in set.iter().filter(|v| !v.is_empty()) {
                 ids |= self.postings(&index_key(month, &m.name, value))?;
@@ -231,7 +234,10 @@ fn cost(m: &Matcher) -> u8 {
     match m.op {
         MatchOp::Equal if !m.value.is_empty() => 0,
         MatchOp::NotEqual if !m.value.is_empty() => COST_LOOKUP,
-        MatchOp::Regexp if m.regexp().is_some_and(|re| re.literal_set().is_some_and(|s| s.len() <= 64)) && !m.matches_empty() => {
+        MatchOp::Regexp
+            if m.regexp().is_some_and(|re| re.literal_set().is_some_and(|s| s.len() <= 64))
+                && !m.matches_empty() =>
+        {
             COST_LOOKUP
         }
         MatchOp::Regexp if !m.matches_empty() => 2,

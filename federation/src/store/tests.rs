@@ -162,9 +162,14 @@ fn what_is_committed_is_read_back_through_every_stage() {
     let stale = model::stale_nan();
     let values = [1.0, 1.5, stale, f64::from_bits(0x7ff8_dead_beef_0001), -0.0, f64::INFINITY, 1e300];
     f.commit_floats(&a, values.iter().enumerate().map(|(i, v)| (T0 - 60_000 + i as i64 * 15_000, *v)));
-    expect.insert(a.clone(), (0..).map(|i| T0 - 60_000 + i * 15_000).zip(values.map(SampleValue::Float)).collect());
-    let many: Vec<(Labels, Sample)> =
-        (0..20).flat_map(|i| specimens(T0 - 5_000_000 + i * 1000)[(i % 5) as usize..][..1].to_vec()).map(|s| (b.clone(), s)).collect();
+    expect.insert(
+        a.clone(),
+        (0..).map(|i| T0 - 60_000 + i * 15_000).zip(values.map(SampleValue::Float)).collect(),
+    );
+    let many: Vec<(Labels, Sample)> = (0..20)
+        .flat_map(|i| specimens(T0 - 5_000_000 + i * 1000)[(i % 5) as usize..][..1].to_vec())
+        .map(|s| (b.clone(), s))
+        .collect();
     f.commit(&many);
     expect.insert(b.clone(), many.iter().map(|(_, s)| (s.timestamp_ms, s.value.clone())).collect());
 
@@ -228,10 +233,7 @@ fn samples_are_refused_by_time_labels_and_shape() {
     assert!(matches!(ap.append_float(SeriesRef(u64::MAX), T0, 1.0), Err(AppendError::UnknownRef)));
     ap.append_float(series, T0, 3.0).unwrap();
     ap.commit().unwrap();
-    assert_eq!(
-        f.all()[&a],
-        floats(&[(T0 - 400 * DAY_MS, 2.0), (T0, 3.0), (T0 + HOUR_MS, 1.0)])
-    );
+    assert_eq!(f.all()[&a], floats(&[(T0 - 400 * DAY_MS, 2.0), (T0, 3.0), (T0 + HOUR_MS, 1.0)]));
 }
 
 #[test]
@@ -299,7 +301,9 @@ fn full_memory_seals_early_and_idle_series_leave_it() {
     let mut expect = Expected::new();
     for round in 0..40 {
         let batch: Vec<_> = (0..100)
-            .flat_map(|i| (0..20).map(move |k| (labels("m", i), Sample::float(T0 + (round * 20 + k) * 1000, k as f64))))
+            .flat_map(|i| {
+                (0..20).map(move |k| (labels("m", i), Sample::float(T0 + (round * 20 + k) * 1000, k as f64)))
+            })
             .collect();
         f.commit(&batch);
         for (l, s) in batch {

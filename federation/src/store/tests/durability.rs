@@ -135,9 +135,8 @@ fn commits_side_by_side_with_sealing_and_reading_lose_nothing() {
             }
         });
     });
-    let expect: BTreeMap<i64, SampleValue> = (0..THREADS * BATCHES)
-        .map(|i| (T0 + i * 10, SampleValue::Float((T0 + i * 10) as f64)))
-        .collect();
+    let expect: BTreeMap<i64, SampleValue> =
+        (0..THREADS * BATCHES).map(|i| (T0 + i * 10, SampleValue::Float((T0 + i * 10) as f64))).collect();
     let check = |f: &Fixture| {
         let all = f.all();
         assert_eq!(all.len(), 20);
@@ -164,7 +163,11 @@ fn the_journal_is_cut_and_sequences_go_on() {
         rows.seek_to_first();
         assert!(!rows.valid(), "everything is sealed, so the journal is empty");
         drop(rows);
-        if day % 2 == 0 { f.kill() } else { f.restart() }
+        if day % 2 == 0 {
+            f.kill()
+        } else {
+            f.restart()
+        }
         assert_eq!(f.all()[&a], expect, "day {day}");
     }
 }

@@ -62,7 +62,9 @@ fn matchers_select_as_defined() {
     ];
     for restarted in [false, true] {
         for m in &cases {
-            for (mint, maxt) in [(i64::MIN, i64::MAX), (T0 - DAY_MS, T0), (T0 - 31 * DAY_MS, T0 - DAY_MS), (T0 + 1, T0 + 2)] {
+            for (mint, maxt) in
+                [(i64::MIN, i64::MAX), (T0 - DAY_MS, T0), (T0 - 31 * DAY_MS, T0 - DAY_MS), (T0 + 1, T0 + 2)]
+            {
                 let got: Vec<Labels> = read(f.store(), m, mint, maxt).unwrap().into_keys().collect();
                 let mut want: Vec<Labels> = all
                     .iter()

@@ -45,7 +45,8 @@ fn value(v: i8) -> f64 {
 fn visible(model: &Expected, name: Option<&str>, mint: i64, maxt: i64) -> Expected {
     let mut out = Expected::new();
     for (l, s) in model.iter().filter(|(l, _)| name.is_none_or(|n| l.metric_name() == n)) {
-        let s: BTreeMap<_, _> = s.iter().filter(|(t, _)| **t >= mint && **t <= maxt).map(|(t, v)| (*t, v.clone())).collect();
+        let s: BTreeMap<_, _> =
+            s.iter().filter(|(t, _)| **t >= mint && **t <= maxt).map(|(t, v)| (*t, v.clone())).collect();
         if !s.is_empty() {
             out.insert(l.clone(), s);
         }

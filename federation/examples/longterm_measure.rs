@@ -1,0 +1,149 @@
+//! Measures the long-term store on text exposition scraped over time, or on made-up series: bytes per sample, CPU of
+//! appending and sealing, speed of decoding.
+//!
+//! `longterm_measure [DIR]`: each file in DIR is one scrape in the text format, in order of their names.
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for developers")]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use federation::store::{LongtermStore, StoreConfig};
+use model::chunk::decode_chunks;
+use model::clock::ManualClock;
+use model::{Appendable, Clock, Labels, Queryable, Sample, Samples, SelectHints, SeriesRef, SystemClock};
+
+const T0: i64 = 1_790_000_000_000;
+const INTERVAL_MS: i64 = 15_000;
+const DAY_MS: i64 = 86_400_000;
+
+fn main() {
+    let scrapes = match std::env::args().nth(1) {
+        Some(dir) => read_scrapes(&dir),
+        None => made_up(2000, 1920),
+    };
+    let samples: usize = scrapes.iter().map(Vec::len).sum();
+    println!("{} scrapes, {samples} samples", scrapes.len());
+
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(T0));
+    let config = StoreConfig { sync: false, ..StoreConfig::new(dir.path()) };
+    let store = LongtermStore::open(config, clock.clone(), &prometheus::Registry::new()).unwrap();
+    let wall = SystemClock::new();
+
+    let mut refs: HashMap<Labels, SeriesRef> = HashMap::new();
+    let mut took = std::time::Duration::ZERO;
+    let cpu_before = cpu_seconds();
+    for (k, scrape) in scrapes.iter().enumerate() {
+        let t = T0 + k as i64 * INTERVAL_MS;
+        clock.set_ms(t);
+        let known: Vec<SeriesRef> =
+            scrape.iter().map(|(l, _)| refs.get(l).copied().unwrap_or_default()).collect();
+        let begin = wall.monotonic();
+        let mut a = store.appender().unwrap();
+        for ((labels, v), r) in scrape.iter().zip(&known) {
+            if *r == SeriesRef::NONE {
+                let r = a.append(*r, labels, Sample::float(t, *v)).unwrap();
+                refs.insert(labels.clone(), r);
+            } else {
+                a.append_float(*r, t, *v).unwrap();
+            }
+        }
+        a.commit().unwrap();
+        took += wall.monotonic() - begin;
+    }
+    let per = |d: std::time::Duration| d.as_secs_f64() * 1e6 / samples as f64;
+    let cpu = (cpu_seconds() - cpu_before) * 1e6 / samples as f64;
+    println!("append and commit: {:.3} us/sample (process CPU with the tool itself {cpu:.3})", per(took));
+
+    clock.set_ms(T0 + scrapes.len() as i64 * INTERVAL_MS + DAY_MS);
+    let (begin, cpu_before) = (wall.monotonic(), cpu_seconds());
+    let report = store.maintain().unwrap();
+    let cpu = (cpu_seconds() - cpu_before) * 1e6 / samples as f64;
+    println!("seal: {:.3} us/sample, CPU {cpu:.3}, {report:?}", per(wall.monotonic() - begin));
+
+    let querier = store.querier(i64::MIN, i64::MAX).unwrap();
+    let begin = wall.monotonic();
+    let mut set = querier.select(&[], &SelectHints::default()).unwrap();
+    let (mut all, mut bytes, mut chunks) = (Vec::new(), 0, 0);
+    while let Some(series) = set.next().unwrap() {
+        bytes += series.chunks.iter().map(|c| c.bytes().map_or(0, |b| b.len() + 4)).sum::<usize>();
+        chunks += series.chunks.len();
+        all.push(series.chunks);
+    }
+    println!("select: {:.4} us/sample, {} series", per(wall.monotonic() - begin), all.len());
+    let each = bytes as f64 / samples as f64;
+    println!("{chunks} chunks, {bytes} bytes, {each:.4} bytes/sample with timestamps, head and checksum");
+    let mut out = Samples::new();
+    let mut decoded = 0;
+    let begin = wall.monotonic();
+    for c in &all {
+        decode_chunks(c, i64::MIN, i64::MAX, &mut out).unwrap();
+        decoded += out.len();
+    }
+    let took = wall.monotonic() - begin;
+    println!("decode: {:.0} M samples/s ({decoded} samples)", decoded as f64 / took.as_secs_f64() / 1e6);
+    store.close().unwrap();
+    println!("{:#?}", store.stats());
+}
+
+/// User and system time of the process so far.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+type Scrape = Vec<(Labels, f64)>;
+
+fn read_scrapes(dir: &str) -> Vec<Scrape> {
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|f| parse(&std::fs::read_to_string(f).unwrap())).collect()
+}
+
+/// Just enough of the text format for well-behaved exporters.
+fn parse(text: &str) -> Scrape {
+    let mut out = Vec::new();
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let Some((series, value)) = line.rsplit_once(' ') else { continue };
+        let Ok(value) = value.parse::<f64>() else { continue };
+        let (name, rest) = series.split_once('{').unwrap_or((series, ""));
+        let mut pairs = vec![("__name__".to_owned(), name.to_owned())];
+        pairs.push(("instance".into(), "host:9100".into()));
+        pairs.push(("job".into(), "node".into()));
+        for pair in rest.trim_end_matches('}').split("\",").filter(|p| !p.is_empty()) {
+            if let Some((n, v)) = pair.split_once("=\"") {
+                pairs.push((n.to_owned(), v.trim_end_matches('"').to_owned()));
+            }
+        }
+        out.push((Labels::from_pairs(pairs), value));
+    }
+    out
+}
+
+/// Six of ten constant, counters with noise, gauges with two decimals, one with many.
+fn made_up(series: usize, scrapes: i64) -> Vec<Scrape> {
+    let mut random = 1_u64;
+    let mut next = move || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as f64 / f64::from(1_u32 << 31)
+    };
+    let labels: Vec<Labels> = (0..series)
+        .map(|i| Labels::from_pairs([("__name__", format!("m{}", i % 100)), ("i", (i / 100).to_string())]))
+        .collect();
+    let mut state: Vec<f64> = (0..series).map(|i| (i % 50) as f64 * 100.0).collect();
+    (0..scrapes)
+        .map(|_| {
+            for (i, v) in state.iter_mut().enumerate() {
+                match i % 10 {
+                    0..=5 => {}
+                    6 | 7 => *v += (next() * 200.0).round(),
+                    8 => *v = ((*v + next() - 0.5) * 100.0).round() / 100.0,
+                    _ => *v += next() * 15.0,
+                }
+            }
+            labels.iter().cloned().zip(state.iter().copied()).collect()
+        })
+        .collect()
+}
