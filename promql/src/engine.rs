@@ -298,10 +298,10 @@ impl Engine {
     ) -> Result<String, QueryError> {
         let prepared = self.prepare(query)?;
         let span = Span { start_ms, end_ms, step_ms };
-        Ok(self.plan(&prepared.expr, span, self.inner.config.lookback_ms)?.to_string())
+        Ok(self.plan(&prepared.expr, query, span, self.inner.config.lookback_ms)?.to_string())
     }
 
-    fn plan(&self, expr: &Expr, span: Span, lookback_ms: i64) -> Result<Plan, QueryError> {
+    fn plan(&self, expr: &Expr, text: &str, span: Span, lookback_ms: i64) -> Result<Plan, QueryError> {
         let params = Params {
             start_ms: span.start_ms,
             end_ms: span.end_ms,
@@ -309,7 +309,7 @@ impl Engine {
             lookback_ms,
             default_subquery_step_ms: self.inner.config.default_subquery_step_ms,
         };
-        let mut plan = lower(expr, params)?;
+        let mut plan = lower(expr, text, params)?;
         if self.inner.config.optimize {
             optimize(&mut plan, Grid::new(span.start_ms, span.end_ms, span.step_ms).count);
         }
@@ -336,7 +336,7 @@ impl Engine {
             QueryStats { exec_queue_seconds: (queued - begin).as_secs_f64(), ..Default::default() };
 
         let lookback_ms = options.lookback_ms.filter(|l| *l > 0).unwrap_or(inner.config.lookback_ms);
-        let Plan { root, selections } = self.plan(expr, span, lookback_ms)?;
+        let Plan { root, selections } = self.plan(expr, text, span, lookback_ms)?;
         let mint = selections.iter().map(|s| s.hints.start_ms).min().unwrap_or(0);
         let maxt = selections.iter().map(|s| s.hints.end_ms).max().unwrap_or(0);
         let querier = storage.querier(mint, maxt)?;

@@ -19,6 +19,9 @@ pub mod parser;
 mod plan;
 pub mod value;
 
+#[cfg(test)]
+mod tests;
+
 pub use engine::{CancelToken, Engine, EngineConfig, Prepared, QueryOptions};
 pub use error::QueryError;
 pub use value::{MatrixSeries, PointValue, QueryOutput, QueryStats, Value, VectorSample};

@@ -243,9 +243,8 @@ impl<'q> VectorBinary<'q> {
                 self.ctx.note(self.node.site, Note::MismatchedCustomBuckets(operation(self.node.op)));
             }
             if !grouped && self.matched[group].get(step) {
-                return Err(QueryError::execution(
-                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
-                ));
+                self.check_conflict()?;
+                return Err(many_to_one());
             }
             self.matched[group].set(step);
             if grouped {
@@ -301,6 +300,7 @@ impl<'q> VectorBinary<'q> {
         let (op, return_bool) = (self.node.op, self.node.return_bool);
         let partners = self.kept.row(one);
         let matched = &mut self.matched[group];
+        let mut twice = false;
         for (step, (cell, (l, r))) in
             out.row_mut(at).iter_mut().zip(rows.row(row).iter().zip(partners)).enumerate()
         {
@@ -308,9 +308,8 @@ impl<'q> VectorBinary<'q> {
                 continue;
             }
             if matched.get(step) {
-                return Err(QueryError::execution(
-                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
-                ));
+                twice = true;
+                break;
             }
             matched.set(step);
             *cell = match arithmetic(op, *l, *r) {
@@ -321,6 +320,10 @@ impl<'q> VectorBinary<'q> {
                     _ => ABSENT,
                 },
             };
+        }
+        if twice {
+            self.check_conflict()?;
+            return Err(many_to_one());
         }
         Ok(true)
     }
@@ -367,6 +370,12 @@ impl Drop for VectorBinary<'_> {
     fn drop(&mut self) {
         self.ctx.release(self.kept.samples() + self.held);
     }
+}
+
+fn many_to_one() -> QueryError {
+    QueryError::execution(
+        "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+    )
 }
 
 fn conflict_text(matching: &VectorMatching, a: &Labels, b: &Labels) -> String {

@@ -8,9 +8,8 @@ use model::{Labels, LabelsBuilder};
 use super::batch::{Batch, Cell, Head};
 use super::context::Context;
 use super::operator::{BoxOperator, Operator};
-use crate::error::{QueryError, Result};
+use crate::error::Result;
 use crate::functions::format::format_f;
-use crate::functions::label::is_label_name;
 use crate::plan::node::Aggregate;
 
 pub(crate) struct CountValues<'q> {
@@ -27,14 +26,8 @@ impl<'q> CountValues<'q> {
         node: &'q Aggregate,
         label: &'q str,
         input: BoxOperator<'q>,
-    ) -> Result<Self> {
-        if !is_label_name(label) {
-            return Err(QueryError::Execution(format!(
-                "invalid label name {}",
-                model::labels::Quoted(label)
-            )));
-        }
-        Ok(Self { ctx, node, label, input: Some(input), held: 0 })
+    ) -> Self {
+        Self { ctx, node, label, input: Some(input), held: 0 }
     }
 
     /// The group of a series that has `value`.

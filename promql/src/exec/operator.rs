@@ -66,7 +66,7 @@ impl<'q> Builder<'q> {
                     Some(Node::Text(label)) => label,
                     _ => return Err(QueryError::execution("count_values needs a label name")),
                 };
-                Ok(Box::new(count_values::CountValues::new(self.ctx, a, label, input)?))
+                Ok(Box::new(count_values::CountValues::new(self.ctx, a, label, input)))
             }
             AggregateOp::Quantile => {
                 let param = self.param(a, grid)?;

@@ -8,8 +8,9 @@ use super::node::{
     Aggregate, Binary, Call, CallExtra, Instant, Node, Plan, Reads, Selection, Site, WindowCall, WindowSource,
 };
 use crate::error::{QueryError, Result};
+use crate::functions::label::is_label_name;
 use crate::parser::ast::{
-    self, At, BinaryOp, Boundary, Duration, Expr, Span, UnaryOp, ValueType, VectorSelector,
+    self, AggregateOp, At, BinaryOp, Boundary, Duration, Expr, Span, UnaryOp, ValueType, VectorSelector,
 };
 
 /// What lowering needs to know of the query.
@@ -23,9 +24,9 @@ pub(crate) struct Params {
     pub(crate) default_subquery_step_ms: i64,
 }
 
-/// Makes a plan of `expr`.
-pub(crate) fn lower(expr: &Expr, params: Params) -> Result<Plan> {
-    let mut l = Lower { params, selections: Vec::new(), rank: 0, context: Vec::new() };
+/// Makes a plan of `expr`, which was read from `text`.
+pub(crate) fn lower(expr: &Expr, text: &str, params: Params) -> Result<Plan> {
+    let mut l = Lower { text, params, selections: Vec::new(), rank: 0, context: Vec::new() };
     let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
     let root = match expr.without_parens() {
         Expr::Matrix(_) | Expr::Subquery(_) => Node::Ranges(Box::new(l.source(expr, grid)?)),
@@ -34,7 +35,8 @@ pub(crate) fn lower(expr: &Expr, params: Params) -> Result<Plan> {
     Ok(Plan { root, selections: l.selections })
 }
 
-struct Lower {
+struct Lower<'t> {
+    text: &'t str,
     params: Params,
     selections: Vec<Selection>,
     rank: u32,
@@ -48,10 +50,19 @@ enum Context {
     Barrier,
 }
 
-impl Lower {
+impl Lower<'_> {
     fn site(&mut self, span: Span) -> Site {
         self.rank += 1;
         Site { span, rank: self.rank }
+    }
+
+    /// A string the way it stands in the query, escapes included.
+    fn written(&self, span: Span, value: &str) -> String {
+        let source = self.text.get(span.start as usize..span.end as usize).unwrap_or("");
+        match source.starts_with('"') {
+            true => source.to_owned(),
+            false => model::labels::Quoted(value).to_string(),
+        }
     }
 
     fn node(&mut self, expr: &Expr, grid: Grid) -> Result<Node> {
@@ -97,6 +108,13 @@ impl Lower {
             Some(p) => Some(self.node(p.without_parens(), grid)?),
             None => None,
         };
+        if let (AggregateOp::CountValues, Some(Node::Text(label))) = (a.op, &param)
+            && !is_label_name(label)
+        {
+            let written =
+                a.param.as_ref().map_or(label.clone(), |p| self.written(p.without_parens().span(), label));
+            return Err(QueryError::Execution(format!("invalid label name {written}")));
+        }
         let param_site = self.site(a.param.as_ref().map_or(a.span, Expr::span));
         let inner = a.expr.without_parens();
         self.context.push(Context::Aggregate {

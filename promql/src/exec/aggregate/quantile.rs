@@ -7,7 +7,7 @@ use crate::exec::batch::{Batch, Head, clean, is_absent, is_float};
 use crate::exec::context::Context;
 use crate::exec::operator::{BoxOperator, Operator};
 use crate::exec::scalar::Scalar;
-use crate::functions::quantile::{is_invalid, of_sorted, order};
+use crate::functions::quantile::{of_sorted, order};
 use crate::plan::node::Aggregate;
 
 pub(crate) struct Quantile<'q> {
@@ -49,8 +49,13 @@ impl<'q> Quantile<'q> {
 
     fn read(&mut self, mut input: BoxOperator<'_>) -> Result<()> {
         self.quantiles = self.param.column()?;
-        for q in self.quantiles.iter().filter(|q| is_invalid(**q)) {
-            self.ctx.note(self.node.param_site, Note::InvalidQuantile(*q));
+        // Of all quantiles that are none, the outermost are told.
+        let max = self.quantiles.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let min = self.quantiles.iter().copied().fold(f64::INFINITY, f64::min);
+        let nan = self.quantiles.iter().copied().find(|q| q.is_nan());
+        let told = [nan, Some(max).filter(|q| *q > 1.0), Some(min).filter(|q| *q < 0.0)];
+        for q in told.into_iter().flatten().filter(|_| !self.quantiles.is_empty()) {
+            self.ctx.note(self.node.param_site, Note::InvalidQuantile(q));
         }
         let mut rows = Batch::new();
         while input.next(&mut rows)? {

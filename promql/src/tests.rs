@@ -1,0 +1,184 @@
+//! The engine against the store in memory: what scripts do not show, such as settings of a stock server, limits,
+//! threads, and that plans may be optimised or not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::clock::{ManualClock, SystemClock};
+use model::memory::MemoryStorage;
+use model::{Labels, Sample};
+use proptest::prelude::*;
+
+use crate::{CancelToken, Engine, EngineConfig, PointValue, QueryError, QueryOptions, Value};
+
+const MINUTE: i64 = 60_000;
+
+/// `series` series of `m{i="…",g="…"}` and of `n_total`, a sample a minute for an hour.
+fn store(series: usize) -> MemoryStorage {
+    let store = MemoryStorage::new();
+    for i in 0..series {
+        let labels = |name: &str| {
+            Labels::from_pairs([
+                ("__name__", name),
+                ("i", i.to_string().as_str()),
+                ("g", (i % 3).to_string().as_str()),
+            ])
+        };
+        for t in 0..60 {
+            let v = ((t * 7 + i as i64 * 13) % 23) as f64;
+            store.insert(&labels("m"), Sample::float(t * MINUTE, v - 5.0));
+            store.insert(&labels("n_total"), Sample::float(t * MINUTE, (t % 40) as f64 * (i + 1) as f64));
+        }
+    }
+    store
+}
+
+fn engine(config: EngineConfig) -> Engine {
+    Engine::new(config, SystemClock::shared(), &prometheus::Registry::new())
+}
+
+fn floats(engine: &Engine, store: &MemoryStorage, query: &str) -> Vec<(String, f64)> {
+    let out = engine.instant(store, query, 30 * MINUTE, &QueryOptions::default()).expect(query);
+    match out.value {
+        Value::Vector(v) => v
+            .into_iter()
+            .map(|s| match s.value {
+                PointValue::Float(f) => (s.labels.to_string(), f),
+                PointValue::Histogram(_) => panic!("no histograms here"),
+            })
+            .collect(),
+        Value::Scalar { value, .. } => vec![(String::new(), value)],
+        other => panic!("{query}: {}", other.result_type()),
+    }
+}
+
+#[test]
+fn a_stock_engine_drops_names_at_once() {
+    let (engine, store) = (engine(EngineConfig::default()), store(1));
+    let check = |query: &str, expect: &[(&str, f64)]| {
+        let expect: Vec<_> = expect.iter().map(|(l, v)| ((*l).to_owned(), *v)).collect();
+        assert_eq!(floats(&engine, &store, query), expect, "{query}");
+    };
+    check("1 + 2 * 3 ^ 2", &[("", 19.0)]);
+    check("m", &[(r#"m{g="0", i="0"}"#, -2.0)]);
+    check("abs(m)", &[(r#"{g="0", i="0"}"#, 2.0)]);
+    check("m > bool 0", &[(r#"{g="0", i="0"}"#, 0.0)]);
+    check("m < 0", &[(r#"m{g="0", i="0"}"#, -2.0)]);
+    check("sum by (g) (m)", &[(r#"{g="0"}"#, -2.0)]);
+    check("increase(n_total[5m])", &[(r#"{g="0", i="0"}"#, 5.0)]);
+    check("last_over_time(n_total[5m])", &[(r#"n_total{g="0", i="0"}"#, 30.0)]);
+    check("max_over_time(m[10m:1m])", &[(r#"{g="0", i="0"}"#, 16.0)]);
+    check("absent(nope{a=\"b\"})", &[(r#"{a="b"}"#, 1.0)]);
+    let twice = engine.instant(&store, "abs({__name__=~\"m|n_total\"})", 0, &QueryOptions::default());
+    let text = twice.expect_err("two series become one").to_string();
+    assert_eq!(text, "vector cannot contain metrics with the same labelset");
+}
+
+#[test]
+fn limits_fail_the_query_only() {
+    let store = store(20);
+    let run = |config: EngineConfig, options: &QueryOptions| {
+        engine(config).range(&store, "m", 0, 59 * MINUTE, MINUTE, options).map(|_| ())
+    };
+    let few = EngineConfig { max_samples: 1_000, ..EngineConfig::default() };
+    let error = run(few, &QueryOptions::default()).expect_err("1,200 samples");
+    assert_eq!(
+        error.to_string(),
+        "query processing would load too many samples into memory in query execution"
+    );
+    let token = CancelToken::new();
+    token.cancel();
+    let options = QueryOptions { cancel: Some(token), ..QueryOptions::default() };
+    assert!(matches!(run(EngineConfig::default(), &options), Err(QueryError::Canceled(_))));
+    assert!(run(EngineConfig::default(), &QueryOptions::default()).is_ok());
+}
+
+#[test]
+fn time_runs_out() {
+    let clock = Arc::new(ManualClock::new(0));
+    clock.advance(Duration::from_secs(1));
+    let config = EngineConfig { timeout: Duration::ZERO, ..EngineConfig::default() };
+    let engine = Engine::new(config, clock, &prometheus::Registry::new());
+    // The clock stands still, so a timeout of zero is not over yet.
+    assert!(engine.instant(&store(1), "m", 0, &QueryOptions::default()).is_ok());
+}
+
+#[test]
+fn registering_twice_does_no_harm() {
+    let registry = prometheus::Registry::new();
+    for _ in 0..2 {
+        let engine = Engine::new(EngineConfig::default(), SystemClock::shared(), &registry);
+        assert!(engine.instant(&store(1), "m", 0, &QueryOptions::default()).is_ok());
+    }
+}
+
+#[test]
+fn plans_are_printed() {
+    let text = engine(EngineConfig::default())
+        .explain(
+            "sum by (g) (rate(n_total[5m])) / on (g) (m @ 60 + 2 * 3) or n_total offset 1m",
+            0,
+            600_000,
+            60_000,
+        )
+        .expect("a plan");
+    assert_eq!(
+        text,
+        "binary or\n  \
+           binary /\n    \
+             aggregate sum by (g)\n      \
+               window rate [5m]\n        \
+                 select #0 {__name__=\"n_total\"} shared by 2\n    \
+             once\n      \
+               binary +\n        \
+                 select #1 {__name__=\"m\"} @ 60\n        \
+                 number 6\n  \
+           select #0 {__name__=\"n_total\"} shared by 2 offset 1m\n"
+    );
+}
+
+fn vector_expr() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("m".to_owned()),
+        Just("n_total".to_owned()),
+        Just("m{g=\"1\"}".to_owned()),
+        Just("m offset 3m".to_owned()),
+        Just("m @ 600".to_owned()),
+        Just("rate(n_total[5m])".to_owned()),
+        Just("quantile_over_time(0.3, m[7m])".to_owned()),
+        Just("avg_over_time(m[4m] @ 1200)".to_owned()),
+    ];
+    leaf.prop_recursive(3, 12, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|e| format!("sum by (g) ({e})")),
+            inner.clone().prop_map(|e| format!("topk(2, {e})")),
+            inner.clone().prop_map(|e| format!("-({e})")),
+            inner.clone().prop_map(|e| format!("abs({e}) * (1 + 2)")),
+            inner.clone().prop_map(|e| format!("max_over_time(({e})[6m:90s])")),
+            inner.clone().prop_map(|e| format!("({e}) > 1")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) + on (i, g) ({b})")),
+            (inner.clone(), inner).prop_map(|(a, b)| format!("({a}) unless on (i) ({b})")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Optimised or not, on one thread or several: the answer is the same, bit for bit, and so is the failure.
+    #[test]
+    fn plans_and_threads_make_no_difference(query in vector_expr(), delayed: bool) {
+        let store = store(7);
+        let run = |optimize, worker_threads| {
+            let config =
+                EngineConfig { optimize, worker_threads, delayed_name_removal: delayed, ..EngineConfig::default() };
+            engine(config)
+                .range(&store, &query, 0, 50 * MINUTE, 77_000, &QueryOptions::default())
+                .map(|o| (o.value, o.annotations))
+                .map_err(|e| e.to_string())
+        };
+        let expect = run(false, 1);
+        prop_assert_eq!(&run(true, 1), &expect, "{}", query);
+        prop_assert_eq!(&run(true, 3), &expect, "{}", query);
+    }
+}
