@@ -1,7 +1,8 @@
 //! Text to typed tree and back.
 //!
 //! [`parse`] is the way in; an [`ast::Expr`] prints as PromQL. In `parser/`: [`ast`] is the tree, [`functions`] the table
-//! of signatures, [`duration`] what stands between brackets and after `offset`.
+//! of signatures, [`operators`] what operators there are, [`duration`] what stands between brackets and after `offset`;
+//! behind them `lexer`, `grammar`, `check` (types) and `printer`.
 //!
 //! Source of the language: <https://prometheus.io/docs/prometheus/latest/querying/basics/>, as of Prometheus 3.14.
 
@@ -9,6 +10,7 @@ pub mod ast;
 pub mod duration;
 pub mod error;
 pub mod functions;
+pub mod operators;
 
 mod check;
 mod grammar;

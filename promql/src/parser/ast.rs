@@ -7,10 +7,12 @@
 //! The tree that the parser hands out is at most [`super::ParserOptions::max_depth`] levels high, left-deep chains of
 //! operators included, so recursive walks (and `Drop`, `Clone`, `==`) need no care for the stack.
 
+use model::labels::Quoted;
 use model::{MatchOp, Matcher};
 
 pub use super::duration::{Duration, DurationExpr, DurationOp};
 pub use super::functions::FunctionSpec;
+pub use super::operators::{AggregateOp, BinaryOp, MatchCardinality, UnaryOp};
 
 /// A range of bytes `[start, end)` of the query text. Two spans are always equal: positions do not make two expressions
 /// differ.
@@ -137,12 +139,15 @@ pub struct NumberLiteral {
     pub span: Span,
 }
 
-/// All NaNs are one number here.
 impl PartialEq for NumberLiteral {
     fn eq(&self, o: &Self) -> bool {
-        self.duration == o.duration
-            && (self.value.to_bits() == o.value.to_bits() || (self.value.is_nan() && o.value.is_nan()))
+        self.duration == o.duration && same_number(self.value, o.value)
     }
+}
+
+/// All NaNs are one number here.
+fn same_number(a: f64, b: f64) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
 /// A string.
@@ -151,6 +156,8 @@ pub struct StringLiteral {
     /// The value without quotes and escapes. Escaped bytes that are no UTF-8 are replaced by U+FFFD, as they would be
     /// in any answer.
     pub value: String,
+    /// The bytes as escaped, when they are no UTF-8: no valid label name or value, in particular.
+    pub not_utf8: Option<Box<[u8]>>,
     /// Where it stands, quotes included.
     pub span: Span,
 }
@@ -250,82 +257,6 @@ pub struct Call {
     pub span: Span,
 }
 
-/// Aggregation operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum AggregateOp {
-    Avg,
-    Bottomk,
-    Count,
-    CountValues,
-    Group,
-    Limitk,
-    LimitRatio,
-    Max,
-    Min,
-    Quantile,
-    Stddev,
-    Stdvar,
-    Sum,
-    Topk,
-}
-
-impl AggregateOp {
-    /// All operators.
-    pub const ALL: [Self; 14] = [
-        Self::Avg,
-        Self::Bottomk,
-        Self::Count,
-        Self::CountValues,
-        Self::Group,
-        Self::Limitk,
-        Self::LimitRatio,
-        Self::Max,
-        Self::Min,
-        Self::Quantile,
-        Self::Stddev,
-        Self::Stdvar,
-        Self::Sum,
-        Self::Topk,
-    ];
-
-    /// The operator as PromQL writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Avg => "avg",
-            Self::Bottomk => "bottomk",
-            Self::Count => "count",
-            Self::CountValues => "count_values",
-            Self::Group => "group",
-            Self::Limitk => "limitk",
-            Self::LimitRatio => "limit_ratio",
-            Self::Max => "max",
-            Self::Min => "min",
-            Self::Quantile => "quantile",
-            Self::Stddev => "stddev",
-            Self::Stdvar => "stdvar",
-            Self::Sum => "sum",
-            Self::Topk => "topk",
-        }
-    }
-
-    /// Whether it takes a parameter before the vector.
-    #[must_use]
-    pub fn has_param(self) -> bool {
-        matches!(
-            self,
-            Self::Topk | Self::Bottomk | Self::CountValues | Self::Quantile | Self::Limitk | Self::LimitRatio
-        )
-    }
-
-    /// Whether it is behind the switch for experimental functions.
-    #[must_use]
-    pub fn is_experimental(self) -> bool {
-        matches!(self, Self::Limitk | Self::LimitRatio)
-    }
-}
-
 /// An aggregation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
@@ -343,121 +274,8 @@ pub struct Aggregate {
     pub span: Span,
 }
 
-/// Binary operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum BinaryOp {
-    Or,
-    And,
-    Unless,
-    Eq,
-    NotEq,
-    Less,
-    LessEq,
-    Greater,
-    GreaterEq,
-    /// `</`: drops observations of native histograms above a value.
-    TrimUpper,
-    /// `>/`: drops observations of native histograms below a value.
-    TrimLower,
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Mod,
-    Atan2,
-    Pow,
-}
-
-impl BinaryOp {
-    /// All operators.
-    pub const ALL: [Self; 18] = [
-        Self::Or,
-        Self::And,
-        Self::Unless,
-        Self::Eq,
-        Self::NotEq,
-        Self::Less,
-        Self::LessEq,
-        Self::Greater,
-        Self::GreaterEq,
-        Self::TrimUpper,
-        Self::TrimLower,
-        Self::Add,
-        Self::Sub,
-        Self::Mul,
-        Self::Div,
-        Self::Mod,
-        Self::Atan2,
-        Self::Pow,
-    ];
-
-    /// The operator as PromQL writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Or => "or",
-            Self::And => "and",
-            Self::Unless => "unless",
-            Self::Eq => "==",
-            Self::NotEq => "!=",
-            Self::Less => "<",
-            Self::LessEq => "<=",
-            Self::Greater => ">",
-            Self::GreaterEq => ">=",
-            Self::TrimUpper => "</",
-            Self::TrimLower => ">/",
-            Self::Add => "+",
-            Self::Sub => "-",
-            Self::Mul => "*",
-            Self::Div => "/",
-            Self::Mod => "%",
-            Self::Atan2 => "atan2",
-            Self::Pow => "^",
-        }
-    }
-
-    /// `and`, `or`, `unless`.
-    #[must_use]
-    pub fn is_set(self) -> bool {
-        matches!(self, Self::And | Self::Or | Self::Unless)
-    }
-
-    /// The six comparisons. The trim operators are none.
-    #[must_use]
-    pub fn is_comparison(self) -> bool {
-        matches!(self, Self::Eq | Self::NotEq | Self::Less | Self::LessEq | Self::Greater | Self::GreaterEq)
-    }
-}
-
-/// How many series of either side may share a match group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MatchCardinality {
-    /// One on each side.
-    OneToOne,
-    /// `group_left`: many on the left.
-    ManyToOne,
-    /// `group_right`: many on the right.
-    OneToMany,
-    /// Set operators.
-    ManyToMany,
-}
-
-impl MatchCardinality {
-    /// The name in error texts.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OneToOne => "one-to-one",
-            Self::ManyToOne => "many-to-one",
-            Self::OneToMany => "one-to-many",
-            Self::ManyToMany => "many-to-many",
-        }
-    }
-}
-
 /// How the series of two vectors find each other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct VectorMatching {
     /// How many series of either side may share a match group.
     pub card: MatchCardinality,
@@ -471,6 +289,21 @@ pub struct VectorMatching {
     pub fill_left: Option<f64>,
     /// `fill_right`: the value for a series missing on the right.
     pub fill_right: Option<f64>,
+}
+
+impl PartialEq for VectorMatching {
+    fn eq(&self, o: &Self) -> bool {
+        let same = |a: Option<f64>, b: Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => same_number(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        self.card == o.card
+            && self.labels == o.labels
+            && self.on == o.on
+            && self.include == o.include
+            && same(self.fill_left, o.fill_left)
+            && same(self.fill_right, o.fill_right)
+    }
 }
 
 /// A binary operation.
@@ -492,14 +325,6 @@ pub struct Binary {
     pub span: Span,
 }
 
-/// Unary operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum UnaryOp {
-    Plus,
-    Minus,
-}
-
 /// A sign before anything but a number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unary {
@@ -518,6 +343,17 @@ pub struct Paren {
     pub expr: Expr,
     /// Parentheses included.
     pub span: Span,
+}
+
+impl StringLiteral {
+    /// The value in double quotes with Go's escapes, bytes that are no UTF-8 as `\xff`.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        match &self.not_utf8 {
+            None => Quoted(&self.value).to_string(),
+            Some(bytes) => super::string::quote_bytes(bytes),
+        }
+    }
 }
 
 // === impl Expr ===

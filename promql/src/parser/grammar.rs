@@ -20,7 +20,7 @@ use super::error::ParseError;
 use super::functions::{FunctionSpec, function};
 use super::lexer::Lexer;
 use super::number::{parse_duration_seconds, parse_number};
-use super::string::unquote;
+use super::string::unquote_bytes;
 use super::token::{Keyword, Kind, Token};
 
 pub(super) type Parsed<T> = Result<T, ParseError>;
@@ -267,8 +267,9 @@ impl<'a> Parser<'a> {
             Kind::Number | Kind::Duration => Ok(Node::leaf(Expr::Number(Box::new(self.number_literal()?)))),
             Kind::String => {
                 self.bump()?;
-                let value = unquote(self.text(token.span));
-                Ok(Node::leaf(Expr::String(Box::new(StringLiteral { value, span: token.span }))))
+                let (value, not_utf8) = unquote_bytes(self.text(token.span));
+                let literal = StringLiteral { value, not_utf8, span: token.span };
+                Ok(Node::leaf(Expr::String(Box::new(literal))))
             }
             Kind::LeftBrace => self.vector_selector(None),
             Kind::Aggregate(op) => self.aggregate_or_name(op),

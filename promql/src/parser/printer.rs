@@ -16,7 +16,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(n) => n.fmt(f),
-            Self::String(s) => Quoted(&s.value).fmt(f),
+            Self::String(s) => f.write_str(&s.quoted()),
             Self::Vector(v) => v.fmt(f),
             Self::Matrix(m) => m.fmt(f),
             Self::Subquery(s) => s.fmt(f),

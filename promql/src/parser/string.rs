@@ -42,9 +42,14 @@ fn code_point(c: char) -> String {
 
 /// The value of a string in quotes that the lexer has checked. Escaped bytes that are no UTF-8 become U+FFFD.
 pub(super) fn unquote(quoted: &str) -> String {
+    unquote_bytes(quoted).0
+}
+
+/// Like [`unquote`], and the bytes themselves when they are no UTF-8.
+pub(super) fn unquote_bytes(quoted: &str) -> (String, Option<Box<[u8]>>) {
     let inner = &quoted[1..quoted.len() - 1];
     if quoted.starts_with('`') || !inner.contains('\\') {
-        return inner.to_owned();
+        return (inner.to_owned(), None);
     }
     let mut bytes = Vec::with_capacity(inner.len());
     let mut rest = inner;
@@ -59,9 +64,21 @@ pub(super) fn unquote(quoted: &str) -> String {
     }
     bytes.extend_from_slice(rest.as_bytes());
     match String::from_utf8(bytes) {
-        Ok(s) => s,
-        Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
+        Ok(s) => (s, None),
+        Err(e) => (String::from_utf8_lossy(e.as_bytes()).into_owned(), Some(e.into_bytes().into())),
     }
+}
+
+/// Bytes in double quotes with Go's escapes; those that are no UTF-8 as `\xff`.
+pub(super) fn quote_bytes(bytes: &[u8]) -> String {
+    let mut out = String::from("\"");
+    for chunk in bytes.utf8_chunks() {
+        let quoted = model::labels::Quoted(chunk.valid()).to_string();
+        out.push_str(&quoted[1..quoted.len() - 1]);
+        chunk.invalid().iter().for_each(|b| out.push_str(&format!("\\x{b:02x}")));
+    }
+    out.push('"');
+    out
 }
 
 enum Escaped {

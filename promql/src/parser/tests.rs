@@ -40,7 +40,7 @@ fn literals() {
     check("-5m", "-5m");
     check(r#"'a"\n'"#, r#""a\"\n""#);
     check("`a\\n`", r#""a\\n""#);
-    check(r#""\xff""#, "\"\u{fffd}\"");
+    check(r#""a\xc5z\u00e9""#, r#""a\xc5zé""#);
 }
 
 #[test]
