@@ -336,6 +336,8 @@ impl FromStr for Role {
 mod tests {
     use super::*;
 
+    type Change = Box<dyn FnOnce(&mut KubernetesConfig)>;
+
     fn kubernetes(change: impl FnOnce(&mut KubernetesConfig)) -> Result<(), DiscoveryError> {
         let mut config = KubernetesConfig::in_cluster(Role::Pod);
         change(&mut config);
@@ -354,7 +356,7 @@ mod tests {
         assert!(kubernetes(|c| c.selectors = vec![selector(Role::Node), selector(Role::Pod)]).is_ok());
         let with_server = |c: &mut KubernetesConfig| c.api_server = Some("https://localhost:1234".into());
         assert!(kubernetes(with_server).is_ok());
-        let bad: Vec<Box<dyn FnOnce(&mut KubernetesConfig)>> = vec![
+        let bad: Vec<Change> = vec![
             Box::new(|c| {
                 with_server(c);
                 c.namespaces.own_namespace = true;

@@ -127,7 +127,8 @@ impl<K: Object> Watch<K> {
             }
             self.log(&trouble);
             let pause = self.retry.failed(&trouble);
-            if self.retry.failures % FAILURES_BEFORE_NEW_CLIENT == 0 || matches!(trouble, Trouble::Refused(_))
+            if self.retry.failures.is_multiple_of(FAILURES_BEFORE_NEW_CLIENT)
+                || matches!(trouble, Trouble::Refused(_))
             {
                 self.cluster.forget_client().await;
             }
