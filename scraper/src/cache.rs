@@ -238,6 +238,30 @@ impl ScrapeCache {
         Ok(())
     }
 
+    /// Appends stale markers for the series of this cache that the last scrape of `successor` did not go on with. For a
+    /// loop that was replaced by one with other relabeling.
+    ///
+    /// # Errors
+    /// When the store cannot take them.
+    pub fn append_stale_except(
+        &mut self,
+        successor: &mut ScrapeCache,
+        timestamp_ms: i64,
+        app: &mut dyn Appender,
+    ) -> Result<(), ScrapeFailure> {
+        let scrape = successor.scrape;
+        let going_on: HashSet<SeriesRef> =
+            successor.entries.iter_mut().filter(|e| e.tracked == scrape).map(|e| e.series).collect();
+        for line in self.lines.iter_mut().filter(|l| l.tracked) {
+            line.tracked = false;
+            let entry = self.entries.get_mut(line.entry);
+            if entry.series == SeriesRef::NONE || !going_on.contains(&entry.series) {
+                append_marker(entry, timestamp_ms, app)?;
+            }
+        }
+        Ok(())
+    }
+
     fn begin(&mut self) {
         self.scrape = self.scrape.wrapping_add(1).max(1);
     }

@@ -21,6 +21,20 @@ pub enum ScraperError {
         /// What is wrong with it.
         reason: String,
     },
+    /// TLS cannot be set up as configured.
+    #[error("tls_config: {reason}")]
+    Tls {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A configured header cannot be sent.
+    #[error("header {name}: {reason}")]
+    Header {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A metric could not be registered.
     #[error("register metric: {0}")]
     Metrics(#[from] prometheus::Error),

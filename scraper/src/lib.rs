@@ -7,12 +7,18 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod client;
 pub mod config;
 pub mod discovery;
 pub mod error;
 pub mod exposition;
 pub mod manager;
+mod metrics;
+mod pool;
+mod report;
 pub mod sample_labels;
+mod scrape_loop;
+mod target;
 pub mod target_group;
 #[cfg(test)]
 mod test_store;

@@ -8,9 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{Appendable, Clock, Labels, Metadata};
+use parking_lot::Mutex;
 
 use crate::config::ScrapeConfig;
 use crate::error::ScraperError;
+use crate::metrics::ScrapeMetrics;
+use crate::pool::{Pool, end_all};
+use crate::scrape_loop::Services;
 use crate::target_group::TargetGroupReceiver;
 
 /// Settings of the manager that do not come from the configuration file.
@@ -126,13 +130,14 @@ pub struct TargetMetadata {
 
 /// Runs the scrape loops of all jobs. Lives on a tokio runtime; all methods are called from within it.
 pub struct ScrapeManager {
-    storage: Arc<dyn Appendable>,
-    clock: Arc<dyn Clock>,
-    options: ScrapeOptions,
+    services: Arc<Services>,
+    pools: Mutex<BTreeMap<String, Pool>>,
+    /// One reload at a time.
+    applying: tokio::sync::Mutex<()>,
 }
 
 impl ScrapeManager {
-    /// A manager without jobs. `registry` gets its metrics; a second manager on one registry shares them.
+    /// A manager without jobs. `registry` gets its metrics.
     ///
     /// # Errors
     /// When the metrics cannot be registered.
@@ -142,36 +147,100 @@ impl ScrapeManager {
         registry: &prometheus::Registry,
         options: ScrapeOptions,
     ) -> Result<Self, ScraperError> {
-        let _ = registry;
-        Ok(Self { storage, clock, options })
+        let services = Services {
+            storage,
+            clock,
+            metrics: ScrapeMetrics::new(registry)?,
+            offset_seed: xxhash_rust::xxh3::xxh3_64(options.offset_seed.as_bytes()),
+            options,
+        };
+        Ok(Self {
+            services: Arc::new(services),
+            pools: Mutex::default(),
+            applying: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Makes `jobs` the jobs in force. Loops of unchanged targets go on without a gap. Returns when what is gone has
-    /// stopped scraping; its stale markers follow.
+    /// written its stale markers.
     ///
     /// # Errors
     /// When a job's configuration is refused; nothing changes then.
     pub async fn apply(&self, jobs: Vec<(ScrapeConfig, TargetGroupReceiver)>) -> Result<(), ScraperError> {
         for (config, _) in &jobs {
-            config.check()?;
+            if let Err(e) = config.check() {
+                self.services.metrics.reloads_failed.inc();
+                return Err(e);
+            }
         }
+        let _one_at_a_time = self.applying.lock().await;
+        let mut gone = std::mem::take(&mut *self.pools.lock());
+        for (config, groups) in jobs {
+            let job = config.job_name.clone();
+            let (loops, view) = match gone.remove(&job) {
+                Some(old) => {
+                    self.services.metrics.reloads.inc();
+                    let view = old.view.clone();
+                    (old.release().await, view)
+                }
+                None => {
+                    self.services.metrics.pools.inc();
+                    Default::default()
+                }
+            };
+            let pool = Pool::spawn(self.services.clone(), config, groups, loops, view);
+            self.pools.lock().insert(job, pool);
+        }
+        self.end(gone).await;
         Ok(())
+    }
+
+    async fn end(&self, pools: BTreeMap<String, Pool>) {
+        let ended = pools.into_iter().map(|(job, pool)| async move {
+            end_all(pool.release().await.into_values()).await;
+            self.services.metrics.forget_pool(&job);
+        });
+        futures_util::future::join_all(ended).await;
     }
 
     /// All jobs by name, with their targets as they are now.
     #[must_use]
     pub fn targets(&self) -> BTreeMap<String, PoolSnapshot> {
-        BTreeMap::new()
+        let pools = self.pools.lock();
+        let snapshot = |(job, pool): (&String, &Pool)| {
+            let view = pool.view.lock();
+            let mut active: Vec<_> = view.targets.iter().map(|t| t.snapshot(job)).collect();
+            active.sort_by(|a, b| a.scrape_url.cmp(&b.scrape_url).then_with(|| a.labels.cmp(&b.labels)));
+            let (dropped, dropped_count) = (view.dropped.clone(), view.dropped_count);
+            (job.clone(), PoolSnapshot { active, dropped, dropped_count })
+        };
+        pools.iter().map(snapshot).collect()
     }
 
     /// Metadata of all scraped targets, sorted by job and URL.
     #[must_use]
     pub fn metadata(&self) -> Vec<TargetMetadata> {
-        Vec::new()
+        let pools = self.pools.lock();
+        let mut all = Vec::new();
+        for (job, pool) in pools.iter() {
+            let mut targets = pool.view.lock().targets.clone();
+            targets.sort_by_cached_key(|t| (t.url(), t.labels.clone()));
+            for t in targets {
+                let store = t.state.lock().metadata.clone();
+                all.push(TargetMetadata {
+                    labels: t.labels.clone(),
+                    scrape_pool: job.clone(),
+                    families: store.map(|s| s.list()).unwrap_or_default(),
+                });
+            }
+        }
+        all
     }
 
-    /// Stops all loops, waits for scrapes under way and writes stale markers.
+    /// Stops all loops and writes stale markers.
     pub async fn stop(&self) {
-        let _ = (&self.storage, &self.clock, &self.options);
+        let _one_at_a_time = self.applying.lock().await;
+        let pools = std::mem::take(&mut *self.pools.lock());
+        self.end(pools).await;
     }
 }

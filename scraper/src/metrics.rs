@@ -1,0 +1,151 @@
+//! The scraper's own metrics, named as Prometheus names them.
+
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// Counters and gauges of all scrape pools.
+#[derive(Clone)]
+pub(crate) struct ScrapeMetrics {
+    pub(crate) interval_length: HistogramVec,
+    pub(crate) sync_length: HistogramVec,
+    pub(crate) syncs: IntCounterVec,
+    pub(crate) syncs_failed: IntCounterVec,
+    pub(crate) pool_targets: IntGaugeVec,
+    pub(crate) pool_target_limit: IntGaugeVec,
+    pub(crate) pools: IntCounter,
+    pub(crate) pools_failed: IntCounter,
+    pub(crate) reloads: IntCounter,
+    pub(crate) reloads_failed: IntCounter,
+    pub(crate) exceeded_target_limit: IntCounter,
+    pub(crate) exceeded_body_size_limit: IntCounter,
+    pub(crate) exceeded_sample_limit: IntCounter,
+    pub(crate) exceeded_label_limits: IntCounter,
+    pub(crate) duplicate_timestamp: IntCounter,
+    pub(crate) out_of_order: IntCounter,
+    pub(crate) out_of_bounds: IntCounter,
+    pub(crate) exemplar_out_of_order: IntCounter,
+    pub(crate) cache_flush_forced: IntCounter,
+}
+
+impl ScrapeMetrics {
+    /// Registers everything; what is registered already stays and goes uncounted here.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let r = Registrar(registry);
+        Ok(Self {
+            interval_length: r.histogram(
+                "prometheus_target_interval_length_seconds",
+                "Actual intervals between scrapes.",
+                "interval",
+            )?,
+            sync_length: r.histogram(
+                "prometheus_target_sync_length_seconds",
+                "Actual interval to sync the scrape pool.",
+                "scrape_job",
+            )?,
+            syncs: r.counters(
+                "prometheus_target_scrape_pool_sync_total",
+                "Total number of syncs that were executed on a scrape pool.",
+            )?,
+            syncs_failed: r
+                .counters("prometheus_target_sync_failed_total", "Total number of target sync failures.")?,
+            pool_targets: r.gauges(
+                "prometheus_target_scrape_pool_targets",
+                "Current number of targets in this scrape pool.",
+            )?,
+            pool_target_limit: r.gauges(
+                "prometheus_target_scrape_pool_target_limit",
+                "Maximum number of targets allowed in this scrape pool.",
+            )?,
+            pools: r.counter(
+                "prometheus_target_scrape_pools_total",
+                "Total number of scrape pool creation attempts.",
+            )?,
+            pools_failed: r.counter(
+                "prometheus_target_scrape_pools_failed_total",
+                "Total number of scrape pool creations that failed.",
+            )?,
+            reloads: r.counter(
+                "prometheus_target_scrape_pool_reloads_total",
+                "Total number of scrape pool reloads.",
+            )?,
+            reloads_failed: r.counter(
+                "prometheus_target_scrape_pool_reloads_failed_total",
+                "Total number of failed scrape pool reloads.",
+            )?,
+            exceeded_target_limit: r.counter(
+                "prometheus_target_scrape_pool_exceeded_target_limit_total",
+                "Total number of times scrape pools hit the target limit, during sync or config reload.",
+            )?,
+            exceeded_body_size_limit: r.counter(
+                "prometheus_target_scrapes_exceeded_body_size_limit_total",
+                "Total number of scrapes that hit the body size limit",
+            )?,
+            exceeded_sample_limit: r.counter(
+                "prometheus_target_scrapes_exceeded_sample_limit_total",
+                "Total number of scrapes that hit the sample limit and were rejected.",
+            )?,
+            exceeded_label_limits: r.counter(
+                "prometheus_target_scrape_pool_exceeded_label_limits_total",
+                "Total number of times scrape pools hit the label limits, during sync or config reload.",
+            )?,
+            duplicate_timestamp: r.counter(
+                "prometheus_target_scrapes_sample_duplicate_timestamp_total",
+                "Total number of samples rejected due to duplicate timestamps but different values.",
+            )?,
+            out_of_order: r.counter(
+                "prometheus_target_scrapes_sample_out_of_order_total",
+                "Total number of samples rejected due to not being out of the expected order.",
+            )?,
+            out_of_bounds: r.counter(
+                "prometheus_target_scrapes_sample_out_of_bounds_total",
+                "Total number of samples rejected due to timestamp falling outside of the time bounds.",
+            )?,
+            exemplar_out_of_order: r.counter(
+                "prometheus_target_scrapes_exemplar_out_of_order_total",
+                "Total number of exemplar rejected due to not being out of the expected order.",
+            )?,
+            cache_flush_forced: r.counter(
+                "prometheus_target_scrapes_cache_flush_forced_total",
+                "How many times a scrape cache was flushed due to getting big while scrapes are failing.",
+            )?,
+        })
+    }
+
+    /// Forgets a pool that is gone.
+    pub(crate) fn forget_pool(&self, job: &str) {
+        // A pool that never got as far as a metric has none to remove.
+        let _ = self.sync_length.remove_label_values(&[job]);
+        let _ = self.syncs.remove_label_values(&[job]);
+        let _ = self.syncs_failed.remove_label_values(&[job]);
+        let _ = self.pool_targets.remove_label_values(&[job]);
+        let _ = self.pool_target_limit.remove_label_values(&[job]);
+    }
+}
+
+struct Registrar<'a>(&'a Registry);
+
+impl Registrar<'_> {
+    fn add<C: Collector + Clone + 'static>(&self, c: C) -> Result<C, prometheus::Error> {
+        match self.0.register(Box::new(c.clone())) {
+            Ok(()) | Err(prometheus::Error::AlreadyReg) => Ok(c),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), &["scrape_job"])?)
+    }
+
+    fn gauges(&self, name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), &["scrape_job"])?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, label: &str) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).buckets(vec![0.01, 0.1, 1.0, 10.0]);
+        self.add(HistogramVec::new(opts, &[label])?)
+    }
+}
