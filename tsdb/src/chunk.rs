@@ -5,6 +5,7 @@
 //! that is still written to can be read up to any earlier sample by giving it a smaller number.
 //! Format: docs/formats/chunk.md.
 
+mod bits;
 pub(crate) mod xor;
 
 use bytes::Bytes;

@@ -159,10 +159,9 @@ impl WalTail for Tail {
         let mut room = max_records.max(1);
         // Each round of truncation can make us plan once more; two in one call would be more than one a second.
         for _ in 0..8 {
-            if self.read_prefix(&mut room, out)? {
-                if room == 0 || !self.prefix.is_empty() || self.read_live(&mut room, out)? {
-                    return Ok(self.position);
-                }
+            let whole = self.read_prefix(&mut room, out)?;
+            if whole && (room == 0 || !self.prefix.is_empty() || self.read_live(&mut room, out)?) {
+                return Ok(self.position);
             }
             self.plan()?;
         }

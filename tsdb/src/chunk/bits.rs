@@ -1,0 +1,311 @@
+//! Bit streams of chunks, most significant bit first, and the variable-length numbers in them. Spec: docs/formats/chunk.md.
+
+use crate::varint;
+
+/// Leading zeros of a XOR window have five bits.
+const MAX_LEADING: u32 = 31;
+/// Bits that one look at a stream surely gives: an eight-byte load, shifted by up to seven bits.
+pub(super) const PEEK_BITS: u32 = 57;
+/// Number of bits of the classes of varbit numbers. The prefix of class `i` is `i + 1` ones and a zero, but for the last
+/// one (64 bits), which is eight ones.
+const VARBIT_SIZES: [u32; 7] = [3, 6, 9, 12, 18, 25, 56];
+
+// === Writing ===
+
+/// Writes bits behind a header.
+#[derive(Clone, Debug)]
+pub(super) struct BitWriter {
+    /// Header and whole 64-bit words of the stream.
+    bytes: Vec<u8>,
+    /// Bits not yet in `bytes`, from the top.
+    window: u64,
+    /// How many they are, 0 to 63.
+    window_bits: u32,
+}
+
+impl BitWriter {
+    pub(super) fn new(header: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(48);
+        bytes.extend_from_slice(header);
+        Self { bytes, window: 0, window_bits: 0 }
+    }
+
+    /// Writes the low `n` bits of `v`, whose other bits are 0; `n` is 1 to 64.
+    #[inline(always)]
+    pub(super) fn put(&mut self, v: u64, n: u32) {
+        let free = 64 - self.window_bits;
+        if n < free {
+            self.window |= v << (free - n);
+            self.window_bits += n;
+        } else {
+            let over = n - free;
+            self.window |= v >> over;
+            self.bytes.extend_from_slice(&self.window.to_be_bytes());
+            self.window = if over == 0 { 0 } else { v << (64 - over) };
+            self.window_bits = over;
+        }
+    }
+
+    /// Writes an unsigned number as Go's varint.
+    pub(super) fn put_uvarint(&mut self, v: u64) {
+        let mut bytes = Vec::with_capacity(varint::MAX_LEN_BYTES);
+        varint::put_uvarint(&mut bytes, v);
+        bytes.iter().for_each(|b| self.put(u64::from(*b), 8));
+    }
+
+    /// Writes a signed number as Go's varint.
+    pub(super) fn put_varint(&mut self, v: i64) {
+        self.put_uvarint(((v << 1) ^ (v >> 63)) as u64);
+    }
+
+    /// Writes a signed number in the class that fits it.
+    pub(super) fn put_varbit_int(&mut self, v: i64) {
+        if v == 0 {
+            self.put(0, 1);
+            return;
+        }
+        match VARBIT_SIZES.iter().position(|n| fits(v, *n)) {
+            Some(class) => self.put_class(class, v as u64),
+            None => self.put_largest(v as u64),
+        }
+    }
+
+    /// Writes an unsigned number in the class that fits it.
+    pub(super) fn put_varbit_uint(&mut self, v: u64) {
+        if v == 0 {
+            self.put(0, 1);
+            return;
+        }
+        match VARBIT_SIZES.iter().position(|n| v >> n == 0) {
+            Some(class) => self.put_class(class, v),
+            None => self.put_largest(v),
+        }
+    }
+
+    fn put_class(&mut self, class: usize, v: u64) {
+        let ones = class as u32 + 1;
+        self.put(((1 << ones) - 1) << 1, ones + 1);
+        let n = VARBIT_SIZES[class];
+        self.put(v & ((1 << n) - 1), n);
+    }
+
+    fn put_largest(&mut self, v: u64) {
+        self.put(0xff, 8);
+        self.put(v, 64);
+    }
+
+    /// Length with the bits that do not fill a byte.
+    pub(super) fn len_bytes(&self) -> usize {
+        self.bytes.len() + self.window_bits.div_ceil(8) as usize
+    }
+
+    /// Header and stream as they stand.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.len_bytes());
+        out.extend_from_slice(&self.bytes);
+        let rest = self.window_bits.div_ceil(8) as usize;
+        out.extend_from_slice(&self.window.to_be_bytes()[..rest]);
+        out
+    }
+}
+
+/// Whether `n` bits hold `v` in the format's asymmetric two's complement, `-(2^(n-1) - 1) ..= 2^(n-1)`.
+#[inline(always)]
+pub(super) fn fits(v: i64, n: u32) -> bool {
+    -((1 << (n - 1)) - 1) <= v && v <= 1 << (n - 1)
+}
+
+/// The number that `n` bits hold in that form.
+#[inline(always)]
+pub(super) fn sign(raw: u64, n: u32) -> i64 {
+    let raw = raw as i64;
+    if raw > 1 << (n - 1) { raw - (1 << n) } else { raw }
+}
+
+// === Reading ===
+
+/// 64 bits of `data` from bit `at` on, of which at least [`PEEK_BITS`] count; zeros follow the end. `data` has at least
+/// eight bytes.
+#[inline(always)]
+pub(super) fn peek(data: &[u8], at: usize) -> u64 {
+    let byte = at >> 3;
+    let word = match data.get(byte..byte + 8) {
+        Some(b) => be64(b),
+        None => {
+            let missing = byte + 8 - data.len();
+            let last = be64(&data[data.len() - 8..]);
+            if missing >= 8 { 0 } else { last << (8 * missing) }
+        }
+    };
+    word << (at & 7)
+}
+
+#[inline(always)]
+fn be64(b: &[u8]) -> u64 {
+    u64::from_be_bytes(b.try_into().expect("callers pass eight bytes"))
+}
+
+/// `n` bits from bit `at` on, 1 to 64.
+#[inline(always)]
+pub(super) fn bits(data: &[u8], at: usize, n: u32) -> u64 {
+    if n <= PEEK_BITS {
+        peek(data, at) >> (64 - n)
+    } else {
+        let low = n - 32;
+        (peek(data, at) >> 32) << low | peek(data, at + 32) >> (64 - low)
+    }
+}
+
+/// Reads a stream number by number. `None`: it ends too early.
+pub(super) struct BitReader<'a> {
+    data: &'a [u8],
+    at: usize,
+    len_bits: usize,
+}
+
+impl<'a> BitReader<'a> {
+    /// A reader of at least eight bytes, of which the first `len_bytes` count.
+    pub(super) fn new(data: &'a [u8], len_bytes: usize) -> Self {
+        assert!(data.len() >= 8, "callers pad short streams");
+        Self { data, at: 0, len_bits: len_bytes * 8 }
+    }
+
+    pub(super) fn bits_left(&self) -> usize {
+        self.len_bits - self.at
+    }
+
+    pub(super) fn get(&mut self, n: u32) -> Option<u64> {
+        let at = self.at;
+        if n as usize > self.len_bits - at {
+            return None;
+        }
+        self.at += n as usize;
+        Some(bits(self.data, at, n))
+    }
+
+    pub(super) fn f64(&mut self) -> Option<f64> {
+        self.get(64).map(f64::from_bits)
+    }
+
+    /// The class of a varbit number: its bits, 0 for the number 0.
+    fn varbit_size(&mut self) -> Option<u32> {
+        let ones = peek(self.data, self.at).leading_ones().min(8);
+        self.get(if ones == 8 { 8 } else { ones + 1 })?;
+        Some(match ones {
+            0 => 0,
+            8 => 64,
+            n => VARBIT_SIZES[n as usize - 1],
+        })
+    }
+
+    pub(super) fn varbit_int(&mut self) -> Option<i64> {
+        match self.varbit_size()? {
+            0 => Some(0),
+            64 => self.get(64).map(|v| v as i64),
+            n => self.get(n).map(|v| sign(v, n)),
+        }
+    }
+
+    pub(super) fn varbit_uint(&mut self) -> Option<u64> {
+        match self.varbit_size()? {
+            0 => Some(0),
+            n => self.get(n),
+        }
+    }
+}
+
+// === XOR of floats ===
+
+/// A float and the window of the last XOR that opened one: what the next float of its column is written against.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct XorColumn {
+    pub(super) value_bits: u64,
+    leading: u32,
+    /// Meaningful bits of the window; 0 until there was one.
+    significant: u32,
+}
+
+impl XorColumn {
+    pub(super) fn new(value: f64) -> Self {
+        Self { value_bits: value.to_bits(), leading: 0, significant: 0 }
+    }
+
+    /// Writes the next value.
+    #[inline(always)]
+    pub(super) fn put(&mut self, out: &mut BitWriter, value_bits: u64) {
+        let xor = value_bits ^ self.value_bits;
+        self.value_bits = value_bits;
+        if xor == 0 {
+            out.put(0, 1);
+            return;
+        }
+        let leading = xor.leading_zeros().min(MAX_LEADING);
+        let trailing = xor.trailing_zeros();
+        let window_trailing = 64 - self.leading - self.significant;
+        if self.significant != 0 && leading >= self.leading && trailing >= window_trailing {
+            let n = self.significant;
+            let v = xor >> window_trailing;
+            if n <= 62 {
+                out.put(0b10 << n | v, n + 2);
+            } else {
+                out.put(0b10, 2);
+                out.put(v, n);
+            }
+            return;
+        }
+        let significant = 64 - leading - trailing;
+        self.leading = leading;
+        self.significant = significant;
+        // 64 significant bits are written as 0 in the six bits of the length.
+        out.put(0b11 << 11 | u64::from(leading) << 6 | u64::from(significant & 63), 13);
+        out.put(xor >> trailing, significant);
+    }
+
+    /// Reads the next value. (XOR chunks have a faster way of their own.)
+    pub(super) fn get(&mut self, r: &mut BitReader<'_>) -> Option<f64> {
+        if r.get(1)? == 1 {
+            if r.get(1)? == 1 {
+                self.leading = r.get(5)? as u32;
+                self.significant = (r.get(6)?.wrapping_sub(1) & 63) as u32 + 1; // 0 stands for 64
+            } else if self.significant == 0 {
+                self.significant = 64;
+            }
+            let trailing = (64 - self.leading).checked_sub(self.significant)?;
+            self.value_bits ^= r.get(self.significant)? << trailing;
+        }
+        Some(f64::from_bits(self.value_bits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(numbers in prop::collection::vec((any::<i64>(), 0_u32..64), 0..50)) {
+            let mut w = BitWriter::new(&[]);
+            let numbers: Vec<i64> = numbers.into_iter().map(|(v, shift)| v >> shift).collect();
+            let mut column = XorColumn::new(1.5);
+            for v in &numbers {
+                w.put_varbit_int(*v);
+                w.put_varbit_uint(*v as u64);
+                column.put(&mut w, *v as u64);
+            }
+            let mut bytes = w.to_bytes();
+            let len = bytes.len();
+            prop_assert_eq!(len, w.len_bytes());
+            bytes.resize(len.max(8), 0);
+            let mut r = BitReader::new(&bytes, len);
+            let mut column = XorColumn::new(1.5);
+            for v in &numbers {
+                prop_assert_eq!(r.varbit_int(), Some(*v));
+                prop_assert_eq!(r.varbit_uint(), Some(*v as u64));
+                prop_assert_eq!(column.get(&mut r).map(f64::to_bits), Some(*v as u64));
+            }
+            prop_assert!(r.bits_left() < 8);
+        }
+    }
+}
