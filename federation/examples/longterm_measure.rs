@@ -75,13 +75,16 @@ fn main() {
     println!("{chunks} chunks, {bytes} bytes, {each:.4} bytes/sample with timestamps, head and checksum");
     let mut out = Samples::new();
     let mut decoded = 0;
-    let begin = wall.monotonic();
-    for c in &all {
-        decode_chunks(c, i64::MIN, i64::MAX, &mut out).unwrap();
-        decoded += out.len();
+    let (begin, cpu_before) = (wall.monotonic(), cpu_seconds());
+    while decoded < 50_000_000 {
+        for c in &all {
+            decode_chunks(c, i64::MIN, i64::MAX, &mut out).unwrap();
+            decoded += out.len();
+        }
     }
-    let took = wall.monotonic() - begin;
-    println!("decode: {:.0} M samples/s ({decoded} samples)", decoded as f64 / took.as_secs_f64() / 1e6);
+    let rate = |seconds: f64| decoded as f64 / seconds / 1e6;
+    let (took, cpu) = (wall.monotonic() - begin, cpu_seconds() - cpu_before);
+    println!("decode: {:.0} M samples/s, {:.0} per CPU second", rate(took.as_secs_f64()), rate(cpu));
     store.close().unwrap();
     println!("{:#?}", store.stats());
 }

@@ -159,6 +159,7 @@ impl Inner {
 impl Appendable for LongtermStore {
     fn appender(&self) -> Result<Box<dyn Appender>, StorageError> {
         self.inner.check_open()?;
+        self.inner.check_memory()?;
         Ok(Box::new(LongtermAppender::new(self.inner.clone())))
     }
 }

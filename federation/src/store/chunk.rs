@@ -310,3 +310,163 @@ fn read_sparse(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sample_codec::tests::specimens;
+    use proptest::prelude::*;
+
+    const T0: i64 = 1_790_000_000_000;
+
+    fn floats(ts: &[i64], values: &[f64]) -> Samples {
+        let mut s = Samples::new();
+        ts.iter().zip(values).for_each(|(t, v)| s.push_float(*t, *v));
+        s
+    }
+
+    fn same(a: &Samples, b: &Samples) {
+        assert_eq!(a.timestamps_ms, b.timestamps_ms);
+        assert!(a.iter().eq(b.iter()));
+    }
+
+    /// Encodes, reads back in whole and in part; gives the size.
+    fn check(s: &Samples) -> usize {
+        let stored = encode(s, 0, s.len());
+        let mut back = Samples::new();
+        let head = decode_stored(&stored, &mut back).unwrap();
+        assert_eq!((head.samples, head.mint), (s.len(), s.timestamps_ms[0]));
+        same(&back, s);
+        let (_, chunk) = open_chunk(&stored).unwrap();
+        assert_eq!((chunk.mint, chunk.maxt), (head.mint, head.maxt));
+        let (from, to) = (s.len() / 3, s.len() / 2);
+        let (mint, maxt) = (s.timestamps_ms[from], s.timestamps_ms[to]);
+        let mut part = Samples::new();
+        model::chunk::decode_chunks(&[chunk], mint, maxt, &mut part).unwrap();
+        let mut want = s.clone();
+        want.clip(mint, maxt);
+        same(&part, &want);
+        stored.len()
+    }
+
+    fn even(n: usize) -> Vec<i64> {
+        (0..n as i64).map(|i| T0 + i * 15_000).collect()
+    }
+
+    #[test]
+    fn what_metrics_look_like_is_small() {
+        let n = 960;
+        let ts = even(n);
+        let size = |f: &dyn Fn(usize) -> f64| check(&floats(&ts, &(0..n).map(f).collect::<Vec<_>>()));
+        assert!(size(&|_| 0.1) < 32, "constant");
+        assert!(size(&|i| i as f64 * 15.0) < 32, "constant rate");
+        assert!(size(&|i| if i == n - 1 { model::stale_nan() } else { 7.0 }) < 48, "constant until it ends");
+        assert!(size(&|i| (i * i % 7) as f64 / 100.0 + 20.0) < 480, "few decimals");
+        assert!(size(&|i| (i / 200) as f64) < 100, "steps");
+        // A counter with noise of 100 values: at most a byte per sample.
+        assert!(size(&|i| (i * 1000 + (i * 7919) % 100) as f64) < n + 64);
+        let mut jitter = ts.clone();
+        jitter.iter_mut().enumerate().for_each(|(i, t)| *t += (i as i64 * 7919) % 5);
+        assert!(check(&floats(&jitter, &vec![1.0; n])) < n / 2, "jitter of 5 ms");
+        let mut gaps = ts;
+        gaps.iter_mut().enumerate().for_each(|(i, t)| *t += (i as i64 / 300) * 45_000);
+        assert!(check(&floats(&gaps, &vec![1.0; n])) < 48, "missed scrapes");
+    }
+
+    #[test]
+    fn awkward_floats_keep_their_bits() {
+        let odd = [
+            -0.0,
+            0.0,
+            f64::MAX,
+            f64::MIN_POSITIVE,
+            5e-324,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+            -f64::NAN,
+            model::stale_nan(),
+            f64::from_bits(0xfff0_0000_0000_0001),
+            9_007_199_254_740_993.0,
+            -1e22,
+            0.1 + 0.2,
+            1.0 / 3.0,
+        ];
+        for n in [1, 2, 15, 100] {
+            let values: Vec<f64> = (0..n).map(|i| odd[i % odd.len()]).collect();
+            check(&floats(&even(n), &values));
+            let mixed: Vec<f64> =
+                (0..n).map(|i| if i % 29 == 0 { odd[i % odd.len()] } else { i as f64 * 0.25 }).collect();
+            check(&floats(&even(n), &mixed));
+        }
+    }
+
+    #[test]
+    fn histograms_and_start_timestamps_are_kept() {
+        let mut s = Samples::new();
+        for i in 0..20 {
+            s.push(specimens(T0 + i * 1000)[(i % 5) as usize].clone());
+        }
+        check(&s);
+        assert_eq!(page_len(&s, 0, 20), 20);
+        assert_eq!(page_len(&floats(&even(2049), &[0.0; 2049]), 0, 2049), 683);
+    }
+
+    #[test]
+    fn any_flipped_bit_is_found() {
+        let stored = encode(&floats(&even(50), &[1.5; 50]), 0, 50);
+        for i in 0..stored.len() * 8 {
+            let mut bad = stored.clone();
+            bad[i / 8] ^= 1 << (i % 8);
+            assert!(open_chunk(&bad).is_err() && decode_stored(&bad, &mut Samples::new()).is_err());
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            3 => (-1000_i32..1000).prop_map(f64::from),
+            3 => (-100_000_i32..100_000).prop_map(|i| f64::from(i) / 1000.0),
+            1 => any::<u64>().prop_map(f64::from_bits),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_floats_round_trip(
+            samples in proptest::collection::vec((1_i64..30_000, any_value()), 1..300),
+            even in any::<bool>(),
+        ) {
+            let mut t = T0;
+            let mut s = Samples::new();
+            for (step, v) in samples {
+                t += if even { 15_000 } else { step };
+                s.push_float(t, v);
+            }
+            check(&s);
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic(
+            mut body in proptest::collection::vec(any::<u8>(), 0..80),
+            flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+        ) {
+            let mut out = Samples::new();
+            let _ = FLOAT_CHUNKS.decode(&body, i64::MIN, i64::MAX, &mut out);
+            body.insert(0, FLOATS);
+            let _ = FLOAT_CHUNKS.decode(&body, i64::MIN, i64::MAX, &mut out);
+            body[0] = ANY;
+            let _ = ANY_CHUNKS.decode(&body, i64::MIN, i64::MAX, &mut out);
+            // Good chunks with a few bytes changed, past the checksum.
+            let values: Vec<f64> = (0..100).map(|i| f64::from(i * i % 37) * 0.1).collect();
+            for mut stored in [encode(&floats(&super::tests::even(100), &values), 0, 100)] {
+                stored.truncate(stored.len() - 4);
+                for (at, x) in &flips {
+                    let at = at % stored.len();
+                    stored[at] ^= x;
+                }
+                out.clear();
+                let _ = FLOAT_CHUNKS.decode(&stored, i64::MIN, i64::MAX, &mut out);
+            }
+        }
+    }
+}

@@ -205,16 +205,14 @@ impl Inner {
         give_ids(writer, &mut additions.fresh);
         let mut out = WriteBatch::default();
         let journal = self.cf(JOURNAL);
-        let mut seq = writer.next_seq;
         let mut journal_bytes = 0;
-        for (_, batch) in batches {
+        for (seq, (_, batch)) in (writer.next_seq..).zip(batches) {
             index_months(writer, batch, additions);
             let floats = batch.floats.iter().map(|(s, t, v)| (writer.id(*s), *t, *v));
             let others = batch.others.iter().map(|(s, sample)| (writer.id(*s), sample));
             let record = journal::encode(floats, others);
             journal_bytes += record.len();
             out.put_cf(&journal, seq.to_be_bytes(), record);
-            seq += 1;
             self.put_exemplars(writer, batch, &mut out);
         }
         self.put_series(&additions.fresh, &mut out);

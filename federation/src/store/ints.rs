@@ -1,4 +1,4 @@
-//! Streams of integers: linear, bit-packed or pco, whichever is smallest. Spec: docs/formats/longterm.md#sealed-chunk.
+//! Streams of integers: linear, changes only, bit-packed or pco, whichever is smallest. Spec: docs/formats/longterm.md#sealed-chunk.
 //!
 //! pco models the values best but spends some twenty bytes and microseconds on each stream, so that short and tame
 //! streams are packed instead.
@@ -13,6 +13,7 @@ use super::varint::{Reader, put_varint, put_zigzag, unzigzag, zigzag};
 const LINEAR: u8 = 0;
 const PACKED: u8 = 1;
 const PCO: u8 = 2;
+const SPARSE: u8 = 3;
 
 /// Below so many packed bytes pco cannot win: its header and bins take more.
 const PCO_MIN_BYTES: usize = 24;
@@ -30,6 +31,11 @@ pub(super) fn put_ints(out: &mut Vec<u8>, ints: &[i64]) {
         if !rest.is_empty() {
             put_zigzag(out, step);
         }
+        return;
+    }
+    let changes = ints.windows(2).filter(|w| w[0] != w[1]).count();
+    if changes <= rest.len() / 16 {
+        put_sparse(out, ints, changes);
         return;
     }
     let width = packed_width(ints);
@@ -69,8 +75,37 @@ pub(super) fn read_ints(bytes: &[u8], n: usize, out: &mut Vec<i64>) -> Result<()
             unpack(&r, first, width, n, out)
         }
         PCO => read_pco(r.rest(), n, out),
+        SPARSE => read_sparse(&mut r, n, out),
         other => Err(r.error(format!("unknown kind {other}"))),
     }
+}
+
+/// Values that seldom change: where and by how much.
+fn put_sparse(out: &mut Vec<u8>, ints: &[i64], changes: usize) {
+    out.push(SPARSE);
+    put_zigzag(out, ints[0]);
+    put_varint(out, changes as u64);
+    let mut last = 0;
+    for (i, w) in ints.windows(2).enumerate().filter(|(_, w)| w[0] != w[1]) {
+        put_varint(out, (i + 1 - last) as u64);
+        put_zigzag(out, w[1].wrapping_sub(w[0]));
+        last = i + 1;
+    }
+}
+
+fn read_sparse(r: &mut Reader<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), StorageError> {
+    let end = out.len() + n;
+    let mut x = r.zigzag()?;
+    for _ in 0..r.count(2)? {
+        let run = r.varint()?;
+        if run > (end - out.len()) as u64 {
+            return Err(r.error("a change lies outside the stream"));
+        }
+        out.resize(out.len() + run as usize, x);
+        x = x.wrapping_add(r.zigzag()?);
+    }
+    out.resize(end, x);
+    Ok(())
 }
 
 fn packed_width(ints: &[i64]) -> u8 {

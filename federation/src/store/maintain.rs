@@ -33,10 +33,14 @@ pub(super) struct Maintenance {
     journal_cut: u64,
     /// When idle series were looked for last.
     forgot_ms: i64,
+    /// Sealing for want of memory is not tried again before: a reader held it back.
+    relief_blocked_until_ms: i64,
 }
 
 /// Fewest series sealed at once when memory runs full.
 const RELIEF_SERIES: usize = 1024;
+/// How long to wait after sealing for want of memory achieved nothing.
+const RELIEF_PAUSE_MS: i64 = 500;
 /// Rounds without an append after which a series is idle; two fit in [`super::StoreConfig::forget_after`].
 const IDLE_ROUNDS: u32 = 2;
 
@@ -82,14 +86,32 @@ impl Inner {
         let maintenance =
             if bytes <= 2 * limit { self.maintenance.try_lock() } else { Some(self.maintenance.lock()) };
         let Some(mut maintenance) = maintenance else { return };
-        // Whoever waited may find the work done.
-        if self.metrics.open_bytes.get() <= limit {
+        let now_ms = self.clock.now_ms();
+        // Whoever waited may find the work done, or in vain for now.
+        if self.metrics.open_bytes.get() <= limit || now_ms < maintenance.relief_blocked_until_ms {
             return;
         }
-        let result = self.seal(&self.largest()).and_then(|_| self.cut_journal(&mut maintenance));
-        if let Err(e) = result {
-            tracing::error!("long-term store: sealing early, because memory is full, failed: {e}");
+        match self.seal(&self.largest()).and_then(|stats| self.cut_journal(&mut maintenance).map(|()| stats))
+        {
+            Ok(stats) if stats.taken > 0 => {}
+            Ok(_) => maintenance.relief_blocked_until_ms = now_ms + RELIEF_PAUSE_MS,
+            Err(e) => {
+                maintenance.relief_blocked_until_ms = now_ms + RELIEF_PAUSE_MS;
+                tracing::error!("long-term store: sealing early, because memory is full, failed: {e}");
+            }
         }
+    }
+
+    /// Refuses new batches when memory is far over its limit: a reader or the disk holds sealing back.
+    pub(super) fn check_memory(&self) -> Result<(), StorageError> {
+        let (bytes, limit) = (self.metrics.open_bytes.get(), self.config.open_max_bytes);
+        if bytes as u64 > 4 * limit as u64 {
+            return Err(StorageError::Limit(format!(
+                "the long-term store holds {bytes} bytes of samples that are not sealed yet, four times its limit \
+                 (open_max_bytes {limit}); try again later"
+            )));
+        }
+        Ok(())
     }
 
     /// The series with the most open samples: a sixteenth of all, at least [`RELIEF_SERIES`].

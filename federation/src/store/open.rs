@@ -24,6 +24,10 @@ pub(super) struct OpenSeries {
     /// In order of arrival. A sample that is more than a float has a 0 here and itself in `extras`.
     log: Vec<(i64, f64)>,
     /// Place in `log` and the sample.
+    #[allow(
+        clippy::box_collection,
+        reason = "one word instead of three in very many series, nearly all without"
+    )]
     extras: Option<Box<Vec<(u32, Sample)>>>,
     /// Sequence and length of `log` before it, rising, for sequences that some reader must not see.
     marks: Vec<(u64, u32)>,

@@ -264,7 +264,7 @@ impl LongtermSeriesSet {
                 raw.seek_for_prev(sample_key(month, id, self.mint));
                 let found = raw.key().and_then(parse_sample_key);
                 if found.is_none_or(|(m, i, _)| (m, i) != (month, id)) {
-                    raw.status().map_err(|e| inner.chunk_error(month, id, self.mint, &e.to_string()))?;
+                    raw.status().map_err(|e| inner.raw_error(month, id, self.mint, &e))?;
                     raw.seek(sample_key(month, id, self.mint));
                 }
             } else {
@@ -284,7 +284,7 @@ impl LongtermSeriesSet {
                 }
                 raw.next();
             }
-            raw.status().map_err(|e| inner.chunk_error(month, id, self.mint, &e.to_string()))?;
+            raw.status().map_err(|e| inner.raw_error(month, id, self.mint, &e))?;
         }
         Ok(out)
     }

@@ -149,6 +149,11 @@ impl Inner {
                 open.push(&at, slot, sample);
             }
         }
+        open.published = seq;
+        self.metrics.open_bytes.set(open.bytes as i64);
+        drop(open);
+        // A journal larger than memory, for example after the limit was lowered, is sealed on the way.
+        self.relieve();
         Ok(())
     }
 

@@ -183,14 +183,14 @@ impl Inner {
         t: i64,
     ) -> Result<Option<Sealed>, StorageError> {
         raw.seek_for_prev(sample_key(month, id, t));
-        raw.status().map_err(|e| self.chunk_error(month, id, t, &e.to_string()))?;
+        raw.status().map_err(|e| self.raw_error(month, id, t, &e))?;
         if raw.key().and_then(parse_sample_key).is_some_and(|(m, i, _)| (m, i) == (month, id)) {
             let chunk = Self::read_chunk(raw);
             raw.next();
             return Ok(chunk);
         }
         raw.seek(sample_key(month, id, 0));
-        raw.status().map_err(|e| self.chunk_error(month, id, t, &e.to_string()))?;
+        raw.status().map_err(|e| self.raw_error(month, id, t, &e))?;
         Ok(None)
     }
 
@@ -268,6 +268,15 @@ impl Inner {
         let key = [b"damaged".as_slice(), sealed.key.as_slice()].concat();
         batch.put_cf(&self.cf(META), key, &sealed.bytes);
         batch.delete_cf(&self.cf(RAW), sealed.key);
+    }
+
+    /// An error of RocksDB while reading chunks: with the series when it is damage, else as it is.
+    pub(super) fn raw_error(&self, month: Month, id: u64, start: i64, e: &rocksdb::Error) -> StorageError {
+        if e.kind() == rocksdb::ErrorKind::Corruption {
+            self.metrics.corruptions.inc();
+            return self.chunk_error(month, id, start, e.as_ref());
+        }
+        self.error("read chunks of", e)
     }
 
     /// What is wrong with a sealed chunk, with everything needed to find it.

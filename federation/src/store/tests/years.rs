@@ -7,7 +7,7 @@ const SERIES: usize = 8;
 
 /// Series of a month: half are always there, half live for one month.
 fn series(i: usize, t: i64) -> Labels {
-    if i % 2 == 0 { labels("steady", i) } else { labels(&format!("churn_{}", t / (30 * DAY_MS)), i) }
+    if i.is_multiple_of(2) { labels("steady", i) } else { labels(&format!("churn_{}", t / (30 * DAY_MS)), i) }
 }
 
 fn value_at(i: usize, t: i64) -> f64 {
