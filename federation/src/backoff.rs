@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-/// A receiver that asks for more is asked again after this time all the same, so that a mistaken header cannot stop a sender
-/// for good.
+/// A receiver that asks for more is asked again after this time all the same, so that a mistaken header cannot stop a
+/// sender for good.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// The growing pause between attempts at one batch.
@@ -39,8 +39,8 @@ impl Backoff {
     }
 }
 
-/// Reads `Retry-After`: seconds, or a date in HTTP's form, from which `now_ms` is subtracted. `None` when it is neither or
-/// lies in the past.
+/// Reads `Retry-After`: seconds, or a date in HTTP's form, from which `now_ms` is subtracted. `None` when it is
+/// neither or lies in the past.
 #[must_use]
 pub fn parse_retry_after(value: &str, now_ms: i64) -> Option<Duration> {
     let value = value.trim();
@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn reads_both_forms_of_retry_after() {
-        let check = |v: &str, expect: Option<u64>| assert_eq!(parse_retry_after(v, 1_445_412_470_000), expect.map(MS), "{v}");
+        let check = |v: &str, expect: Option<u64>| {
+            assert_eq!(parse_retry_after(v, 1_445_412_470_000), expect.map(MS), "{v}")
+        };
         check("120", Some(120_000));
         check(" 1 ", Some(1_000));
         check("Wed, 21 Oct 2015 07:28:00 GMT", Some(10_000));

@@ -16,8 +16,8 @@ pub struct SenderConfig {
     pub name: String,
     /// Address of the remote-write endpoint.
     pub url: String,
-    /// A series is sent when all matchers of any one of these sets match its labels, external labels included. Empty: all
-    /// series.
+    /// A series is sent when all matchers of any one of these sets match its labels, external labels included. Empty:
+    /// all series.
     pub matchers: Vec<Vec<Matcher>>,
     /// Rules applied to what the matchers let through.
     pub write_relabel: Vec<RelabelRule>,
@@ -63,7 +63,8 @@ impl SenderConfig {
         }
     }
 
-    /// What a scraper node sends to its long-term node: the series that `matchers` select, all that belongs to them, soon.
+    /// What a scraper node sends to its long-term node: the series that `matchers` select, all that belongs to them,
+    /// soon.
     #[must_use]
     pub fn longterm(
         name: impl Into<String>,
@@ -72,7 +73,7 @@ impl SenderConfig {
         matchers: Vec<Vec<Matcher>>,
     ) -> Self {
         let queue = QueueConfig {
-            batch_send_deadline: Duration::from_secs(1),
+            batch_send_deadline: Duration::from_millis(500),
             poll_interval: Duration::from_millis(50),
             ..QueueConfig::default()
         };

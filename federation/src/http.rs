@@ -1,7 +1,7 @@
 //! The HTTP client of the sender and of remote read: one request, one bounded answer, a time-out around both.
 //!
-//! Connections are pooled per client. Redirects are not followed: they come back as the answer they are. TLS settings are
-//! in [`tls`].
+//! Connections are pooled per client. Redirects are not followed: they come back as the answer they are. TLS settings
+//! are in [`tls`].
 
 use std::fmt;
 use std::path::PathBuf;
@@ -185,7 +185,8 @@ impl HttpClient {
         let agent = HeaderValue::from_static(concat!("almanac/", env!("CARGO_PKG_VERSION")));
         let mut headers = vec![(USER_AGENT, agent)];
         for (name, value) in &config.headers {
-            let bad = || HttpError::Config(format!("header {name:?} has a name or value that HTTP does not allow"));
+            let bad =
+                || HttpError::Config(format!("header {name:?} has a name or value that HTTP does not allow"));
             let name = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
             let value = HeaderValue::try_from(value.as_str()).map_err(|_| bad())?;
             headers.push((name, value));
@@ -239,12 +240,16 @@ impl fmt::Debug for HttpClient {
 /// Reads an address.
 ///
 /// # Errors
-/// [`HttpError::Config`] unless it is `http://` or `https://` with a host.
+/// [`HttpError::Config`] unless it is `http://` or `https://` with a host and without credentials.
 pub fn parse_url(url: &str) -> Result<Uri, HttpError> {
     let uri: Uri = url.parse().map_err(|e| HttpError::Config(format!("url {url:?}: {e}")))?;
     let scheme = uri.scheme_str().unwrap_or("");
     if !matches!(scheme, "http" | "https") || uri.host().is_none_or(str::is_empty) {
         return Err(HttpError::Config(format!("url {url:?} is not http://host/… or https://host/…")));
+    }
+    if uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+        // They would show up in metrics and logs.
+        return Err(HttpError::Config("a url must not hold credentials; set basic_auth instead".into()));
     }
     Ok(uri)
 }
@@ -324,9 +329,14 @@ mod tests {
 
     #[test]
     fn base64_is_the_standards() {
-        for (plain, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy"), ("\u{ff}?", "w78/")]
-        {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+            ("\u{ff}?", "w78/"),
+        ] {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }
@@ -334,7 +344,7 @@ mod tests {
     #[test]
     fn urls_need_scheme_and_host() {
         assert!(parse_url("http://a:9090/api/v1/write?x=y").is_ok());
-        for bad in ["", "a:9090", "/api", "ftp://a/", "http://", "http://a b/"] {
+        for bad in ["", "a:9090", "/api", "ftp://a/", "http://", "http://a b/", "http://u:p@a/"] {
             let e = parse_url(bad).expect_err(bad);
             assert!(matches!(e, HttpError::Config(_)), "{e}");
         }

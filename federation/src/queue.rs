@@ -1,8 +1,8 @@
 //! What lies between the log and the requests: samples in batches, and the book-keeping of what has been acknowledged.
 //!
-//! The log is read in pieces. A piece is done when each of its samples is acknowledged (or given up with a count), and the
-//! acknowledged position is the end of the last piece such that it and all before it are done. The file that keeps it is in
-//! [`position`].
+//! The log is read in pieces. A piece is done when each of its samples is acknowledged (or given up with a count),
+//! and the acknowledged position is the end of the last piece such that it and all before it are done. The file that
+//! keeps it is in [`position`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;

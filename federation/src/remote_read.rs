@@ -1,9 +1,9 @@
 //! A Prometheus-compatible server behind the storage contracts, through its remote-read and label endpoints.
 //!
-//! Samples come through `POST …/api/v1/read` as one bounded answer (`SAMPLES`; streamed chunks are not asked for), label
-//! names and values through `…/api/v1/labels` and `…/api/v1/label/<name>/values` beside it. The contracts block, the
-//! client does not: calls wait on the runtime given, and must come from a thread outside of it or from one of its
-//! blocking threads.
+//! Samples come through `POST …/api/v1/read` as one bounded answer (`SAMPLES`; streamed chunks are not asked for),
+//! label names and values through `…/api/v1/labels` and `…/api/v1/label/<name>/values` beside it. The contracts
+//! block, the client does not: calls wait on the runtime given, and must come from a thread outside of it or from one
+//! of its blocking threads.
 //!
 //! Failures to reach the server are [`StorageError::Unavailable`] with its name, so that callers can tell them from
 //! answers that make no sense.
@@ -259,3 +259,6 @@ fn escaped_label_name(name: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,19 @@
 //! The live lane: follows the write-ahead log and sends what a destination wants, at least once.
 //!
-//! A thread reads the log ([`reader`]) and hands pieces to a task ([`dispatcher`]), which fills batches and gives them to
-//! shards ([`crate::shard`]). What is acknowledged moves the position ([`crate::queue`]), which a third task stores
-//! about once a second. Nothing here ever makes the writer of the log wait: a slow destination pauses the reader.
+//! A thread reads the log ([`reader`]) and hands pieces to a task ([`dispatcher`]), which fills batches and gives
+//! them to shards ([`crate::shard`]). What is acknowledged moves the position ([`crate::queue`]), which a third task
+//! stores about once a second. Nothing here ever makes the writer of the log wait: a slow destination pauses the
+//! reader.
 //!
 //! # What is promised
 //!
 //! - The stored position only passes samples that the destination has acknowledged with a 2xx, has refused for good
-//!   (answers in the 400s but 429; counted and logged) or does not want. After a restart sending goes on from there, so samples may arrive
-//!   twice and are not lost, as long as the log still holds them.
+//!   (answers in the 400s but 429; counted and logged) or does not want. After a restart sending goes on from there,
+//!   so samples may arrive twice and are not lost, as long as the log still holds them.
 //! - When the log no longer reaches back to the position, that is logged, counted
 //!   (`almanac_federation_gap_total`) and kept in [`SenderStatus::gaps`].
 //! - Samples of one series arrive in the order of the log. Between series nothing is promised.
-//! - At most `capacity * shards` samples, plus one piece of the log, wait in memory.
+//! - At most `capacity * shards` samples, plus three pieces of the log (64 records each), wait in memory.
 //! - Without a stored position sending begins at the start of the log as it is.
 
 use std::path::Path;
@@ -153,7 +154,8 @@ impl Sender {
     /// time, given as `runtime`.
     ///
     /// # Errors
-    /// When settings make no sense, the position cannot be read or stored, or a sender of this name and address runs already.
+    /// When settings make no sense, the position cannot be read or stored, or a sender of this name and address runs
+    /// already.
     pub fn start(
         config: SenderConfig,
         source: Arc<dyn WalSource>,
@@ -162,20 +164,23 @@ impl Sender {
         runtime: &Handle,
     ) -> Result<SenderHandle, SenderError> {
         let name = config.name.clone();
-        let (uri, client) = check(&config)
-            .map_err(|e| SenderError::Config { name: name.clone(), reason: e.to_string() })?;
+        let (uri, client) =
+            check(&config).map_err(|e| SenderError::Config { name: name.clone(), reason: e.to_string() })?;
         let position = |source| SenderError::Position { name: name.clone(), source };
         let file = PositionFile::open(&config.positions_dir, &name).map_err(position)?;
         let start = file.load().map_err(position)?;
-        let metrics_error = |e: prometheus::Error| SenderError::Metrics { name: name.clone(), reason: e.to_string() };
+        let metrics_error =
+            |e: prometheus::Error| SenderError::Metrics { name: name.clone(), reason: e.to_string() };
         let metrics = SenderMetrics::register(registry, &name, &config.url).map_err(metrics_error)?;
         if let Err(e) = metrics.show_config(&config.queue) {
             metrics.unregister();
             return Err(metrics_error(e));
         }
         // Segments are kept from before the reader opens the log, or a checkpoint between the two could drop them.
+        // A position beyond the end is of another log; all of this one is needed then.
         let hold_name = hold_name(&name);
-        source.hold(&hold_name, Some(start.unwrap_or_default()));
+        let end = source.end();
+        source.hold(&hold_name, Some(start.filter(|p| *p <= end).unwrap_or_default()));
         let shared = Arc::new(Shared {
             config,
             uri,
@@ -324,8 +329,8 @@ struct Running {
     keeper: JoinHandle<()>,
 }
 
-/// A running sender. Dropped without [`SenderHandle::stop`] it ends soon, without waiting for requests under way; the stored
-/// position is right all the same.
+/// A running sender. Dropped without [`SenderHandle::stop`] it ends soon, without waiting for requests under way; the
+/// stored position is right all the same.
 pub struct SenderHandle {
     shared: Arc<Shared>,
     source: Arc<dyn WalSource>,
@@ -363,8 +368,8 @@ impl SenderHandle {
         }
     }
 
-    /// Stops: reads no more, sends what is read as far as `deadline` allows, and stores the position. The log goes on keeping
-    /// what is not acknowledged, for the next start. Returns whether everything read was acknowledged.
+    /// Stops: reads no more, sends what is read as far as `deadline` allows, and stores the position. The log goes on
+    /// keeping what is not acknowledged, for the next start. Returns whether everything read was acknowledged.
     pub async fn stop(mut self, deadline: Duration) -> bool {
         self.halt(deadline).await
     }
@@ -377,7 +382,9 @@ impl SenderHandle {
     }
 
     async fn halt(&mut self, deadline: Duration) -> bool {
-        let Some(Running { thread, stop_reader, stop, task, keeper }) = self.running.take() else { return true };
+        let Some(Running { thread, stop_reader, stop, task, keeper }) = self.running.take() else {
+            return true;
+        };
         drop(stop_reader);
         // A receiver that is gone has ended already.
         let _ = stop.send(deadline);

@@ -1,5 +1,5 @@
-//! Shards: each sends one batch after the other, so that the samples of a series, which always go to the same shard, arrive
-//! in order. How many shards there should be is computed in [`planner`].
+//! Shards: each sends one batch after the other, so that the samples of a series, which always go to the same shard,
+//! arrive in order. How many shards there should be is computed in [`planner`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,7 +119,13 @@ impl Shard {
     fn retry_logged(&self, attempt: u32, reason: &str, pause: Duration) {
         if attempt.is_power_of_two() {
             let destination = &self.shared.config.name;
-            tracing::warn!(destination, attempt, reason, pause_ms = pause.as_millis() as u64, "sending failed, trying again");
+            tracing::warn!(
+                destination,
+                attempt,
+                reason,
+                pause_ms = pause.as_millis() as u64,
+                "sending failed, trying again"
+            );
         }
     }
 
@@ -164,8 +170,8 @@ impl Shard {
     }
 }
 
-/// Server errors and rate limits pass, other answers in the 400s do not. A redirect is a mistake in the configuration which an
-/// operator can mend, so nothing is given up for it.
+/// Server errors and rate limits pass, other answers in the 400s do not. A redirect is a mistake in the configuration
+/// which an operator can mend, so nothing is given up for it.
 fn classify(response: &Response, now_ms: i64) -> Outcome {
     let status = response.status;
     if status.is_success() {
@@ -186,8 +192,8 @@ fn classify(response: &Response, now_ms: i64) -> Outcome {
 
 /// Writes the items of a batch, those of one series together, and returns the newest timestamp of a sample.
 ///
-/// The order of a series' items is kept: receivers take floats before histograms and samples before exemplars within one
-/// series entry, so an entry ends where that would change the order of samples.
+/// The order of a series' items is kept: receivers take floats before histograms and samples before exemplars within
+/// one series entry, so an entry ends where that would change the order of samples.
 fn encode(items: &mut [Item], out: &mut WriteRequestEncoder) -> i64 {
     // Stable, and by the hash first so that equal hashes of different series stay apart by identity.
     items.sort_by_key(|i| (i.series.hash, Arc::as_ptr(&i.series) as usize));
@@ -249,7 +255,11 @@ mod tests {
         let labels = Labels::from_pairs([("__name__", name)]);
         let mut raw_labels = Vec::new();
         encode_labels(&labels, &mut raw_labels);
-        Arc::new(SentSeries { raw_labels: raw_labels.into(), hash: labels.hash64(), metric_name: name.into() })
+        Arc::new(SentSeries {
+            raw_labels: raw_labels.into(),
+            hash: labels.hash64(),
+            metric_name: name.into(),
+        })
     }
 
     fn item(series: &Arc<SentSeries>, timestamp_ms: i64, value: Value) -> Item {
@@ -282,13 +292,9 @@ mod tests {
             found.push((name, floats, s.histograms_len(), s.exemplars_len()));
         }
         found.sort_by(|x, y| x.0.cmp(&y.0));
-        let expect = [
-            ("a", vec![1, 3], 0, 1),
-            ("a", vec![], 1, 0),
-            ("a", vec![6], 0, 0),
-            ("b", vec![1, 5], 0, 0),
-        ]
-        .map(|(n, f, h, e)| (n.to_owned(), f, h, e));
+        let expect =
+            [("a", vec![1, 3], 0, 1), ("a", vec![], 1, 0), ("a", vec![6], 0, 0), ("b", vec![1, 5], 0, 0)]
+                .map(|(n, f, h, e)| (n.to_owned(), f, h, e));
         assert_eq!(found, expect);
         assert_eq!(request.metadata().count(), 1);
     }

@@ -1,25 +1,30 @@
-//! Local and long-term storage as one: what the local store holds is read there, only what is older is asked for remotely.
+//! Local and long-term storage as one: what the local store holds is read there, only what is older is asked for
+//! remotely.
 //!
 //! # The seam
 //!
-//! The seam is the time of the oldest local sample. The remote store is asked for `[mint, seam - 1]`, and not at all when
-//! `mint >= seam`, so that recent queries never wait for it; with an empty local store it is asked for everything. The local
-//! querier is opened before the seam is read: when retention drops a block in between, the seam is the later one, the two overlap and
-//! nothing is missing. Where both have a sample at one time, they agree, since the remote one was sent from here.
+//! The seam is the time of the oldest local sample. The remote store is asked for `[mint, seam - 1]`, and not at all
+//! when `mint >= seam`, so that recent queries never wait for it; with an empty local store it is asked for
+//! everything. The local querier is opened before the seam is read: when retention drops a block in between, the seam
+//! is the later one, the two overlap and nothing is missing. Where both have a sample at one time, they agree, since
+//! the remote one was sent from here.
 //!
 //! # External labels
 //!
 //! The sender adds external labels that local series do not have. As in Prometheus's remote read, the remote store is
-//! asked for exactly this node's series by one equality matcher per external label, and the label is taken off what comes back.
-//! A matcher of the user on such a label means what it means locally: when it passes series without the label
-//! (`cluster!="x"`), the above holds; when it does not (`cluster="x"`), it goes to the remote store as it is and the label stays on.
+//! asked for exactly this node's series by one equality matcher per external label, and the label is taken off what
+//! comes back. A matcher of the user on such a label means what it means locally: when it passes series without the
+//! label (`cluster!="x"`), the above holds; when it does not (`cluster="x"`), it goes to the remote store as it is
+//! and the label stays on.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use model::storage::VecSeriesSet;
-use model::{Labels, LabelsResult, Matcher, Querier, Queryable, SelectHints, Series, SeriesSet, StorageError};
+use model::{
+    Labels, LabelsResult, Matcher, Querier, Queryable, SelectHints, Series, SeriesSet, StorageError,
+};
 
 /// What to do when the remote store does not answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -93,9 +98,9 @@ impl OnUnavailable {
         match (self, e) {
             (_, StorageError::Cancelled) => Err(StorageError::Cancelled),
             (Self::Fail, e) => Err(e),
-            (Self::WarnLocalOnly, e) => {
-                Ok(format!("older samples are missing from this answer, the long-term storage did not give them: {e}"))
-            }
+            (Self::WarnLocalOnly, e) => Ok(format!(
+                "older samples are missing from this answer, the long-term storage did not give them: {e}"
+            )),
         }
     }
 }
@@ -126,8 +131,7 @@ impl TieredQuerier {
         let mut kept: Vec<Matcher> = matchers.to_vec();
         let mut strip = Vec::new();
         for (name, value) in self.external_labels.iter() {
-            let passes_without_label =
-                matchers.iter().filter(|m| m.name == name).all(Matcher::matches_empty);
+            let passes_without_label = matchers.iter().filter(|m| m.name == name).all(Matcher::matches_empty);
             if passes_without_label {
                 kept.retain(|m| m.name != name);
                 kept.push(Matcher::equal(name, value));
@@ -149,7 +153,8 @@ impl TieredQuerier {
         if strip.is_empty() { Ok(set) } else { stripped(set, &strip) }
     }
 
-    /// Both answers to a question about labels. `ask_remote` is false when only local series can have what is asked for.
+    /// Both answers to a question about labels. `ask_remote` is false when only local series can have what is asked
+    /// for.
     fn labels(
         &self,
         matchers: &[Matcher],

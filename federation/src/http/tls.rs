@@ -67,7 +67,8 @@ fn client_config(config: &TlsConfig) -> Result<ClientConfig, HttpError> {
         match builder.clone().with_native_roots() {
             Ok(builder) => builder,
             Err(e) => {
-                // Plain http must work on a machine without certificate authorities; https fails at the handshake there.
+                // Plain http must work on a machine without certificate authorities; https fails at the handshake
+                // there.
                 tracing::warn!(error = %e, "no certificate authorities found on this machine");
                 builder.with_root_certificates(RootCertStore::empty())
             }
@@ -79,7 +80,11 @@ fn client_config(config: &TlsConfig) -> Result<ClientConfig, HttpError> {
             let chain = certificates(cert)?;
             let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| file_error("key", key, &e))?;
             builder.with_client_auth_cert(chain, key_der).map_err(|e| {
-                HttpError::Config(format!("TLS certificate {} with key {}: {e}", cert.display(), key.display()))
+                HttpError::Config(format!(
+                    "TLS certificate {} with key {}: {e}",
+                    cert.display(),
+                    key.display()
+                ))
             })
         }
         _ => Err(HttpError::Config("TLS: cert_file and key_file are only of use together".into())),

@@ -1,7 +1,7 @@
 //! The task between the reader and the shards: fills batches, by size and by age, and counts what comes back.
 //!
-//! One task owns the batches and the book-keeping, so there is no lock. It takes a piece of the log only while less than
-//! the limit is outstanding; queues behind it can then be unbounded channels and are bounded all the same.
+//! One task owns the batches and the book-keeping, so there is no lock. It takes a piece of the log only while less
+//! than the limit is outstanding; queues behind it can then be unbounded channels and are bounded all the same.
 //!
 //! The number of shards changes only while nothing is outstanding: a series may then move to another shard without
 //! overtaking itself. When the destination does not answer in time for that, the number stays.
@@ -200,7 +200,12 @@ impl Dispatcher {
     }
 
     fn begin_change(&mut self, to: usize) {
-        tracing::info!(destination = self.shared.config.name, from = self.lanes.len(), to, "changing the number of shards");
+        tracing::info!(
+            destination = self.shared.config.name,
+            from = self.lanes.len(),
+            to,
+            "changing the number of shards"
+        );
         if self.tracker.outstanding() == 0 {
             return self.set_shards(to);
         }

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use prometheus::core::Collector;
-use prometheus::{Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{
+    Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry,
+};
 
 use crate::queue::{Item, Value};
 
@@ -130,10 +132,8 @@ impl Registrar<'_> {
 impl SenderMetrics {
     /// Registers everything for a destination, or nothing.
     pub(crate) fn register(registry: &Registry, name: &str, url: &str) -> prometheus::Result<Self> {
-        let labels = HashMap::from([
-            ("remote_name".to_owned(), name.to_owned()),
-            ("url".to_owned(), url.to_owned()),
-        ]);
+        let labels =
+            HashMap::from([("remote_name".to_owned(), name.to_owned()), ("url".to_owned(), url.to_owned())]);
         let mut r = Registrar { registry, labels, done: Vec::new() };
         match Self::register_all(&mut r) {
             Ok(metrics) => {

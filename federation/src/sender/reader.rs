@@ -1,9 +1,9 @@
 //! The thread that follows the write-ahead log for one destination.
 //!
-//! It reads a bounded number of records, keeps what the destination wants and hands pieces on through a channel that holds
-//! one; when that is full, the thread waits, and nothing but this thread does. The log gives series before the samples
-//! that refer to them; when many have been remembered since the last time, the log is opened anew where reading stands, so that
-//! series which the log has forgotten are forgotten here as well.
+//! It reads a bounded number of records, keeps what the destination wants and hands pieces on through a channel that
+//! holds one; when that is full, the thread waits, and nothing but this thread does. The log gives series before the
+//! samples that refer to them; when many have been remembered since the last time, the log is opened anew where
+//! reading stands, so that series which the log has forgotten are forgotten here as well.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::queue::{Item, Piece, Value};
 /// Records read at a time. One is a scrape of one target, in most cases.
 const RECORDS_PER_READ: usize = 64;
 /// Below this number of remembered series nothing is tidied.
-const MIN_SERIES_TO_TIDY: usize = 100_000;
+const MIN_SERIES_TO_TIDY: usize = if cfg!(test) { 100 } else { 100_000 };
 /// Pause after the log could not be read.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
@@ -52,8 +52,8 @@ impl Reader {
 
     fn follow(&mut self, filter: &mut Filter) -> Result<(), Stopped> {
         let mut tail = self.open(self.start)?;
-        // While the log names what lies before the place it was opened at, nothing is tidied; what it named is alive, and
-        // twice as much is the size to tidy at.
+        // While the log names what lies before the place it was opened at, nothing is tidied; what it named is alive,
+        // and twice as much is the size to tidy at.
         let mut naming_at = Some(tail.position());
         let mut tidy_at = usize::MAX;
         let mut records = Vec::new();
@@ -114,7 +114,9 @@ impl Reader {
             let wanted = from.filter(|_| lost.is_none());
             match self.source.tail(Some(wanted.unwrap_or_default())) {
                 Ok(tail) => {
-                    if wanted.is_some() && let Some(asked) = tail.gap() {
+                    if wanted.is_some()
+                        && let Some(asked) = tail.gap()
+                    {
                         self.shared.note_gap(Gap { from: asked, to: tail.position() });
                     }
                     return Ok(tail);

@@ -96,7 +96,8 @@ impl SeriesCache {
     }
 }
 
-/// Hashes a reference with one multiplication: references are given out by our own store, nobody can choose them to collide.
+/// Hashes a reference with one multiplication: references are given out by our own store, nobody can choose them to
+/// collide.
 #[derive(Default)]
 struct RefHasher(u64);
 

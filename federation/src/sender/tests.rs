@@ -50,7 +50,8 @@ impl Setup {
 
     fn start(&self, config: SenderConfig) -> SenderHandle {
         let source = Arc::new(self.wal.clone());
-        Sender::start(config, source, SystemClock::shared(), &self.registry, &Handle::current()).expect("starts")
+        Sender::start(config, source, SystemClock::shared(), &self.registry, &Handle::current())
+            .expect("starts")
     }
 
     /// Names series 1 to `SERIES`.
@@ -77,7 +78,17 @@ impl Setup {
         tokio::time::timeout(Duration::from_secs(15), wait).await.expect("acknowledged in time");
     }
 
-    /// The value of a metric, summed over its label sets that hold `label`.
+    /// Waits until a request has failed, so that samples are under way.
+    async fn under_way(&self) {
+        let wait = async {
+            while self.metric("prometheus_remote_storage_samples_retried_total") == 0.0 {
+                tokio::time::sleep(MS(2)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(15), wait).await.expect("sent in time");
+    }
+
+    /// The value of a metric, summed over its label sets.
     fn metric(&self, name: &str) -> f64 {
         let families = self.registry.gather();
         let all = families.iter().filter(|f| f.name() == name).flat_map(|f| f.get_metric());
@@ -107,8 +118,8 @@ fn expected(times: std::ops::Range<i64>) -> BTreeSet<(String, i64, u64)> {
     (1..=SERIES).flat_map(each).collect()
 }
 
-/// What was stored without repetitions, which must not have come late: per series, a sample is either a repetition or newer than
-/// all before.
+/// What was stored without repetitions, which must not have come late: per series, a sample is either a repetition or
+/// newer than all before.
 fn deduplicated(stored: &[(String, Sample)]) -> BTreeSet<(String, i64, u64)> {
     let mut newest: BTreeMap<&str, i64> = BTreeMap::new();
     let mut seen = BTreeSet::new();
@@ -138,20 +149,21 @@ async fn everything_arrives_once_in_order_with_the_protocols_headers() {
     assert_eq!(stored.len(), 100 * SERIES as usize);
     assert_eq!(deduplicated(&stored), expected(0..100));
 
-    let state = setup.receiver.state.lock().expect("sound");
-    assert!(state.requests.iter().all(|(_, n)| (1..=10).contains(n)));
-    let headers = state.headers.as_ref().expect("requests came");
-    for (name, value) in [
-        ("content-encoding", "snappy"),
-        ("content-type", "application/x-protobuf"),
-        ("x-prometheus-remote-write-version", "0.1.0"),
-        ("x-scope", "tenant"),
-        ("authorization", "Basic dTpw"),
-    ] {
-        assert_eq!(headers.get(name).expect(name), value);
+    {
+        let state = setup.receiver.state.lock().expect("sound");
+        assert!(state.requests.iter().all(|(_, n)| (1..=10).contains(n)));
+        let headers = state.headers.as_ref().expect("requests came");
+        for (name, value) in [
+            ("content-encoding", "snappy"),
+            ("content-type", "application/x-protobuf"),
+            ("x-prometheus-remote-write-version", "0.1.0"),
+            ("x-scope", "tenant"),
+            ("authorization", "Basic dTpw"),
+        ] {
+            assert_eq!(headers.get(name).expect(name), value);
+        }
+        assert!(headers["user-agent"].to_str().expect("text").starts_with("almanac/"));
     }
-    assert!(headers["user-agent"].to_str().expect("text").starts_with("almanac/"));
-    drop(state);
     assert_eq!(setup.metric("prometheus_remote_storage_samples_total"), 700.0);
     assert_eq!(setup.metric("prometheus_remote_storage_samples_pending"), 0.0);
     assert_eq!(setup.metric("prometheus_remote_storage_shards"), 3.0);
@@ -239,13 +251,13 @@ async fn a_restart_goes_on_where_it_stopped() {
     setup.receiver.set_otherwise(Act::Status(500, None));
     setup.append(30..60);
     let sender = setup.start(setup.config());
-    tokio::time::sleep(MS(100)).await;
+    setup.under_way().await;
     assert!(!sender.stop(MS(30)).await);
     assert_eq!(setup.receiver.stored().len(), before);
 
     // The third is dropped without a word.
     let sender = setup.start(setup.config());
-    tokio::time::sleep(MS(50)).await;
+    setup.under_way().await;
     drop(sender);
 
     setup.receiver.set_otherwise(Act::Accept);
@@ -266,6 +278,7 @@ async fn a_dead_receiver_pauses_reading_in_bounded_memory() {
     setup.name_series();
     setup.append(0..2000);
     let sender = setup.start(setup.config());
+    setup.under_way().await;
     tokio::time::sleep(MS(300)).await;
     let pending = setup.metric("prometheus_remote_storage_samples_pending");
     // The limit, and the pieces in flight beyond it: one taken over it, one in the channel, one in the reader's hand.
@@ -394,4 +407,62 @@ async fn settings_that_cannot_work_are_refused() {
     assert!(first.stop(MS(100)).await);
     assert!(start(setup.config()).expect("starts again").stop(MS(100)).await);
     assert!(setup.wal.opened() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn series_that_the_log_forgot_are_forgotten() {
+    let setup = Setup::new([]).await;
+    setup.name_series();
+    setup.append(0..5);
+    let sender = setup.start(setup.config());
+    setup.settled(&sender).await;
+    assert_eq!(setup.wal.opened(), 1);
+    for i in 0..150 {
+        setup.wal.append(WalRecord::Series(vec![(SeriesRef(1000 + i), labels(1000 + i))]));
+    }
+    setup.wal.forget_series_from(1000);
+    setup.append(5..300);
+    setup.settled(&sender).await;
+    assert!(setup.wal.opened() > 1);
+    assert_eq!(deduplicated(&setup.receiver.stored()), expected(0..300));
+    assert_eq!(setup.receiver.stored().len(), expected(0..300).len());
+    assert_eq!(sender.status().gaps, []);
+    assert!(sender.stop(MS(1000)).await);
+}
+
+/// A clock that runs a hundred times as fast, so that shards are planned ten times a second.
+struct FastClock(SystemClock);
+
+impl Clock for FastClock {
+    fn now_ms(&self) -> i64 {
+        self.0.now_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic() * 100
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn order_holds_while_the_number_of_shards_changes() {
+    let setup = Setup::new([]).await;
+    setup.receiver.state.lock().expect("sound").delay = MS(20);
+    setup.name_series();
+    let mut config = setup.config();
+    config.queue.min_shards = 1;
+    config.queue.max_shards = 5;
+    let source = Arc::new(setup.wal.clone());
+    let clock = Arc::new(FastClock(SystemClock::new()));
+    let sender = Sender::start(config, source, clock, &setup.registry, &Handle::current()).expect("starts");
+    let mut most = 0.0_f64;
+    for i in 0..30 {
+        setup.append(i * 10..i * 10 + 10);
+        tokio::time::sleep(MS(100)).await;
+        most = most.max(setup.metric("prometheus_remote_storage_shards"));
+    }
+    setup.settled(&sender).await;
+    assert!(most > 1.0, "more shards were needed");
+    assert_eq!(deduplicated(&setup.receiver.stored()), expected(0..300));
+    assert_eq!(setup.receiver.stored().len(), expected(0..300).len());
+    assert!(sender.stop(MS(1000)).await);
 }

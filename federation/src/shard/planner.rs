@@ -2,7 +2,8 @@
 //!
 //! Little's law: requests under way = samples per second × seconds per sample. Rates are averages that forget
 //! exponentially, as in Prometheus; a backlog adds load so that it is caught up in about twenty seconds of each
-//! twenty it is long. Small differences are ignored, since changing the number means waiting for all requests under way.
+//! twenty it is long. Small differences are ignored, since changing the number means waiting for all requests under
+//! way.
 
 use std::time::Duration;
 
@@ -60,7 +61,13 @@ pub(crate) struct Planner {
 impl Planner {
     pub(crate) fn new(min: usize, max: usize) -> Self {
         let min = min.max(1);
-        Self { min, max: max.max(min), items_in: Rate::default(), items_out: Rate::default(), busy: Rate::default() }
+        Self {
+            min,
+            max: max.max(min),
+            items_in: Rate::default(),
+            items_out: Rate::default(),
+            busy: Rate::default(),
+        }
     }
 
     /// The number wanted as computed, and the number to have next.

@@ -52,7 +52,8 @@ fn external() -> Labels {
     Labels::from_pairs([("b_cluster", "c1"), ("replica", "r1")])
 }
 
-/// Each sample goes to the whole store and, with external labels, to the remote one; from `seam` on to the local one too.
+/// Each sample goes to the whole store and, with external labels, to the remote one; from `seam` on to the local one
+/// too.
 fn setup(samples: &[(usize, i64)], seam: i64, down: bool) -> Setup {
     let (whole, local, remote) = (MemoryStorage::new(), MemoryStorage::new(), MemoryStorage::new());
     let mut local_min: Option<i64> = None;

@@ -1,14 +1,15 @@
 //! Messages between almanac, Prometheus and everything that speaks their protocols: remote write 1.0 and 2.0, remote
 //! read, and the snappy block format around them.
 //!
-//! Nothing here does I/O or knows HTTP; headers and status codes belong to the sender and to the API. All bytes that come in
-//! are foreign: every length is checked against what is there before it is used, memory stays proportional to the
-//! input, and a malformed message is an [`Error`] with its offset, never a panic.
+//! Nothing here does I/O or knows HTTP; headers and status codes belong to the sender and to the API. All bytes that
+//! come in are foreign: every length is checked against what is there before it is used, memory stays proportional to
+//! the input, and a malformed message is an [`Error`] with its offset, never a panic.
 //!
 //! Read in this order:
 //!
 //! 1. [`snappy`]: bodies are snappy blocks; sizes are limited before memory is taken.
 //! 2. [`write_v1`]: zero-copy reader and writer of `prometheus.WriteRequest`, the hot path of federation.
+//!    [`label_cache`] is what a receiver remembers of its series.
 //! 3. [`write_v2`]: reader of `io.prometheus.write.v2.Request`.
 //! 4. [`read`]: remote read requests and their answers in samples.
 //!
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod label_cache;
 mod proto;
 pub mod read;
 pub mod snappy;

@@ -1,8 +1,8 @@
 //! Remote read: `prometheus.ReadRequest` and `prometheus.ReadResponse` in samples, to and from the types of the model.
 //!
-//! A `QueryResult` has the shape of a `WriteRequest`, so [`WriteRequest`] reads and [`WriteRequestEncoder`] writes its
-//! series. Streamed chunks (`ChunkedReadResponse`) are not spoken: a server answers in samples when the request accepts them
-//! ([`ReadRequest::samples_accepted`]) and refuses otherwise.
+//! A `QueryResult` has the shape of a `WriteRequest`, so [`WriteRequest`] reads and [`WriteRequestEncoder`] writes
+//! its series. Streamed chunks (`ChunkedReadResponse`) are not spoken: a server answers in samples when the request
+//! accepts them ([`ReadRequest::samples_accepted`]) and refuses otherwise.
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/remote_read_api/>.
 
@@ -278,7 +278,8 @@ fn decode_result(bytes: &[u8]) -> Result<Vec<Series>, Error> {
     Ok(list)
 }
 
-/// The samples of a series, floats and histograms in one sequence that strictly rises; of several at one time the first counts.
+/// The samples of a series, floats and histograms in one sequence that strictly rises; of several at one time the
+/// first counts.
 fn samples_of(series: &TimeSeries<'_>) -> Result<Samples, Error> {
     let mut out = Samples::new();
     let mut ordered = series.histograms_len() == 0;

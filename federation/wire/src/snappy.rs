@@ -4,8 +4,8 @@
 
 use crate::error::Error;
 
-/// A block of `n` bytes cannot decompress to more than about this many times `n`: the shortest element that produces output
-/// is a three-byte copy of 64 bytes. What declares more is refused without decoding.
+/// A block of `n` bytes cannot decompress to more than about this many times `n`: the shortest element that produces
+/// output is a three-byte copy of 64 bytes. What declares more is refused without decoding.
 const MAX_RATIO: usize = 32;
 
 /// Decompresses blocks.

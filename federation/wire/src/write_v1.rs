@@ -1,9 +1,9 @@
 //! `prometheus.WriteRequest`, the message of remote write 1.0: read without copying, written into reusable buffers.
 //!
-//! A receiver walks [`WriteRequest::next_series`] and asks each [`TimeSeries`] for what it needs. The bytes of a series'
-//! label section ([`TimeSeries::raw_labels`]) are the same in each request of one sender, so a receiver that remembers them
-//! beside its series reference neither parses nor hashes labels again: the fast path costs one walk over the tags and
-//! one look-up.
+//! A receiver walks [`WriteRequest::next_series`] and asks each [`TimeSeries`] for what it needs. The bytes of a
+//! series' label section ([`TimeSeries::raw_labels`]) are the same in each request of one sender, so a receiver that
+//! remembers them beside its series reference neither parses nor hashes labels again: the fast path costs one walk
+//! over the tags and one look-up.
 //!
 //! ```
 //! # fn receive(body: &[u8]) -> Result<(), wire::Error> {
@@ -83,8 +83,8 @@ impl<'a> WriteRequest<'a> {
         Self { cursor: Cursor::new(body, MESSAGE), body }
     }
 
-    /// The next series, or `None` at the end. Its structure is checked as far as the lengths of its parts; what the parts
-    /// hold is checked when they are asked for.
+    /// The next series, or `None` at the end. Its structure is checked as far as the lengths of its parts; what the
+    /// parts hold is checked when they are asked for.
     ///
     /// # Errors
     /// [`Error::Malformed`]. The reader is of no use then; series given before are valid.
@@ -160,16 +160,16 @@ impl<'a> TimeSeries<'a> {
         Ok(Self { raw_labels, body, after_labels, samples, histograms, exemplars })
     }
 
-    /// The bytes that hold the labels, tags included. Equal bytes mean equal labels (not the other way round), so a receiver
-    /// may use them as a key. They are not checked: only [`TimeSeries::labels`] does that.
+    /// The bytes that hold the labels, tags included. Equal bytes mean equal labels (not the other way round), so a
+    /// receiver may use them as a key. They are not checked: only [`TimeSeries::labels`] does that.
     #[must_use]
     #[inline]
     pub fn raw_labels(&self) -> &[u8] {
         &self.raw_labels
     }
 
-    /// The labels in the order of the message, UTF-8 checked. `scratch` is overwritten. See [`to_labels`] for what makes a
-    /// [`Labels`] of them.
+    /// The labels in the order of the message, UTF-8 checked. `scratch` is overwritten. See [`to_labels`] for what
+    /// makes a [`Labels`] of them.
     ///
     /// # Errors
     /// [`Error::Malformed`].
@@ -287,7 +287,8 @@ impl LabelScratch<'_> {
 /// good as absent and left out.
 ///
 /// # Errors
-/// [`Error::InvalidLabels`] when there is no label left, a name is empty or occurs twice, or a string is longer than a label set holds.
+/// [`Error::InvalidLabels`] when there is no label left, a name is empty or occurs twice, or a string is longer than
+/// a label set holds.
 pub fn to_labels(pairs: &mut [(&str, &str)]) -> Result<Labels, Error> {
     if !pairs.is_sorted_by(|a, b| a.0 < b.0) {
         pairs.sort_by(|a, b| a.0.cmp(b.0));

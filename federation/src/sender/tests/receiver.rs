@@ -1,7 +1,6 @@
 //! A remote-write receiver on the loopback interface that misbehaves as told.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -44,6 +43,8 @@ pub(super) struct State {
     /// When each request came, and how many samples it held.
     pub(super) requests: Vec<(tokio::time::Instant, usize)>,
     pub(super) headers: Option<::http::HeaderMap>,
+    /// Time until each answer.
+    pub(super) delay: Duration,
 }
 
 #[derive(Clone)]
@@ -88,7 +89,9 @@ impl Receiver {
     async fn serve(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
-        let act = self.receive(parts.headers, &body).expect("infallible");
+        let act = self.receive(parts.headers, &body);
+        let delay = self.state.lock().expect("sound").delay;
+        tokio::time::sleep(delay).await;
         let respond = |status: u16, after: Option<&str>| {
             let mut response = Response::new(Full::new(Bytes::from("because")));
             *response.status_mut() = StatusCode::from_u16(status).expect("a status");
@@ -108,7 +111,7 @@ impl Receiver {
         }
     }
 
-    fn receive(&self, headers: ::http::HeaderMap, body: &[u8]) -> Result<Act, Infallible> {
+    fn receive(&self, headers: ::http::HeaderMap, body: &[u8]) -> Act {
         let mut decompressed = Vec::new();
         Decompressor::new().decompress(body, 1 << 24, &mut decompressed).expect("snappy");
         let mut state = self.state.lock().expect("sound");
@@ -124,7 +127,7 @@ impl Receiver {
                 state.exemplars += s.exemplars_len();
             }
         }
-        Ok(act)
+        act
     }
 }
 

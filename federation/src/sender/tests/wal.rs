@@ -17,6 +17,8 @@ struct State {
     /// Reads fail so many times.
     failures: usize,
     opened: usize,
+    /// A log opened anew does not name series from this reference on.
+    forgotten_from: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -48,6 +50,10 @@ impl MemoryWal {
         self.state.lock().expect("sound").failures = times;
     }
 
+    pub(super) fn forget_series_from(&self, reference: u64) {
+        self.state.lock().expect("sound").forgotten_from = Some(reference);
+    }
+
     pub(super) fn held(&self) -> Option<WalPosition> {
         self.state.lock().expect("sound").held
     }
@@ -64,7 +70,15 @@ impl WalSource for MemoryWal {
         let asked = from.map_or(s.records.len(), record);
         let next = asked.max(s.truncated);
         let gap = (asked < next).then(|| position(asked));
-        let names = s.records[..next].iter().filter(|r| matches!(r, WalRecord::Series(_))).cloned().collect();
+        let forgotten = s.forgotten_from.unwrap_or(u64::MAX);
+        let keep = |r: &WalRecord| match r {
+            WalRecord::Series(list) => {
+                let kept: Vec<_> = list.iter().filter(|(r, _)| r.0 < forgotten).cloned().collect();
+                (!kept.is_empty()).then_some(WalRecord::Series(kept))
+            }
+            _ => None,
+        };
+        let names = s.records[..next].iter().filter_map(keep).collect();
         Ok(Box::new(Tail { wal: self.clone(), names, next, gap }))
     }
 

@@ -1,7 +1,7 @@
 //! Writing `prometheus.WriteRequest`.
 //!
-//! A sender makes the label section of a series once ([`encode_labels`]) and copies it into each request, so a sample costs
-//! a copy of the section and twenty bytes. The encoder's buffers live from request to request.
+//! A sender makes the label section of a series once ([`encode_labels`]) and copies it into each request, so a sample
+//! costs a copy of the section and twenty bytes. The encoder's buffers live from request to request.
 
 use model::histogram::HistogramValue;
 use model::{Exemplar, Labels, Metadata};

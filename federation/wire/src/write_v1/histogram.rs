@@ -1,7 +1,7 @@
 //! `prometheus.Histogram`, which remote write 1.0, 2.0 and remote read share. Version 2.0 adds the start timestamp.
 //!
-//! Integer histograms carry bucket counts as deltas, float histograms as absolute counts; which of both a message holds is
-//! told by the `count` oneof. Fields of the other kind are passed over, as Prometheus does.
+//! Integer histograms carry bucket counts as deltas, float histograms as absolute counts; which of both a message
+//! holds is told by the `count` oneof. Fields of the other kind are passed over, as Prometheus does.
 
 use std::sync::Arc;
 
