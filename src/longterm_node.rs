@@ -76,7 +76,7 @@ impl LongtermNode {
             local_queryable: store.clone(),
             appendable: Some(store.clone()),
             targets: Arc::new(NoTargets),
-            status: Arc::new(Status::new(facts, Box::new(move |limit| Ok(store_status(&stats, limit))))),
+            status: Arc::new(Status::new(facts, Box::new(move |_| Ok(store_status(&stats))))),
             rules: None,
             exemplars: None,
             admin: None,
@@ -111,16 +111,9 @@ impl LongtermNode {
     }
 }
 
-fn store_status(store: &LongtermStore, limit: usize) -> TsdbStatus {
-    let stats = store.stats(limit);
-    TsdbStatus {
-        num_series: stats.series,
-        num_label_pairs: stats.label_pairs,
-        chunk_count: stats.sealed_chunks,
-        min_time_ms: stats.min_time_ms.unwrap_or(i64::MAX),
-        max_time_ms: stats.max_time_ms.unwrap_or(i64::MIN),
-        ..TsdbStatus::default()
-    }
+fn store_status(store: &LongtermStore) -> TsdbStatus {
+    let stats = store.stats();
+    TsdbStatus { num_series: stats.series, min_time_ms: stats.oldest_ms.unwrap_or(i64::MAX), ..TsdbStatus::default() }
 }
 
 struct NothingToReload {

@@ -4,6 +4,7 @@
 //! crates together, [`signals`] says when to stop. Where to read on: `ARCHITECTURE.md`.
 
 #![forbid(unsafe_code)]
+#![allow(unreachable_pub, reason = "nothing of a program is reachable from outside")]
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

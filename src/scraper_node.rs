@@ -75,6 +75,7 @@ pub struct ScraperNode {
 /// What a reload works on.
 struct Core {
     config_file: PathBuf,
+    tsdb_path: PathBuf,
     longterm_beside: Option<String>,
     retention_flags: TsdbFlags,
     clock: Arc<dyn Clock>,
@@ -181,6 +182,7 @@ impl Core {
         let scraping = ScrapeManager::new(db.clone(), clock.clone(), &registry, scrape_options)?;
         Ok(Self {
             config_file: options.config_file.clone(),
+            tsdb_path: options.tsdb_path.clone(),
             longterm_beside: options.longterm_beside.clone(),
             retention_flags: options.tsdb.clone(),
             runtime: Handle::current(),
@@ -258,7 +260,7 @@ impl Core {
     /// Starts senders that are new, stops those that are gone; a changed one is stopped and started again from its
     /// acknowledged position.
     async fn apply_senders(&self, settings: &Settings) -> anyhow::Result<()> {
-        let positions_dir = self.db.dir().join("remote-write");
+        let positions_dir = self.tsdb_path.join("remote-write");
         let mut wanted: Vec<SenderConfig> = settings.remote_write.clone();
         wanted.extend(settings.longterm.as_ref().map(|l| longterm_sender(l, settings)));
         wanted.iter_mut().for_each(|w| w.positions_dir.clone_from(&positions_dir));
@@ -343,12 +345,12 @@ fn db_status(db: &Db, limit: usize) -> TsdbStatus {
         num_series: stats.series,
         num_label_pairs: stats.label_pairs,
         chunk_count: stats.chunks,
-        min_time_ms: stats.min_time_ms.unwrap_or(i64::MAX),
-        max_time_ms: stats.max_time_ms.unwrap_or(i64::MIN),
-        series_count_by_metric_name: stats.series_count_by_metric_name,
-        label_value_count_by_label_name: stats.label_value_count_by_label_name,
-        memory_in_bytes_by_label_name: stats.memory_in_bytes_by_label_name,
-        series_count_by_label_value_pair: stats.series_count_by_label_value_pair,
+        min_time_ms: stats.min_time.unwrap_or(i64::MAX),
+        max_time_ms: stats.max_time.unwrap_or(i64::MIN),
+        series_count_by_metric_name: stats.series_by_metric_name,
+        label_value_count_by_label_name: stats.values_by_label_name,
+        memory_in_bytes_by_label_name: stats.value_bytes_by_label_name,
+        series_count_by_label_value_pair: stats.series_by_label_pair,
     }
 }
 

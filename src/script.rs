@@ -1,9 +1,158 @@
 //! `almanac test promql`: runs PromQL test scripts on one of the storages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::{Appendable, Labels, ManualClock, Querier, Queryable, Sample, SeriesRef, StorageError};
-use promql_testkit::TestStorage;
+use federation::store::{LongtermStore, StoreConfig};
+use model::clock::ManualClock;
+use model::{Appendable, Labels, Querier, Queryable, Sample, SeriesRef, StorageError};
+use promql_testkit::{MemoryTestStorage, TestStorage, run_file};
+use tsdb::Db;
 
 use crate::cli::TestStorageKind;
+
+/// Runs each script, prints what failed and at last `N passed, M failed`, and says whether nothing failed.
+#[allow(clippy::print_stdout, reason = "the command's output")]
+pub fn run(files: &[PathBuf], storage: TestStorageKind, quiet: bool) -> bool {
+    let (mut passed, mut failed) = (0, 0);
+    for file in files {
+        let path = file.display().to_string();
+        match std::fs::read_to_string(file) {
+            Ok(text) => {
+                let report = run_file(&path, &text, &mut || new_storage(storage));
+                report.failures.iter().for_each(|f| println!("{f}"));
+                if !quiet {
+                    println!("{path}: {} passed, {} failed", report.passed, report.failures.len());
+                }
+                passed += report.passed;
+                failed += report.failures.len();
+            }
+            Err(e) => {
+                println!("{path}: cannot read: {e}");
+                failed += 1;
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    failed == 0
+}
+
+/// An empty store of the kind.
+pub fn new_storage(kind: TestStorageKind) -> Box<dyn TestStorage> {
+    match kind {
+        TestStorageKind::Memory => Box::new(MemoryTestStorage::new()),
+        TestStorageKind::Tsdb => on_disk(|dir, clock, registry| {
+            let config = tsdb::Config { retention_ms: 0, ..tsdb::Config::new(dir) };
+            Db::open(config, clock, registry).map_err(|e| e.to_string())
+        }),
+        TestStorageKind::Longterm => on_disk(|dir, clock, registry| {
+            // Scripts begin at the epoch and some reach before it; a group of syncs per load is enough.
+            let config = StoreConfig { retention_ms: RETENTION_MS, sync: false, ..StoreConfig::new(dir) };
+            LongtermStore::open(config, clock, registry).map_err(|e| e.to_string())
+        }),
+    }
+}
+
+/// Two hundred years, so that nothing in a script is ever expired.
+const RETENTION_MS: i64 = 200 * 365 * 86_400_000;
+
+fn on_disk<S>(open: impl Fn(&Path, Arc<ManualClock>, &prometheus::Registry) -> Result<Arc<S>, String>) -> Box<dyn TestStorage>
+where
+    S: Appendable + Queryable + 'static,
+{
+    let clock = Arc::new(ManualClock::new(0));
+    let opened = tempfile::tempdir().map_err(|e| e.to_string()).and_then(|dir| {
+        let store = open(dir.path(), clock.clone(), &prometheus::Registry::new())?;
+        Ok((dir, store))
+    });
+    match opened {
+        Ok((dir, store)) => Box::new(OnDisk { store, clock, _dir: dir }),
+        Err(reason) => Box::new(NoStore(reason)),
+    }
+}
+
+/// A real store in a temporary folder, which goes with it. The clock follows the data, so that nothing lies in the
+/// future.
+struct OnDisk<S> {
+    store: Arc<S>,
+    clock: Arc<ManualClock>,
+    _dir: tempfile::TempDir,
+}
+
+impl<S: Queryable> Queryable for OnDisk<S> {
+    fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
+        self.store.querier(mint, maxt)
+    }
+}
+
+impl<S: Appendable + Queryable> TestStorage for OnDisk<S> {
+    fn load(&mut self, series: &[(Labels, Vec<Sample>)]) -> Result<(), String> {
+        let newest = series.iter().flat_map(|(_, s)| s.iter().map(|s| s.timestamp_ms)).max().unwrap_or(0);
+        let now = model::Clock::now_ms(self.clock.as_ref());
+        self.clock.set_ms(now.max(newest));
+        let mut appender = self.store.appender().map_err(|e| e.to_string())?;
+        for (labels, samples) in series {
+            let mut reference = SeriesRef::NONE;
+            for sample in samples {
+                let at = sample.timestamp_ms;
+                reference = appender
+                    .append(reference, labels, sample.clone())
+                    .map_err(|e| format!("{labels} at {at}: {e}"))?;
+            }
+        }
+        appender.commit().map_err(|e| e.to_string())
+    }
+}
+
+/// Stands for a store that could not be opened: every command on it fails with the reason.
+struct NoStore(String);
+
+impl Queryable for NoStore {
+    fn querier(&self, _mint: i64, _maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
+        Err(StorageError::Unavailable { who: "storage of the script".into(), reason: self.0.clone() })
+    }
+}
+
+impl TestStorage for NoStore {
+    fn load(&mut self, _series: &[(Labels, Vec<Sample>)]) -> Result<(), String> {
+        Err(self.0.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These scripts must pass whole, on every storage.
+    const WHOLE: [&str; 7] =
+        ["literals", "operators", "selectors", "staleness", "range_queries", "at_modifier", "subquery"];
+
+    fn check(kind: TestStorageKind) {
+        let Some(root) = crate::testing::conformance_dir() else {
+            eprintln!("promql conformance on {kind:?}: skipped, no conformance data");
+            return;
+        };
+        for name in WHOLE {
+            let path = root.join("promqltest").join(format!("{name}.test"));
+            let text = std::fs::read_to_string(&path).expect("a script");
+            let report = run_file(name, &text, &mut || new_storage(kind));
+            let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+            assert!(report.passed > 5 && failures.is_empty(), "{name} on {kind:?}:\n{}", failures.join("\n"));
+        }
+    }
+
+    #[test]
+    fn scripts_pass_on_the_local_store() {
+        check(TestStorageKind::Tsdb);
+    }
+
+    #[test]
+    fn scripts_pass_on_the_longterm_store() {
+        check(TestStorageKind::Longterm);
+    }
+
+    #[test]
+    fn scripts_pass_in_memory() {
+        check(TestStorageKind::Memory);
+    }
+}

@@ -3,6 +3,8 @@
 //! [`support`] starts processes and speaks HTTP; each other file is one story. Programs beside ours (`prometheus`,
 //! `promtool`, `prometheus-node-exporter`) are used where they are installed; else the test says "skipped".
 
+#![allow(unreachable_pub, reason = "nothing of a test is reachable from outside")]
+
 mod bad_start;
 mod federation;
 mod lifecycle;
