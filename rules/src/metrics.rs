@@ -1,0 +1,88 @@
+//! Metrics of rule evaluation, named and labelled as Prometheus has them. The label `rule_group` is `FILE;GROUP`.
+
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+use crate::error::RulesError;
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) evaluations: IntCounterVec,
+    pub(crate) failures: IntCounterVec,
+    pub(crate) iterations: IntCounterVec,
+    pub(crate) iterations_missed: IntCounterVec,
+    pub(crate) interval_seconds: GaugeVec,
+    pub(crate) last_duration_seconds: GaugeVec,
+    pub(crate) last_evaluation_seconds: GaugeVec,
+    pub(crate) rules: IntGaugeVec,
+    pub(crate) samples: IntGaugeVec,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, RulesError> {
+        let group: &[&str] = &["rule_group"];
+        let counter = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), group);
+        let gauge = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), group);
+        let count = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), group);
+        let metrics = Self {
+            evaluations: counter("prometheus_rule_evaluations_total", "Evaluations of rules.")?,
+            failures: counter(
+                "prometheus_rule_evaluation_failures_total",
+                "Evaluations of rules that failed.",
+            )?,
+            iterations: counter(
+                "prometheus_rule_group_iterations_total",
+                "Scheduled evaluations of the group.",
+            )?,
+            iterations_missed: counter(
+                "prometheus_rule_group_iterations_missed_total",
+                "Evaluations of the group left out because the one before took too long.",
+            )?,
+            interval_seconds: gauge("prometheus_rule_group_interval_seconds", "Interval of the group.")?,
+            last_duration_seconds: gauge(
+                "prometheus_rule_group_last_duration_seconds",
+                "Length of the group's last evaluation.",
+            )?,
+            last_evaluation_seconds: gauge(
+                "prometheus_rule_group_last_evaluation_timestamp_seconds",
+                "When the group was evaluated last.",
+            )?,
+            rules: count("prometheus_rule_group_rules", "Rules of the group.")?,
+            samples: count(
+                "prometheus_rule_group_last_evaluation_samples",
+                "Samples of the group's last evaluation.",
+            )?,
+        };
+        let collectors: Vec<Box<dyn prometheus::core::Collector>> = vec![
+            Box::new(metrics.evaluations.clone()),
+            Box::new(metrics.failures.clone()),
+            Box::new(metrics.iterations.clone()),
+            Box::new(metrics.iterations_missed.clone()),
+            Box::new(metrics.interval_seconds.clone()),
+            Box::new(metrics.last_duration_seconds.clone()),
+            Box::new(metrics.last_evaluation_seconds.clone()),
+            Box::new(metrics.rules.clone()),
+            Box::new(metrics.samples.clone()),
+        ];
+        for collector in collectors {
+            match registry.register(collector) {
+                Ok(()) | Err(prometheus::Error::AlreadyReg) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(metrics)
+    }
+
+    /// Forgets a group that is gone. What was never set is as good as removed.
+    pub(crate) fn forget(&self, group: &str) {
+        let group = &[group];
+        for counter in [&self.evaluations, &self.failures, &self.iterations, &self.iterations_missed] {
+            let _ = counter.remove_label_values(group);
+        }
+        for gauge in [&self.interval_seconds, &self.last_duration_seconds, &self.last_evaluation_seconds] {
+            let _ = gauge.remove_label_values(group);
+        }
+        for gauge in [&self.rules, &self.samples] {
+            let _ = gauge.remove_label_values(group);
+        }
+    }
+}
