@@ -68,6 +68,11 @@ impl FloatHistogram {
     /// What the zero bucket would hold with at least this threshold, and the threshold it would really have: one within a
     /// populated bucket moves to that bucket's far end.
     pub(super) fn zero_count_for(&self, threshold: f64, c: Option<&FloatHistogram>) -> ZeroBucket {
+        if threshold == self.zero_threshold {
+            // Nothing moves. Custom buckets have no zero bucket, and their bounds may lie on either side of zero.
+            let compensation = c.map_or(0.0, |c| c.zero_count);
+            return ZeroBucket { threshold, count: self.zero_count, compensation };
+        }
         let mut wanted = threshold;
         loop {
             let mut zero = ZeroBucket {
