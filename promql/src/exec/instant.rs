@@ -6,7 +6,7 @@ use super::batch::{ABSENT, Batch, Head, clean};
 use super::context::Context;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
 use super::operator::{Builder, Operator};
-use super::source::{SeriesStream, decode};
+use super::source::{SeriesStream, decode, strip_buckets};
 use crate::annotations::Notes;
 use crate::error::Result;
 use crate::functions::extended;
@@ -54,12 +54,14 @@ impl Operator for InstantSelector<'_> {
             let labels = if drops { ctx.drop_name(&s.labels) } else { s.labels.clone() };
             out.push_row(Head { labels, drop_name: drops });
         }
+        let stats_only = self.builder.selections.stats_only(self.node.selection);
         let (node, grid, series) = (self.node, self.grid, self.series.as_slice());
         fill_rows(ctx, out, out.values.len() * 4, || Filler {
             ctx,
             node,
             grid,
             series,
+            stats_only,
             samples: Samples::new(),
             notes: Notes::default(),
         })?;
@@ -75,6 +77,7 @@ struct Filler<'a> {
     node: &'a Instant,
     grid: Grid,
     series: &'a [Series],
+    stats_only: bool,
     samples: Samples,
     notes: Notes,
 }
@@ -98,6 +101,9 @@ impl RowFiller for Filler<'_> {
             );
         }
         decode(series, first - lookback + 1, last, &mut self.samples)?;
+        if self.stats_only {
+            strip_buckets(&mut self.samples);
+        }
         let samples = &self.samples;
         let times = samples.timestamps_ms.as_slice();
         // Samples before `next` are at or before the time looked at.

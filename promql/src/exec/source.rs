@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use model::chunk::decode_chunks;
-use model::{Samples, Series, SeriesSet, is_stale_nan};
+use model::{FloatHistogram, HistogramValue, Samples, Series, SeriesSet, is_stale_nan};
 use parking_lot::Mutex;
 
 use super::batch::clean;
@@ -44,6 +44,11 @@ impl Selections {
         }
         let all = shared.clone().unwrap_or_else(|| Arc::new([]));
         Ok(SeriesStream::Shared { all, next: 0 })
+    }
+
+    /// Whether histograms may come without buckets.
+    pub(crate) fn stats_only(&self, at: usize) -> bool {
+        self.plans[at].stats_only
     }
 
     /// Whether all series of a selection have the same name, so that dropping it makes none of them equal.
@@ -92,6 +97,32 @@ impl SeriesStream {
 pub(crate) fn decode(series: &Series, mint: i64, maxt: i64, out: &mut Samples) -> Result<()> {
     decode_chunks(&series.chunks, mint, maxt, out)?;
     Ok(())
+}
+
+/// Strips histograms of their buckets, which would be carried along for nothing. What the buckets tell about resets is
+/// written into the hints first.
+pub(crate) fn strip_buckets(samples: &mut Samples) {
+    use model::histogram::CounterResetHint::{CounterReset, NotCounterReset, Unknown};
+    let mut prev: Option<Arc<FloatHistogram>> = None;
+    for slot in &mut samples.histograms {
+        let Some(h) = slot.as_ref().map(HistogramValue::to_float) else { continue };
+        let hint = match (h.counter_reset_hint, &prev) {
+            (Unknown, Some(p)) if h.detect_reset(p) => CounterReset,
+            (Unknown, Some(_)) => NotCounterReset,
+            (hint, _) => hint,
+        };
+        let stripped = FloatHistogram {
+            counter_reset_hint: hint,
+            schema: h.schema,
+            count: h.count,
+            sum: h.sum,
+            ..FloatHistogram::default()
+        };
+        if !is_stale_nan(h.sum) {
+            prev = Some(h);
+        }
+        *slot = Some(stripped.into());
+    }
 }
 
 /// Makes columns of samples: stale markers go, floats and histograms part. Start timestamps are kept when asked for.

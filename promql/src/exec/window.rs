@@ -9,7 +9,7 @@ use super::duplicates::Duplicates;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
 use super::operator::{BoxOperator, Builder, Operator};
 use super::scalar::Scalar;
-use super::source::{SeriesStream, decode, to_columns};
+use super::source::{SeriesStream, decode, strip_buckets, to_columns};
 use super::{absent, batch};
 use crate::annotations::{Note, Notes};
 use crate::error::{QueryError, Result};
@@ -92,6 +92,10 @@ impl Operator for WindowOperator<'_> {
             call: self.call,
             grid: self.grid,
             function: self.function,
+            stats_only: match &self.call.source {
+                WindowSource::Selector { selection, .. } => self.builder.selections.stats_only(*selection),
+                WindowSource::Subquery { .. } => false,
+            },
             args: self.args.as_deref().unwrap_or(&[]),
             input: match &self.input {
                 Input::Series { series, .. } => Rows::Series(series),
@@ -190,6 +194,7 @@ struct Shared<'a> {
     call: &'a WindowCall,
     grid: Grid,
     function: WindowFunction,
+    stats_only: bool,
     args: &'a [Vec<f64>],
     input: Rows<'a>,
 }
@@ -239,6 +244,9 @@ impl RowFiller for Filler<'_> {
                 let mint = shift.apply(s.grid.start_ms) - range_ms - around.0 + 1;
                 let maxt = shift.apply(s.grid.last_ms()) + around.1;
                 decode(&series[row], mint, maxt, &mut self.samples)?;
+                if s.stats_only {
+                    strip_buckets(&mut self.samples);
+                }
                 let starts = s.function.uses_starts && s.ctx.config.use_start_timestamps;
                 to_columns(&mut self.samples, starts, &mut self.columns);
                 &series[row].labels

@@ -47,7 +47,8 @@ struct Lower<'t> {
 enum Context {
     Function(&'static str),
     Aggregate { name: &'static str, grouping: Vec<String>, by: bool },
-    Barrier,
+    Binary { trims: bool },
+    Subquery,
 }
 
 impl Lower<'_> {
@@ -85,7 +86,8 @@ impl Lower<'_> {
     }
 
     fn binary(&mut self, b: &ast::Binary, grid: Grid) -> Result<Node> {
-        self.context.push(Context::Barrier);
+        let trims = matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
+        self.context.push(Context::Binary { trims });
         let lhs = self.node(&b.lhs, grid)?;
         let rhs = self.node(&b.rhs, grid)?;
         self.context.pop();
@@ -324,11 +326,29 @@ impl Lower<'_> {
                     None => self.params.default_subquery_step_ms,
                 };
                 let inner = grid.subquery(&shift, range_ms, step_ms.max(1));
+                self.context.push(Context::Subquery);
                 let input = self.node(&s.expr, inner)?;
+                self.context.pop();
                 Ok(WindowSource::Subquery { input, shift, range_ms, step_ms: step_ms.max(1) })
             }
             _ => Err(QueryError::execution("expected a range vector")),
         }
+    }
+
+    /// Whether functions around need only count and sum of histograms. A subquery needs buckets to tell resets apart.
+    fn stats_only(&self) -> bool {
+        let mut found = false;
+        for c in self.context.iter().rev() {
+            match c {
+                Context::Subquery | Context::Binary { trims: true } => return false,
+                Context::Function("histogram_quantile" | "histogram_quantiles" | "histogram_fraction") => {
+                    return false;
+                }
+                Context::Function("histogram_count" | "histogram_sum" | "histogram_avg") => found = true,
+                _ => {}
+            }
+        }
+        found
     }
 
     /// A selection for `v`; `around` is how far it reaches before and after the times looked at.
@@ -348,9 +368,10 @@ impl Lower<'_> {
                 grouping = g.clone();
                 by = *b;
             }
-            Some(Context::Barrier) | None => {}
+            Some(Context::Binary { .. } | Context::Subquery) | None => {}
         }
         self.selections.push(Selection {
+            stats_only: self.stats_only(),
             matchers: v.matchers.clone(),
             hints: SelectHints {
                 start_ms: shift.apply(grid.start_ms).saturating_sub(around.0),

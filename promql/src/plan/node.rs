@@ -15,6 +15,8 @@ pub(crate) struct Plan {
 /// One read from storage. Several leaves may share one.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
+    /// Of histograms only count, sum and resets are looked at: buckets may be left out.
+    pub(crate) stats_only: bool,
     pub(crate) matchers: Vec<Matcher>,
     pub(crate) hints: SelectHints,
     /// Leaves that read it.

@@ -139,7 +139,7 @@ fn share_selections(plan: &mut Plan) {
     let mut moved_to: Vec<usize> = Vec::with_capacity(plan.selections.len());
     let mut kept: Vec<super::node::Selection> = Vec::new();
     for s in plan.selections.drain(..) {
-        match kept.iter().position(|k| k.matchers == s.matchers) {
+        match kept.iter().position(|k| k.matchers == s.matchers && k.stats_only == s.stats_only) {
             Some(at) => {
                 let k = &mut kept[at];
                 k.users += s.users;
