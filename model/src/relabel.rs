@@ -398,3 +398,132 @@ fn simple_upper(c: char) -> char {
 fn only(mut chars: impl Iterator<Item = char>) -> Option<char> {
     chars.next().filter(|_| chars.next().is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(action: RelabelAction) -> RelabelRule {
+        RelabelRule { action, ..RelabelRule::default() }
+    }
+
+    fn re(s: &str) -> Regexp {
+        Regexp::new(s).expect("valid")
+    }
+
+    fn from(labels: &[&str]) -> RelabelRule {
+        RelabelRule {
+            source_labels: labels.iter().map(|l| (*l).to_owned()).collect(),
+            ..RelabelRule::default()
+        }
+    }
+
+    /// `expect` is the label set afterwards, or `None` when it is dropped.
+    fn check(rule: RelabelRule, input: &[(&str, &str)], expect: Option<&str>) {
+        let rule = rule.validated().expect("makes sense");
+        let mut b = LabelsBuilder::new();
+        for (n, v) in input {
+            b.set(n, v);
+        }
+        let kept = process(std::slice::from_ref(&rule), &mut b);
+        assert_eq!(kept.then(|| b.build().to_string()).as_deref(), expect, "{rule:?}");
+    }
+
+    const AB: [(&str, &str); 2] = [("a", "foo"), ("b", "Bar-7")];
+
+    #[test]
+    fn replace() {
+        let to = |target: &str, regex: &str, replacement: &str| RelabelRule {
+            target_label: target.into(),
+            regex: re(regex),
+            replacement: replacement.into(),
+            ..from(&["a", "b"])
+        };
+        check(to("d", "(.*)", "$1"), &AB, Some("{a=\"foo\", b=\"Bar-7\", d=\"foo;Bar-7\"}"));
+        check(to("d", "f(.*);(.*)-7", "${2}x${1}"), &AB, Some("{a=\"foo\", b=\"Bar-7\", d=\"Barxoo\"}"));
+        check(to("d", "no", "x"), &AB, Some("{a=\"foo\", b=\"Bar-7\"}"));
+        check(to("a", "foo.*", ""), &AB, Some("{b=\"Bar-7\"}"));
+        check(to("a", "foo.*(x?)", "$1"), &AB, Some("{b=\"Bar-7\"}"));
+        check(to("l_$1", "(f)oo.*", "v"), &AB, Some("{a=\"foo\", b=\"Bar-7\", l_f=\"v\"}"));
+        check(to("${2}", "(f)oo.*", "v"), &AB, Some("{a=\"foo\", b=\"Bar-7\"}"));
+        let always =
+            RelabelRule { target_label: "d".into(), replacement: "v".into(), ..RelabelRule::default() };
+        check(always, &[], Some("{d=\"v\"}"));
+    }
+
+    #[test]
+    fn keep_and_drop() {
+        let with = |action, regex| RelabelRule { action, regex: re(regex), ..from(&["a"]) };
+        check(with(RelabelAction::Keep, "f.."), &AB, Some("{a=\"foo\", b=\"Bar-7\"}"));
+        check(with(RelabelAction::Keep, "f"), &AB, None);
+        check(with(RelabelAction::Drop, "f.."), &AB, None);
+        check(with(RelabelAction::Drop, "f"), &AB, Some("{a=\"foo\", b=\"Bar-7\"}"));
+        let equal =
+            |action, target: &str| RelabelRule { action, target_label: target.into(), ..from(&["a"]) };
+        check(equal(RelabelAction::KeepEqual, "c"), &[("a", "1"), ("c", "1")], Some("{a=\"1\", c=\"1\"}"));
+        check(equal(RelabelAction::KeepEqual, "c"), &AB, None);
+        check(equal(RelabelAction::DropEqual, "c"), &[("a", "1"), ("c", "1")], None);
+        check(equal(RelabelAction::DropEqual, "c"), &AB, Some("{a=\"foo\", b=\"Bar-7\"}"));
+    }
+
+    #[test]
+    fn hash_and_case() {
+        let to_d = |action| RelabelRule { action, target_label: "d".into(), ..from(&["b"]) };
+        // MD5 of the empty string ends in e9800998ecf8427e.
+        let hashmod = RelabelRule { modulus: u64::MAX, ..to_d(RelabelAction::HashMod) };
+        let low = 0xe980_0998_ecf8_427e_u64 % u64::MAX;
+        check(hashmod, &[("a", "1")], Some(&format!("{{a=\"1\", d=\"{low}\"}}")));
+        check(to_d(RelabelAction::Lowercase), &AB, Some("{a=\"foo\", b=\"Bar-7\", d=\"bar-7\"}"));
+        check(to_d(RelabelAction::Uppercase), &AB, Some("{a=\"foo\", b=\"Bar-7\", d=\"BAR-7\"}"));
+        check(to_d(RelabelAction::Uppercase), &[("b", "ß")], Some("{b=\"ß\", d=\"ß\"}"));
+    }
+
+    #[test]
+    fn label_names() {
+        let with = |action, regex, replacement: &str| RelabelRule {
+            regex: re(regex),
+            replacement: replacement.into(),
+            ..rule(action)
+        };
+        let meta = [("__meta_x", "1"), ("__meta_y", "2"), ("a", "3")];
+        check(
+            with(RelabelAction::LabelMap, "__meta_(.)", "k_$1"),
+            &meta,
+            Some("{__meta_x=\"1\", __meta_y=\"2\", a=\"3\", k_x=\"1\", k_y=\"2\"}"),
+        );
+        check(with(RelabelAction::LabelDrop, "__meta_.*", "$1"), &meta, Some("{a=\"3\"}"));
+        check(with(RelabelAction::LabelKeep, "a|b", "$1"), &meta, Some("{a=\"3\"}"));
+    }
+
+    #[test]
+    fn refuses_what_prometheus_refuses() {
+        use RelabelAction as A;
+        let target = |action, t: &str| RelabelRule { target_label: t.into(), ..rule(action) };
+        let legacy = |r: RelabelRule| RelabelRule { names: NameValidation::Legacy, ..r };
+        for (r, error) in [
+            (rule(A::HashMod), "relabel configuration for hashmod requires non-zero modulus"),
+            (rule(A::Replace), "relabel configuration for replace action requires 'target_label' value"),
+            (legacy(target(A::Replace, "a-b")), "\"a-b\" is invalid 'target_label' for replace action"),
+            (legacy(target(A::Replace, "a${x")), "\"a${x\" is invalid 'target_label' for replace action"),
+            (
+                RelabelRule { replacement: "x".into(), ..target(A::Lowercase, "a") },
+                "'replacement' can not be set for lowercase action",
+            ),
+            (
+                legacy(RelabelRule { replacement: "-".into(), ..rule(A::LabelMap) }),
+                "\"-\" is invalid 'replacement' for labelmap action",
+            ),
+            (
+                RelabelRule { separator: "-".into(), ..target(A::KeepEqual, "a") },
+                "keepequal action requires only 'source_labels' and `target_label`, and no other fields",
+            ),
+            (target(A::LabelDrop, "a"), "labeldrop action requires only 'regex', and no other fields"),
+        ] {
+            assert_eq!(r.validated().expect_err(error).to_string(), error);
+        }
+        assert!(legacy(target(A::Replace, "a_${1}_$2")).validated().is_ok());
+        assert!(target(A::Replace, "a-b").validated().is_ok());
+        assert_eq!(RelabelAction::parse("LabelMap"), Ok(A::LabelMap));
+        assert!(RelabelAction::parse("nope").is_err());
+    }
+}

@@ -4,6 +4,9 @@
 //! configuration changed restarts its loops with their caches and without a gap; one that is gone stops and writes
 //! stale markers. [`ScrapeManager::stop`] ends all loops and writes stale markers at once.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -13,7 +13,6 @@ pub(crate) struct ScrapeMetrics {
     pub(crate) pool_targets: IntGaugeVec,
     pub(crate) pool_target_limit: IntGaugeVec,
     pub(crate) pools: IntCounter,
-    pub(crate) pools_failed: IntCounter,
     pub(crate) reloads: IntCounter,
     pub(crate) reloads_failed: IntCounter,
     pub(crate) exceeded_target_limit: IntCounter,
@@ -59,10 +58,6 @@ impl ScrapeMetrics {
             pools: r.counter(
                 "prometheus_target_scrape_pools_total",
                 "Total number of scrape pool creation attempts.",
-            )?,
-            pools_failed: r.counter(
-                "prometheus_target_scrape_pools_failed_total",
-                "Total number of scrape pool creations that failed.",
             )?,
             reloads: r.counter(
                 "prometheus_target_scrape_pool_reloads_total",
