@@ -65,14 +65,21 @@ fn main() {
     let begin = wall.monotonic();
     let mut set = querier.select(&[], &SelectHints::default()).unwrap();
     let (mut all, mut bytes, mut chunks) = (Vec::new(), 0, 0);
+    let mut largest = Vec::new();
     while let Some(series) = set.next().unwrap() {
-        bytes += series.chunks.iter().map(|c| c.bytes().map_or(0, |b| b.len() + 4)).sum::<usize>();
+        let size = series.chunks.iter().map(|c| c.bytes().map_or(0, |b| b.len() + 4)).sum::<usize>();
+        bytes += size;
         chunks += series.chunks.len();
+        largest.push((size, series.labels.to_string()));
         all.push(series.chunks);
     }
     println!("select: {:.4} us/sample, {} series", per(wall.monotonic() - begin), all.len());
     let each = bytes as f64 / samples as f64;
     println!("{chunks} chunks, {bytes} bytes, {each:.4} bytes/sample with timestamps, head and checksum");
+    largest.sort_unstable_by(|a, b| b.cmp(a));
+    for (size, labels) in largest.iter().step_by(largest.len() / 20 + 1) {
+        println!("  {size:6} bytes  {labels}");
+    }
     let mut out = Samples::new();
     let mut decoded = 0;
     let (begin, cpu_before) = (wall.monotonic(), cpu_seconds());

@@ -8,7 +8,7 @@ pub(super) type Month = u16;
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
 
-/// Last timestamp that has a month: the end of `Month::MAX`. Far beyond any clock, far below overflow.
+/// Last timestamp taken: the end of the month before `Month::MAX`, which thus never has data. Far beyond any clock.
 pub(super) const MAX_TIMESTAMP_MS: i64 = month_start_ms_wide(Month::MAX as i64) - 1;
 
 /// The month of a timestamp; timestamps outside `[0, MAX_TIMESTAMP_MS]` are clamped.

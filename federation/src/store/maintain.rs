@@ -173,9 +173,9 @@ impl Inner {
             let mut open = self.open.write();
             let mut registry = self.registry.write();
             for slot in slots {
-                let Some(series) = open.get(*slot) else { continue };
-                let id = series.id;
-                if !series.is_empty() || !registry.forget(*slot) {
+                // A series that was never committed is not known there.
+                let (id, empty) = open.get(*slot).map_or((0, true), |s| (s.id, s.is_empty()));
+                if !empty || !registry.forget(*slot) {
                     continue;
                 }
                 open.remove(*slot);

@@ -116,8 +116,9 @@ impl Inner {
             rows.next();
         }
         rows.status().map_err(|e| self.error("read journal of", &e))?;
+        let published = self.writer.lock().next_seq - 1;
         let mut open = self.open.write();
-        open.published = self.writer.lock().next_seq - 1;
+        open.published = published;
         self.metrics.open_samples.set(open.samples as i64);
         self.metrics.open_bytes.set(open.bytes as i64);
         Ok(())

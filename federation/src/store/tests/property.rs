@@ -42,6 +42,16 @@ fn value(v: i8) -> f64 {
     }
 }
 
+/// The last series has histograms, some with a start timestamp; the others have floats.
+fn sample(series: u8, t: i64, v: i8) -> Sample {
+    if series < 5 {
+        return Sample::float(t, value(v));
+    }
+    let h = model::Histogram { count: v.unsigned_abs().into(), sum: value(v), ..Default::default() };
+    let start_timestamp_ms = if v % 3 == 0 { t - 1000 } else { 0 };
+    Sample { start_timestamp_ms, ..Sample::histogram(t, h) }
+}
+
 fn visible(model: &Expected, name: Option<&str>, mint: i64, maxt: i64) -> Expected {
     let mut out = Expected::new();
     for (l, s) in model.iter().filter(|(l, _)| name.is_none_or(|n| l.metric_name() == n)) {
@@ -70,7 +80,7 @@ fn run(ops: Vec<Op>) {
                     .iter()
                     .map(|(s, at, v)| {
                         let l = labels(&format!("m{}", s % 3), *s as usize);
-                        (l, Sample::float(now + i64::from(*at) * STEP_MS, value(*v)))
+                        (l, sample(*s, now + i64::from(*at) * STEP_MS, *v))
                     })
                     .filter(|(_, s)| s.timestamp_ms >= oldest)
                     .collect();
