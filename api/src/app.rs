@@ -9,11 +9,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, LOCATION, ORIGIN, RETRY_AFTER, VARY};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use model::Annotations;
 use promql::CancelToken;
@@ -23,10 +21,12 @@ use crate::body::{Body, BodyOut};
 use crate::config::{ApiConfig, CorsOrigin};
 use crate::error::ApiError;
 use crate::failure::{Failure, Kind};
-use crate::metrics::Metrics;
+use crate::intake::{BodyError, HeldBytes, collect};
+use crate::metrics::{CountedIn, Metrics};
 use crate::params::Params;
 use crate::remote_write::Receiver;
 use crate::router::{Endpoint, NoRoute, Route, route};
+use crate::small::{close, empty, json_body, method_not_allowed, plain, redirect};
 use crate::sources::{Deps, ReadyState};
 use crate::{
     admin, exposition, federate, labels, metadata, query, remote_read, remote_write, rules, status, targets,
@@ -44,9 +44,11 @@ pub(crate) struct App {
     pub(crate) receiver: Receiver,
     pub(crate) quitting: AtomicBool,
     blocking: Arc<Semaphore>,
-    reads: Semaphore,
-    writes: Semaphore,
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
     reload: Semaphore,
+    /// Bytes of bodies that may still be taken.
+    body_bytes: Arc<Semaphore>,
 }
 
 /// A request as handlers see it.
@@ -60,9 +62,12 @@ pub(crate) struct Request {
     pub(crate) cancel: CancelToken,
 }
 
+/// Writes the data of an answer.
+type WriteData = Box<dyn FnOnce(&mut BodyOut) + Send>;
+
 /// What a handler of the API found out; the data is written once everything that can fail has been done.
 pub(crate) struct Answer {
-    write: Option<Box<dyn FnOnce(&mut BodyOut) + Send>>,
+    write: Option<WriteData>,
     pub(crate) annotations: Annotations,
 }
 
@@ -102,9 +107,10 @@ impl App {
         let metrics = Metrics::new(&deps.registry)?;
         Ok(Self {
             blocking: Arc::new(Semaphore::new(config.max_blocking_requests)),
-            reads: Semaphore::new(config.remote_read.max_concurrency.max(1)),
-            writes: Semaphore::new(config.remote_write.max_concurrency.max(1)),
+            reads: Arc::new(Semaphore::new(config.remote_read.max_concurrency.max(1))),
+            writes: Arc::new(Semaphore::new(config.remote_write.max_concurrency.max(1))),
             reload: Semaphore::new(1),
+            body_bytes: Arc::new(Semaphore::new(config.max_request_bytes)),
             receiver: Receiver::new(&config.remote_write, metrics.clone()),
             quitting: AtomicBool::new(false),
             config,
@@ -253,9 +259,9 @@ impl App {
         let query = parts.uri.query().unwrap_or("");
         let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
         let form = content_type.split(';').next().unwrap_or("").trim();
-        let bytes = self.read_body(body, self.config.max_form_bytes).await?;
+        let held = self.read_body(body, self.config.max_form_bytes).await?;
         let params = if form.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            Params::parse(query, &bytes)
+            Params::parse(query, &held.bytes)
         } else {
             Params::parse(query, b"")
         };
@@ -269,9 +275,16 @@ impl App {
     }
 
     /// Reads a body of at most `limit` bytes within the read time-out.
-    pub(crate) async fn read_body(&self, body: Incoming, limit: usize) -> Result<Bytes, Response<Body>> {
-        match tokio::time::timeout(self.config.read_timeout, collect(body, limit)).await {
-            Ok(Ok(bytes)) => Ok(bytes),
+    async fn read_body(&self, body: Incoming, limit: usize) -> Result<HeldBytes, Response<Body>> {
+        let collecting = collect(body, limit, &self.body_bytes);
+        match tokio::time::timeout(self.config.read_timeout, collecting).await {
+            Ok(Ok(held)) => Ok(held),
+            Ok(Err(BodyError::Crowded)) => {
+                let text = "too many bytes of requests at once, try again\n";
+                let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+                Err(close(response))
+            }
             Ok(Err(BodyError::TooLarge)) => {
                 let text = format!("request body is larger than the limit of {limit} bytes\n");
                 Err(close(plain(StatusCode::PAYLOAD_TOO_LARGE, text)))
@@ -286,37 +299,38 @@ impl App {
     async fn remote_write(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Body> {
         let message = match remote_write::check(&self, request.headers()) {
             Ok(message) => message,
-            Err(response) => return response,
-        };
-        // The permit comes first: bodies that wait would take memory.
-        let Ok(_permit) = self.writes.acquire().await else {
-            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+            Err(response) => return *response,
         };
         let body = match self.read_body(request.into_body(), self.config.remote_write.max_body_bytes).await {
             Ok(body) => body,
             Err(response) => return response,
         };
+        // The body comes first: a slow sender must not take a turn from others.
+        let Ok(permit) = self.writes.clone().acquire_owned().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        };
         let app = self.clone();
-        join(tokio::task::spawn_blocking(move || remote_write::receive(&app, message, &body)).await)
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            remote_write::receive(&app, message, &body.bytes)
+        });
+        join(task.await)
     }
 
     async fn remote_read(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Body> {
-        self.metrics.remote_read_queries.inc();
-        let response = async {
-            let Ok(_permit) = self.reads.acquire().await else {
-                return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
-            };
-            let body = match self.read_body(request.into_body(), self.config.remote_read.max_body_bytes).await
-            {
-                Ok(body) => body,
-                Err(response) => return response,
-            };
-            let app = self.clone();
-            join(tokio::task::spawn_blocking(move || remote_read::read(&app, &body)).await)
-        }
-        .await;
-        self.metrics.remote_read_queries.dec();
-        response
+        let _counted = CountedIn::new(&self.metrics.remote_read_queries);
+        let body = match self.read_body(request.into_body(), self.config.remote_read.max_body_bytes).await {
+            Ok(body) => body,
+            Err(response) => return response,
+        };
+        let Ok(permit) = self.reads.clone().acquire_owned().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        };
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            remote_read::read(&self, &body.bytes)
+        });
+        join(task.await)
     }
 
     async fn reload(self: Arc<Self>, method: &Method) -> Response<Body> {
@@ -482,34 +496,6 @@ fn failure_response(failure: &Failure) -> Response<Body> {
     response
 }
 
-// === Bodies and small answers ===
-
-enum BodyError {
-    TooLarge,
-    Broken(hyper::Error),
-}
-
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
-    use hyper::body::Body as _;
-    if body.size_hint().lower() > limit as u64 {
-        return Err(BodyError::TooLarge);
-    }
-    let mut out = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
-            continue;
-        };
-        if out.len() + data.len() > limit {
-            return Err(BodyError::TooLarge);
-        }
-        if out.is_empty() && body.is_end_stream() {
-            return Ok(data);
-        }
-        out.extend_from_slice(&data);
-    }
-    Ok(out.freeze())
-}
-
 fn join(result: Result<Response<Body>, tokio::task::JoinError>) -> Response<Body> {
     match result {
         Ok(response) => response,
@@ -526,47 +512,4 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
             name.trim().eq_ignore_ascii_case("gzip") && !refused
         })
     })
-}
-
-/// A text.
-pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::full(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert("X-Content-Type-Options", HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// A status without a body.
-pub(crate) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    response
-}
-
-fn json_body(text: Vec<u8>) -> Response<Body> {
-    let mut response = Response::new(Body::full(text));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-fn redirect(to: &str) -> Response<Body> {
-    let mut response = plain(StatusCode::FOUND, "");
-    if let Ok(value) = HeaderValue::from_str(to) {
-        response.headers_mut().insert(LOCATION, value);
-    }
-    response
-}
-
-fn method_not_allowed(allowed: &'static str) -> Response<Body> {
-    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-/// Ends the connection after this answer: the rest of the request will not be read.
-fn close(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }

@@ -43,6 +43,9 @@ pub struct ApiConfig {
     pub max_range_points: i64,
     /// Most bytes of a form body.
     pub max_form_bytes: usize,
+    /// Most bytes of request bodies that are held at once, of all clients together. A request that would exceed it is
+    /// refused and may be tried again.
+    pub max_request_bytes: usize,
     /// Limits of the remote-write receiver.
     pub remote_write: RemoteWriteConfig,
     /// Limits of remote read.
@@ -124,6 +127,7 @@ impl Default for ApiConfig {
             app_name: "almanac".into(),
             max_range_points: 11_000,
             max_form_bytes: 10 << 20,
+            max_request_bytes: 256 << 20,
             remote_write: RemoteWriteConfig::default(),
             remote_read: RemoteReadConfig::default(),
             max_blocking_requests: 128,
@@ -135,10 +139,10 @@ impl Default for RemoteWriteConfig {
     fn default() -> Self {
         Self {
             max_body_bytes: 32 << 20,
-            max_decoded_bytes: 128 << 20,
+            max_decoded_bytes: 64 << 20,
             max_cached_series: 2_000_000,
             max_cache_bytes: 256 << 20,
-            max_concurrency: 16,
+            max_concurrency: 8,
             max_ahead_ms: 600_000,
             retry_after: Duration::from_secs(5),
         }

@@ -29,7 +29,7 @@ pub(crate) fn metrics(app: &Arc<App>, _request: &Request, mut out: BodyOut) {
 /// A number of the text format: an exponent below 1e-4 and from 1e6 on.
 pub(crate) fn write_number(out: &mut Vec<u8>, f: f64) {
     let abs = f.abs();
-    if abs != 0.0 && f.is_finite() && (abs < 1e-4 || abs >= 1e6) {
+    if abs != 0.0 && f.is_finite() && !(1e-4..1e6).contains(&abs) {
         write_exponent(out, f);
     } else {
         write_plain_float(out, f);

@@ -80,12 +80,11 @@ mod tests {
 
     #[test]
     fn long_ones_are_broken_at_operators() {
-        let long =
-            "http_request_duration_seconds_bucket{job=\"a-quite-long-job-name\", handler=\"/api/v1/query\"}";
+        let long = "http_request_duration_seconds_bucket{handler=\"/api/v1/query\",job=\"a-quite-long-job-name-indeed\"}";
         check(
             &format!("topk(3, sum by(job) (rate({long}[5m])) / -({long} > 1))"),
             &format!(
-                "topk(\n  3,\n    sum by (job) (\n      rate(\n        {long}[5m]\n      )\n    )\n  /\n    -({long} > 1)\n)"
+                "topk(\n  3,\n    sum by (job) (\n      rate(\n        {long}[5m]\n      )\n    )\n  /\n    -(\n      {long} > 1\n    )\n)"
             ),
         );
     }

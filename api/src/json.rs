@@ -175,7 +175,7 @@ fn digit(n: u64) -> u8 {
 /// The shortest text that reads back as the same float: plain within `[1e-6, 1e21)`, else with an exponent.
 pub(crate) fn write_float(out: &mut Vec<u8>, f: f64) {
     let abs = f.abs();
-    if abs != 0.0 && (abs < 1e-6 || abs >= 1e21) && f.is_finite() {
+    if abs != 0.0 && !(1e-6..1e21).contains(&abs) && f.is_finite() {
         return write_exponent(out, f);
     }
     write_plain_float(out, f);

@@ -5,7 +5,7 @@
 //!
 //! 1. [`config`] and [`sources`]: what goes in. [`Server`] (`server.rs`): sockets, limits, draining.
 //! 2. `router.rs` names the endpoints, `app.rs` takes a request through readiness, body, handler and metrics.
-//! 3. `params.rs`, `failure.rs`, `json.rs`, `body.rs`: how requests are read and answers written.
+//! 3. `intake.rs`, `params.rs`, `failure.rs`, `json.rs`, `body.rs`, `small.rs`: how requests are read and answers written.
 //! 4. One file per family of endpoints: `query`, `labels`, `metadata`, `targets`, `rules`, `status`, `admin`,
 //!    `federate`, `remote_write`, `remote_read`, `exposition`, `web`.
 //!
@@ -24,6 +24,7 @@ mod exposition;
 mod failure;
 mod federate;
 mod format;
+mod intake;
 mod json;
 mod labels;
 mod metadata;
@@ -37,6 +38,7 @@ mod router;
 mod rules;
 mod series_cache;
 mod server;
+mod small;
 mod stall;
 mod status;
 mod targets;

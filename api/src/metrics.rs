@@ -172,3 +172,20 @@ impl Drop for Observation {
         m.size.with_label_values(&[self.handler]).observe(self.bytes as f64);
     }
 }
+
+/// Counts itself in a gauge for as long as it lives.
+pub(crate) struct CountedIn(IntGauge);
+
+impl CountedIn {
+    /// One more.
+    pub(crate) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for CountedIn {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

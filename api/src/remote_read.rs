@@ -8,8 +8,9 @@ use model::{Labels, LabelsBuilder, MatchOp, Matcher, Series, SeriesSet, StorageE
 use wire::read::{ReadQuery, ReadRequest, ReadResponseEncoder};
 use wire::snappy::{Compressor, Decompressor};
 
-use crate::app::{App, plain};
+use crate::app::App;
 use crate::body::Body;
+use crate::small::plain;
 
 /// Answers one request, whose body is still compressed.
 pub(crate) fn read(app: &Arc<App>, body: &[u8]) -> Response<Body> {

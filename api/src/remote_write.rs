@@ -21,11 +21,12 @@ use wire::snappy::Decompressor;
 use wire::write_v1::{LabelScratch, TimeSeries, WriteRequest, to_labels};
 use wire::write_v2;
 
-use crate::app::{App, empty, plain};
+use crate::app::App;
 use crate::body::Body;
 use crate::config::RemoteWriteConfig;
 use crate::metrics::Metrics;
 use crate::series_cache::{Known, SeriesCache};
+use crate::small::{empty, plain};
 
 /// Reasons that are told in full; further ones are counted.
 const REASONS_MAX: usize = 10;
@@ -79,17 +80,17 @@ impl Receiver {
 }
 
 /// Looks at the headers: which message it is, or why it is refused.
-pub(crate) fn check(app: &App, headers: &HeaderMap) -> Result<Message, Response<Body>> {
+pub(crate) fn check(app: &App, headers: &HeaderMap) -> Result<Message, Box<Response<Body>>> {
     if let Some(response) = app.not_ready() {
-        return Err(response);
+        return Err(Box::new(response));
     }
     if !app.config.enable_remote_write_receiver || app.deps.appendable.is_none() {
-        return Err(plain(
+        return Err(Box::new(plain(
             StatusCode::NOT_FOUND,
             "remote write receiver needs to be enabled with --web.enable-remote-write-receiver\n",
-        ));
+        )));
     }
-    let refuse = |text: String| Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text + "\n"));
+    let refuse = |text: String| Err(Box::new(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, text + "\n")));
     let text = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).unwrap_or("");
     let encoding = text(CONTENT_ENCODING);
     // Old senders give no header; the protocol knows but one encoding.

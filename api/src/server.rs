@@ -18,11 +18,12 @@ use tokio::sync::Semaphore;
 use crate::app::App;
 use crate::config::ApiConfig;
 use crate::error::ApiError;
+use crate::metrics::CountedIn;
 use crate::sources::Deps;
 use crate::stall::StallGuard;
 
-/// Most bytes of the header of one request.
-const MAX_HEADER_BYTES: usize = 1 << 20;
+/// Most bytes of the header of one request, and of what a connection buffers. A longer query is sent as a form.
+const MAX_HEADER_BYTES: usize = 128 << 10;
 /// Most header lines of one request.
 const MAX_HEADERS: usize = 100;
 /// How long to wait after `accept` failed, for example because the process is out of file descriptors.
@@ -91,6 +92,9 @@ fn check(config: &ApiConfig) -> Result<(), ApiError> {
     if config.listen_addresses.is_empty() {
         return bad("listen_addresses", "at least one address is needed");
     }
+    if config.max_request_bytes > u32::MAX as usize {
+        return bad("max_request_bytes", "at most 4 GiB");
+    }
     if config.max_connections == 0 || config.max_blocking_requests == 0 {
         return bad("max_connections", "limits of connections and requests are at least 1");
     }
@@ -140,11 +144,10 @@ async fn accept(
         let connection = graceful.watch(serve(stream, peer, app.clone()));
         let app = app.clone();
         tokio::spawn(async move {
-            app.metrics.connections.inc();
+            let _counted = CountedIn::new(&app.metrics.connections);
             if let Err(e) = connection.await {
                 tracing::debug!("connection from {peer}: {e}");
             }
-            app.metrics.connections.dec();
             drop(permit);
         });
     }

@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use crate::app::{App, plain};
+use crate::app::App;
 use crate::body::Body;
 use crate::config::ApiConfig;
 use crate::json::write_string;
+use crate::small::plain;
 use crate::sources::BuildInfo;
 use crate::status::build_fields;
 

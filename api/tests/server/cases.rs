@@ -37,7 +37,7 @@ fn series_and_labels() {
         (
             "GET /api/v1/series?match[]=up&match[]=%7Binstance%3D%22a:1%22%7D&match[]=temp_celsius",
             200,
-            ok(&format!("[{UP_A},{UP_B},{ODD}]")),
+            ok(&format!("[{ODD},{UP_A},{UP_B}]")),
         ),
         (
             "GET /api/v1/series?match[]=up&limit=1",

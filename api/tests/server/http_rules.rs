@@ -144,3 +144,27 @@ fn requests_are_counted() {
             "type": "GAUGE", "metric": [{"gauge": {"value": 1}}]}])
     );
 }
+
+#[test]
+fn bodies_of_all_clients_together_are_limited() {
+    let server = start_with(|config, _| config.max_request_bytes = 1000);
+    let mut slow = server.connect();
+    let head =
+        "POST /api/v1/query HTTP/1.1\r\nHost: t\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    write!(slow, "{head}Content-Length: 900\r\n\r\nquery=1{}", "%20".repeat(200)).expect("sent");
+    std::thread::sleep(Duration::from_millis(100));
+    let form = format!("query=1{}", "%20".repeat(200));
+    let refused = server.post_form("/api/v1/query", &form);
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
+    assert_eq!(server.get("/api/v1/query?query=1").status, 200, "who sends no body is not concerned");
+    drop(slow);
+    let mut status = 0;
+    for _ in 0..100 {
+        status = server.post_form("/api/v1/query", &form).status;
+        if status == 200 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(status, 200, "the share comes back");
+}

@@ -17,26 +17,25 @@ use model::memory::MemoryStorage;
 use model::{Exemplar, Labels, Matcher, Metadata, MetricType, Sample, StorageError};
 
 /// What the clock of the tests shows: 2024-01-01T00:00:00Z.
-pub const NOW_MS: i64 = 1_704_067_200_000;
+pub(crate) const NOW_MS: i64 = 1_704_067_200_000;
 
-pub fn labels(pairs: &[(&str, &str)]) -> Labels {
+pub(crate) fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::from_pairs(pairs.iter().copied())
 }
 
 /// A running server.
-pub struct TestServer {
-    pub addr: SocketAddr,
-    pub store: MemoryStorage,
-    pub readiness: Readiness,
-    pub fixed: Arc<Fixed>,
-    pub registry: prometheus::Registry,
-    pub clock: Arc<ManualClock>,
+pub(crate) struct TestServer {
+    pub(crate) addr: SocketAddr,
+    pub(crate) store: MemoryStorage,
+    pub(crate) readiness: Readiness,
+    pub(crate) fixed: Arc<Fixed>,
+    pub(crate) clock: Arc<ManualClock>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// A server with the given changes to settings and sources.
-pub fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> TestServer {
+pub(crate) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> TestServer {
     let clock = Arc::new(ManualClock::new(NOW_MS));
     let registry = prometheus::Registry::new();
     let store = MemoryStorage::new();
@@ -78,11 +77,11 @@ pub fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> TestServer 
         });
     });
     let addr = addr_rx.recv_timeout(Duration::from_secs(20)).expect("the server starts");
-    TestServer { addr, store, readiness, fixed, registry, clock, stop: Some(stop), thread: Some(thread) }
+    TestServer { addr, store, readiness, fixed, clock, stop: Some(stop), thread: Some(thread) }
 }
 
 /// A server with everything switched on, and some data.
-pub fn start() -> TestServer {
+pub(crate) fn start() -> TestServer {
     let server = start_with(|_, _| {});
     server.fill();
     server
@@ -111,22 +110,22 @@ impl TestServer {
     }
 
     /// Stops the server and waits until it has ended.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the server ends well");
         }
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.request("GET", path, &[], b"")
     }
 
-    pub fn post_form(&self, path: &str, form: &str) -> Answer {
+    pub(crate) fn post_form(&self, path: &str, form: &str) -> Answer {
         self.request("POST", path, &[("Content-Type", "application/x-www-form-urlencoded")], form.as_bytes())
     }
 
-    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut stream = self.connect();
         let mut text = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
         for (n, v) in headers {
@@ -141,7 +140,7 @@ impl TestServer {
         read_answer(&mut stream)
     }
 
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.addr).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
         stream
@@ -150,30 +149,30 @@ impl TestServer {
 
 /// An answer as it came.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (n, v) = line.split_once(':')?;
             n.eq_ignore_ascii_case(name).then(|| v.trim())
         })
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e} in {}", self.text()))
     }
 }
 
-pub fn read_answer(stream: &mut TcpStream) -> Answer {
+pub(crate) fn read_answer(stream: &mut TcpStream) -> Answer {
     let mut all = Vec::new();
     let end = stream.read_to_end(&mut all);
     let at = all.windows(4).position(|w| w == b"\r\n\r\n");
@@ -202,7 +201,7 @@ fn dechunk(mut rest: &[u8]) -> Vec<u8> {
 }
 
 /// Percent-encodes a parameter.
-pub fn enc(s: &str) -> String {
+pub(crate) fn enc(s: &str) -> String {
     s.bytes()
         .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") })
         .collect()
@@ -210,12 +209,12 @@ pub fn enc(s: &str) -> String {
 
 /// Sources that say fixed things and remember what was asked of them.
 #[derive(Default)]
-pub struct Fixed {
-    pub reloads: AtomicUsize,
-    pub reload_fails: AtomicBool,
-    pub quits: AtomicUsize,
-    pub external: Mutex<Vec<(&'static str, &'static str)>>,
-    pub deleted: Mutex<Vec<String>>,
+pub(crate) struct Fixed {
+    pub(crate) reloads: AtomicUsize,
+    pub(crate) reload_fails: AtomicBool,
+    pub(crate) quits: AtomicUsize,
+    pub(crate) external: Mutex<Vec<(&'static str, &'static str)>>,
+    pub(crate) deleted: Mutex<Vec<String>>,
 }
 
 impl Lifecycle for Fixed {
