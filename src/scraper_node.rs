@@ -245,7 +245,7 @@ impl Core {
     /// What queries see: the local store, and the long-term node for what is older.
     fn tiers(&self, settings: &Settings) -> anyhow::Result<Arc<dyn Queryable>> {
         let Some(longterm) = &settings.longterm else { return Ok(self.db.clone()) };
-        let config = RemoteReadConfig::new(LONGTERM_SENDER, longterm.url.clone());
+        let config = RemoteReadConfig::new(LONGTERM_SENDER, format!("{}/api/v1/read", longterm.url));
         let remote = RemoteRead::new(config, self.runtime.clone()).context("longterm.url")?;
         let db = self.db.clone();
         Ok(Arc::new(Tiered {

@@ -18,7 +18,7 @@ fn a_bad_configuration_is_named_with_its_place() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = dir.path().join("data").display().to_string();
     for (name, text, parts) in [
-        ("broken.yml", "global:\n  scrape_interval: [\n", vec!["broken.yml:", "scrape_interval"]),
+        ("broken.yml", "global:\n  scrape_interval: [\n", vec!["broken.yml:2:20:"]),
         ("unknown.yml", "global:\n  scrape_intervall: 1s\n", vec!["unknown.yml:2:3:", "scrape_intervall"]),
         (
             "regex.yml",
@@ -65,14 +65,14 @@ fn a_locked_or_unwritable_folder_is_named() {
     let port = free_port();
     let first = Process::almanac(&[&config, &path, &format!("--web.listen-address=127.0.0.1:{port}")]);
     ready(&first, port);
-    check(&[&config, &path, "--web.listen-address=127.0.0.1:0"], &[&data, "lock"]);
+    check(&[&config, &path, "--web.listen-address=127.0.0.1:0"], &[&data, "in use by another process"]);
 
     let longterm_path = dir.path().join("longterm").display().to_string();
     let longterm = format!("--storage.longterm.path={longterm_path}");
     let port = free_port();
     let second = Process::almanac(&["longterm", &longterm, &format!("--web.listen-address=127.0.0.1:{port}")]);
     ready(&second, port);
-    check(&["longterm", &longterm, "--web.listen-address=127.0.0.1:0"], &[&longterm_path, "lock"]);
+    check(&["longterm", &longterm, "--web.listen-address=127.0.0.1:0"], &[&longterm_path, "in use by another process"]);
 
     // A file where the folder should be cannot be written into, not even by root.
     let blocked = write(dir.path(), "file", "");
