@@ -84,11 +84,12 @@ fn less(now: impl Iterator<Item = (i32, f64)>, before: impl Iterator<Item = (i32
     let mut now = now.peekable();
     for (index, count) in before {
         while now.next_if(|(i, _)| *i < index).is_some() {}
-        match now.peek() {
-            Some((i, current)) if *i == index && *current >= count => {}
-            Some((i, current)) if *i == index && *current < count => return true,
-            _ if count != 0.0 => return true,
-            _ => {}
+        let fell = match now.peek() {
+            Some((i, current)) if *i == index => *current < count,
+            _ => count != 0.0,
+        };
+        if fell {
+            return true;
         }
     }
     false

@@ -67,7 +67,8 @@ pub fn engine_config() -> EngineConfig {
         fill_modifiers: true,
         delayed_name_removal: true,
         use_start_timestamps: true,
-        type_and_unit_labels: true,
+        // The labels that carry type and unit go where the name goes, but nobody expects them to be there.
+        type_and_unit_labels: false,
         ..EngineConfig::default()
     }
 }

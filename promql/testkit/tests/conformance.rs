@@ -21,7 +21,7 @@ const REQUIRED: [&str; 7] = [
 ];
 
 /// Evals that passed when this was last looked at. It only ever rises.
-const PASSED_MIN: usize = 0;
+const PASSED_MIN: usize = 1_432;
 
 fn scripts_dir() -> Option<PathBuf> {
     let dir = match std::env::var_os("CONFORMANCE_DIR") {
