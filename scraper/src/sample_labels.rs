@@ -94,7 +94,9 @@ impl SampleRules {
                 Err(_) => pairs.push((Cow::Borrowed(name), Cow::Borrowed(value))),
             }
         }
-        pairs.retain(|(_, v)| !v.is_empty());
+        if pairs.iter().any(|(_, v)| v.is_empty()) {
+            pairs.retain(|(_, v)| !v.is_empty());
+        }
         pairs.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         self.verify(|| pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref())))?;
         Ok(Some(Labels::from_sorted(pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref())))))
@@ -168,8 +170,8 @@ impl SampleRules {
         metric: &str,
         pairs: impl Fn() -> I,
     ) -> Result<(), ScrapeFailure> {
-        let metric = first_chars(metric);
         if self.label_limit > 0 {
+            let metric = first_chars(metric);
             let (labels, limit) = (pairs().count(), self.label_limit);
             if labels > limit {
                 return Err(ScrapeFailure::LabelLimit(format!(
@@ -181,6 +183,7 @@ impl SampleRules {
         if name_limit == 0 && value_limit == 0 {
             return Ok(());
         }
+        let metric = first_chars(metric);
         for (n, v) in pairs() {
             let name = first_chars(n);
             if name_limit > 0 && n.len() > name_limit {

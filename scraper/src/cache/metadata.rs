@@ -3,10 +3,12 @@
 //! A family is known by a small number while it lives. It is kept for ten scrapes after its lines went away.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use model::{Metadata, MetricType};
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const SCRAPES_KEPT: u32 = 10;
 
@@ -21,11 +23,42 @@ pub struct MetadataStore {
 
 #[derive(Debug, Default)]
 struct Inner {
-    ids: HashMap<Arc<[u8]>, FamilyId>,
+    ids: HashMap<Arc<[u8]>, FamilyId, Seeded>,
     families: Vec<Option<Family>>,
     free: Vec<FamilyId>,
     /// The family of the last change: `HELP` and `TYPE` come together.
     last: Option<FamilyId>,
+}
+
+/// Hashes names with XXH3 and a seed of its own, so that a target cannot choose collisions.
+#[derive(Debug)]
+struct Seeded(u64);
+
+impl Default for Seeded {
+    fn default() -> Self {
+        Self(std::hash::RandomState::new().hash_one(0_u64))
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = NameHasher;
+    fn build_hasher(&self) -> NameHasher {
+        NameHasher(self.0)
+    }
+}
+
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+    fn write_usize(&mut self, _len: usize) {
+        // A name is hashed alone, so its length tells nothing more.
+    }
 }
 
 #[derive(Debug)]
