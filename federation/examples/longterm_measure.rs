@@ -10,7 +10,10 @@ use std::sync::Arc;
 use federation::store::{LongtermStore, StoreConfig};
 use model::chunk::decode_chunks;
 use model::clock::ManualClock;
-use model::{Appendable, Clock, Labels, Queryable, Sample, Samples, SelectHints, SeriesRef, SystemClock};
+use model::{
+    Appendable, Clock, Labels, MatchOp, Matcher, Queryable, Sample, Samples, SelectHints, SeriesRef,
+    SystemClock,
+};
 
 const T0: i64 = 1_790_000_000_000;
 const INTERVAL_MS: i64 = 15_000;
@@ -94,6 +97,65 @@ fn main() {
     println!("decode: {:.0} M samples/s, {:.0} per CPU second", rate(took.as_secs_f64()), rate(cpu));
     store.close().unwrap();
     println!("{:#?}", store.stats());
+    new_series();
+}
+
+/// Many series with one sample each, in batches as an agent sends them, then a restart and a selection of one of them.
+fn new_series() {
+    const BATCH: usize = 2000;
+    const SERIES: usize = 200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(T0));
+    let config = StoreConfig { sync: false, ..StoreConfig::new(dir.path()) };
+    let open = || LongtermStore::open(config.clone(), clock.clone(), &prometheus::Registry::new()).unwrap();
+    let store = open();
+    let wall = SystemClock::new();
+    let labels: Vec<Labels> = (0..SERIES)
+        .map(|i| {
+            let (pod, n) = (i / 100, i % 100);
+            Labels::from_pairs([
+                ("__name__", format!("container_metric_{n}")),
+                ("container", format!("c{}", pod % 3)),
+                ("image", format!("registry.example/app-{}:v1", pod % 50)),
+                ("instance", format!("10.0.{}.{}:10250", pod / 2500, pod % 250)),
+                ("job", "cadvisor".to_owned()),
+                ("namespace", format!("ns-{}", pod % 20)),
+                ("node", format!("node-{}", pod % 40)),
+                ("pod", format!("app-{}-{pod:x}", pod % 50)),
+            ])
+        })
+        .collect();
+    let (begin, cpu_before) = (wall.monotonic(), cpu_seconds());
+    for batch in labels.chunks(BATCH) {
+        let mut a = store.appender().unwrap();
+        for l in batch {
+            a.append(SeriesRef::NONE, l, Sample::float(T0, 1.0)).unwrap();
+        }
+        a.commit().unwrap();
+    }
+    let per = |x: f64| x * 1e6 / SERIES as f64;
+    let (took, cpu) = ((wall.monotonic() - begin).as_secs_f64(), cpu_seconds() - cpu_before);
+    println!("new series: {:.2} us each, CPU {:.2}", per(took), per(cpu));
+    drop(store);
+    let begin = wall.monotonic();
+    let store = open();
+    println!("restart from the journal: {:.0} ms", (wall.monotonic() - begin).as_secs_f64() * 1e3);
+    let querier = store.querier(T0, T0).unwrap();
+    for matchers in [
+        vec![Matcher::equal("pod", "app-7-7")],
+        vec![Matcher::equal("__name__", "container_metric_7"), Matcher::equal("namespace", "ns-3")],
+        vec![Matcher::new(MatchOp::Regexp, "pod", "app-7-.*").unwrap()],
+        vec![],
+    ] {
+        let begin = wall.monotonic();
+        let mut set = querier.select(&matchers, &SelectHints::default()).unwrap();
+        let mut n = 0;
+        while set.next().unwrap().is_some() {
+            n += 1;
+        }
+        let text: Vec<_> = matchers.iter().map(ToString::to_string).collect();
+        println!("select {text:?}: {n} series, {:.2} ms", (wall.monotonic() - begin).as_secs_f64() * 1e3);
+    }
 }
 
 /// User and system time of the process so far.

@@ -107,7 +107,7 @@ fn closed_stores_say_so() {
 
 #[test]
 fn commits_side_by_side_with_sealing_and_reading_lose_nothing() {
-    let mut f = Fixture::with(|c| c.open_max_bytes = 32 << 10);
+    let mut f = Fixture::with(|c| (c.open_max_bytes, c.sync) = (32 << 10, true));
     let store = f.store.as_ref().unwrap();
     const THREADS: i64 = 4;
     const BATCHES: i64 = 60;
