@@ -4,6 +4,9 @@
 
 use model::Labels;
 
+use crate::error::RulesError;
+use crate::group::Group;
+
 /// Rules that are evaluated one after the other, at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupConfig {
@@ -67,6 +70,14 @@ impl RuleConfig {
 }
 
 impl GroupConfig {
+    /// Whether the group could run: names, and templates of labels and annotations. Expressions are the engine's to check.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), RulesError> {
+        Group::new(self.clone()).map(|_| ())
+    }
+
     /// The labels of one of the group's rules, the group's own included.
     #[must_use]
     pub fn labels_of(&self, rule: &RuleConfig) -> Labels {

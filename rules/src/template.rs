@@ -157,10 +157,9 @@ fn tokens(stage: &str) -> Result<Vec<&str>, String> {
     let mut tokens = Vec::new();
     let mut rest = stage.trim();
     while !rest.is_empty() {
-        let end = if rest.starts_with('"') {
-            rest[1..].find('"').ok_or("a quote is not closed")? + 2
-        } else {
-            rest.find(char::is_whitespace).unwrap_or(rest.len())
+        let end = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.find('"').ok_or("a quote is not closed")? + 2,
+            None => rest.find(char::is_whitespace).unwrap_or(rest.len()),
         };
         tokens.push(&rest[..end]);
         rest = rest[end..].trim_start();
