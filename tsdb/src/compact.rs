@@ -10,7 +10,7 @@ use model::{Samples, StorageError};
 
 use crate::block::meta::{Compaction, Ulid};
 use crate::block::{Block, BlockWriter};
-use crate::chunk::{self, XorAppender};
+use crate::chunk::{self, OpenChunk};
 use crate::head::Head;
 use crate::head::isolation::Snapshot;
 use crate::head::series::{HeadChunk, MemSeries};
@@ -70,7 +70,7 @@ fn before(c: HeadChunk, end: i64) -> Result<Option<(i64, i64, u8, Bytes)>, Stora
     let (Some(mint), Some(maxt)) = (samples.timestamps_ms.first(), samples.timestamps_ms.last()) else {
         return Ok(None);
     };
-    let mut out = XorAppender::new();
-    samples.timestamps_ms.iter().zip(&samples.values).for_each(|(t, v)| out.append(*t, *v));
-    Ok(Some((*mint, *maxt, c.encoding, out.encode())))
+    let mut out = OpenChunk::new(&samples.get(0).value);
+    samples.iter().for_each(|s| out.append(s.timestamp_ms, &s.value));
+    Ok(Some((*mint, *maxt, c.encoding, out.encode_first(out.count()))))
 }

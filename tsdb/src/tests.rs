@@ -319,6 +319,69 @@ fn exemplars_and_metadata_survive_a_restart() {
     assert_eq!(db.metadata(r).as_deref(), Some(&m));
 }
 
+#[test]
+fn histograms_survive_blocks_and_restarts() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let db = open_in(dir.path());
+    let histogram = |n: u64| model::Histogram {
+        schema: 1,
+        count: 3 * n,
+        sum: n as f64 / 3.0,
+        positive_spans: vec![model::histogram::Span { offset: 1, length: 2 }],
+        positive_buckets: vec![n as i64, n as i64],
+        ..Default::default()
+    };
+    let mut expect: Vec<(i64, model::HistogramValue)> = Vec::new();
+    for n in 0..4 * 240 {
+        let t = START + n * 15_000;
+        // A reset, new buckets, floats and a stale marker on the way.
+        let h = histogram(if n < 500 { n as u64 } else { n as u64 - 400 });
+        let value: model::HistogramValue = match n {
+            700 => model::Histogram { sum: model::stale_nan(), ..Default::default() }.into(),
+            800.. => h.to_float().into(),
+            _ => h.into(),
+        };
+        let mut a = db.appender().expect("open");
+        a.append(SeriesRef::NONE, &labels(1), Sample::histogram(t, value.clone())).expect("accepted");
+        let bad = model::Histogram { count: 1, ..histogram(5) };
+        let refused = a.append(SeriesRef::NONE, &labels(1), Sample::histogram(t + 1, bad));
+        assert!(matches!(refused, Err(AppendError::InvalidHistogram(_))));
+        a.commit().expect("committed");
+        expect.push((t, value));
+    }
+    let check = |db: &Db, from: i64| {
+        let q = db.querier(from, i64::MAX).expect("open");
+        let mut set = q.select(&all(), &SelectHints::default()).expect("selected");
+        let series = set.next().expect("read").expect("one series");
+        let mut samples = model::Samples::new();
+        decode_chunks(&series.chunks, from, i64::MAX, &mut samples).expect("decodes");
+        let expect: Vec<_> = expect.iter().filter(|(t, _)| *t >= from).collect();
+        assert_eq!(samples.len(), expect.len());
+        for (i, (t, h)) in expect.into_iter().enumerate() {
+            let got = samples.histogram(i).expect("a histogram");
+            assert_eq!((samples.timestamps_ms[i], got.sum().to_bits()), (*t, h.sum().to_bits()));
+            assert_eq!(
+                matches!(got, model::HistogramValue::Int(_)),
+                matches!(h, model::HistogramValue::Int(_))
+            );
+            // Hints are given anew by the chunks.
+            let plain = |h: &model::HistogramValue| {
+                let mut h = h.to_float().as_ref().clone();
+                h.counter_reset_hint = Default::default();
+                h
+            };
+            assert_eq!(plain(got), plain(h));
+        }
+    };
+    check(&db, START);
+    db.maintain().expect("maintained");
+    assert_eq!(block_names(dir.path()).len(), 1);
+    check(&db, START);
+    check(&db, START + HOUR + 7);
+    drop(db);
+    check(&open_in(dir.path()), START);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// Series, seconds to go on, value.

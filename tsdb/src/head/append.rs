@@ -15,21 +15,26 @@ use model::{
 use super::Head;
 use super::exemplars::Added;
 use super::series::{MemSeries, Outcome};
-use crate::chunk::Value;
+use crate::chunk;
 use crate::wal::record;
 
 /// Samples in one record at most, so that records stay far below the largest one taken.
 const RECORD_SAMPLES_MAX: usize = 1_000_000;
 
 /// Label of the counters by type.
-const FLOAT: &str = "float";
+fn type_of(value: &SampleValue) -> &'static str {
+    match value {
+        SampleValue::Float(_) => "float",
+        SampleValue::Histogram(_) => "histogram",
+    }
+}
 
 /// A batch for the head.
 pub(crate) struct HeadAppender {
     head: Arc<Head>,
     /// Samples before this are refused.
     min_valid: i64,
-    samples: Vec<(Arc<MemSeries>, i64, f64)>,
+    samples: Vec<(Arc<MemSeries>, i64, SampleValue)>,
     exemplars: Vec<(Arc<MemSeries>, Exemplar)>,
     metadata: Vec<(Arc<MemSeries>, Metadata)>,
 }
@@ -40,10 +45,11 @@ impl HeadAppender {
         Self { head, min_valid, samples: Vec::new(), exemplars: Vec::new(), metadata: Vec::new() }
     }
 
-    /// Takes a float sample for a series that is known; false when the series has been removed meanwhile.
-    fn add_float(&mut self, series: Arc<MemSeries>, t: i64, v: f64) -> Result<bool, AppendError> {
+    /// Takes a sample for a series that is known; false when the series has been removed meanwhile.
+    fn add(&mut self, series: Arc<MemSeries>, t: i64, value: SampleValue) -> Result<bool, AppendError> {
+        let metrics = &self.head.metrics;
         if t < self.min_valid {
-            self.head.metrics.out_of_bounds.with_label_values(&[FLOAT]).inc();
+            metrics.out_of_bounds.with_label_values(&[type_of(&value)]).inc();
             return Err(AppendError::OutOfBounds);
         }
         let outcome = {
@@ -51,21 +57,21 @@ impl HeadAppender {
             if state.removed {
                 return Ok(false);
             }
-            let outcome = state.check(t, &Value::Float(v));
+            let outcome = state.check(t, &value);
             if outcome == Outcome::Stored {
                 state.pending += 1;
             }
             outcome
         };
         match outcome {
-            Outcome::Stored | Outcome::StoredInNewChunk => self.samples.push((series, t, v)),
+            Outcome::Stored | Outcome::StoredInNewChunk => self.samples.push((series, t, value)),
             Outcome::Same => {}
             Outcome::OutOfOrder => {
-                self.head.metrics.out_of_order.with_label_values(&[FLOAT]).inc();
+                metrics.out_of_order.with_label_values(&[type_of(&value)]).inc();
                 return Err(AppendError::OutOfOrder);
             }
             Outcome::Duplicate => {
-                self.head.metrics.duplicates.with_label_values(&[FLOAT]).inc();
+                metrics.duplicates.with_label_values(&[type_of(&value)]).inc();
                 return Err(AppendError::DuplicateTimestamp);
             }
         }
@@ -102,8 +108,18 @@ impl HeadAppender {
             out.push(record::encode_metadata(&list));
         }
         for part in self.samples.chunks(RECORD_SAMPLES_MAX) {
-            let list: Vec<_> = part.iter().map(|(s, t, v)| (s.reference, *t, *v)).collect();
-            out.push(record::encode_samples(&list));
+            let mut floats = Vec::with_capacity(part.len());
+            let mut histograms = Vec::new();
+            for (s, t, value) in part {
+                match value {
+                    SampleValue::Float(v) => floats.push((s.reference, *t, *v)),
+                    SampleValue::Histogram(h) => histograms.push((s.reference, *t, h.clone())),
+                }
+            }
+            if !floats.is_empty() {
+                out.push(record::encode_samples(&floats));
+            }
+            out.extend(record::encode_histograms(&histograms));
         }
         if !self.exemplars.is_empty() {
             let list: Vec<_> = self.exemplars.iter().map(|(s, e)| (s.reference, e.clone())).collect();
@@ -117,29 +133,33 @@ impl HeadAppender {
         let commit = head.isolation.begin();
         // Read after `begin`: whoever cuts a block raises the bound first and then waits for commits begun before.
         let min_valid = head.min_valid.load(Ordering::SeqCst);
-        let (mut stored, mut new_chunks, mut late) = (0, 0, 0);
+        let (mut floats, mut histograms, mut new_chunks) = (0, 0, 0);
         let (mut mint, mut maxt) = (i64::MAX, i64::MIN);
-        for (series, t, v) in self.samples.drain(..) {
+        for (series, t, value) in self.samples.drain(..) {
+            let kind = type_of(&value);
             let mut state = series.state.lock();
             state.pending -= 1;
             if t < min_valid {
-                late += 1;
+                head.metrics.out_of_bounds.with_label_values(&[kind]).inc();
                 continue;
             }
-            let value = Value::Float(v);
             match state.append(t, value, head.block_ms, commit.number, commit.low_watermark) {
                 outcome @ (Outcome::Stored | Outcome::StoredInNewChunk) => {
-                    stored += 1;
+                    if kind == "float" {
+                        floats += 1;
+                    } else {
+                        histograms += 1;
+                    }
                     new_chunks += u64::from(outcome == Outcome::StoredInNewChunk);
                     mint = mint.min(t);
                     maxt = maxt.max(t);
                 }
                 Outcome::Same => {}
-                Outcome::OutOfOrder => head.metrics.out_of_order.with_label_values(&[FLOAT]).inc(),
-                Outcome::Duplicate => head.metrics.duplicates.with_label_values(&[FLOAT]).inc(),
+                Outcome::OutOfOrder => head.metrics.out_of_order.with_label_values(&[kind]).inc(),
+                Outcome::Duplicate => head.metrics.duplicates.with_label_values(&[kind]).inc(),
             }
         }
-        if stored > 0 {
+        if floats + histograms > 0 {
             head.saw(mint, maxt);
         }
         for (series, m) in self.metadata.drain(..) {
@@ -157,8 +177,8 @@ impl HeadAppender {
             head.metrics.exemplars_in_storage.set(ring.len() as i64);
         }
         drop(commit);
-        head.metrics.samples_appended.with_label_values(&[FLOAT]).inc_by(stored);
-        head.metrics.out_of_bounds.with_label_values(&[FLOAT]).inc_by(late);
+        head.metrics.samples_appended.with_label_values(&["float"]).inc_by(floats);
+        head.metrics.samples_appended.with_label_values(&["histogram"]).inc_by(histograms);
         head.metrics.chunks_created.inc_by(new_chunks);
         head.metrics.head_chunks.add(new_chunks as i64);
     }
@@ -171,27 +191,28 @@ impl Appender for HeadAppender {
         labels: &Labels,
         sample: Sample,
     ) -> Result<SeriesRef, AppendError> {
-        let SampleValue::Float(v) = sample.value else {
-            return Err(AppendError::InvalidHistogram("native histograms are not supported yet".into()));
-        };
+        let (t, value) = (sample.timestamp_ms, sample.value);
+        if let SampleValue::Histogram(h) = &value {
+            chunk::validate(h).map_err(AppendError::InvalidHistogram)?;
+        }
         if series != SeriesRef::NONE
             && let Some(known) = self.head.series.get(series)
-            && self.add_float(known, sample.timestamp_ms, v)?
+            && self.add(known, t, value.clone())?
         {
             return Ok(series);
         }
         if labels.is_empty() {
             return Err(AppendError::InvalidLabels("no labels".into()));
         }
-        if sample.timestamp_ms < self.min_valid {
+        if t < self.min_valid {
             // Not even the series is made for a sample that cannot be taken.
-            self.head.metrics.out_of_bounds.with_label_values(&[FLOAT]).inc();
+            self.head.metrics.out_of_bounds.with_label_values(&[type_of(&value)]).inc();
             return Err(AppendError::OutOfBounds);
         }
         loop {
             let series = self.head.get_or_create(labels);
             let reference = series.reference;
-            if self.add_float(series, sample.timestamp_ms, v)? {
+            if self.add(series, t, value.clone())? {
                 return Ok(reference);
             }
         }
@@ -199,7 +220,8 @@ impl Appender for HeadAppender {
 
     fn append_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64) -> Result<(), AppendError> {
         let known = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
-        if self.add_float(known, timestamp_ms, value)? { Ok(()) } else { Err(AppendError::UnknownRef) }
+        let known = self.add(known, timestamp_ms, SampleValue::Float(value))?;
+        if known { Ok(()) } else { Err(AppendError::UnknownRef) }
     }
 
     /// An exemplar without a timestamp gets that of the newest sample of its series in this batch, or else of the series.

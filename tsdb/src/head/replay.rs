@@ -8,12 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use model::{SeriesRef, StorageError, WalRecord};
+use model::{SampleValue, SeriesRef, StorageError, WalRecord};
 
 use super::exemplars::ExemplarRing;
 use super::postings::MemPostings;
 use super::series::{MemSeries, Outcome, RefMap, SeriesMap};
-use crate::chunk::Value;
 use crate::metrics::Metrics;
 use crate::wal::Record;
 use crate::wal::reader::{self, Replayed};
@@ -31,6 +30,7 @@ pub(crate) struct Replay {
     block_ms: i64,
     min_valid: i64,
     unknown: Unknown,
+    invalid_histograms: u64,
 }
 
 /// Records whose reference no series record names.
@@ -62,6 +62,7 @@ impl Replay {
             block_ms,
             min_valid,
             unknown: Unknown::default(),
+            invalid_histograms: 0,
         };
         let replayed = reader::replay(dir, |segment, record| replay.apply(segment, record))?;
         for e in replayed.repaired.iter().chain(&replayed.checkpoint_corruption) {
@@ -74,6 +75,12 @@ impl Replay {
     }
 
     fn report_unknown(&self, metrics: &Metrics) {
+        if self.invalid_histograms > 0 {
+            tracing::warn!(
+                count = self.invalid_histograms,
+                "write-ahead log has histograms that contradict themselves"
+            );
+        }
         let u = &self.unknown;
         for (kind, n) in [
             ("samples", u.samples),
@@ -106,10 +113,19 @@ impl Replay {
             }
             WalRecord::Samples(list) => {
                 for (r, t, v) in list {
-                    self.sample(segment, r, t, Value::Float(v));
+                    self.sample(segment, r, t, SampleValue::Float(v));
                 }
             }
-            WalRecord::Histograms(list) => self.unknown.histograms += list.len() as u64,
+            WalRecord::Histograms(list) => {
+                for (r, t, h) in list {
+                    // What cannot be stored would have been refused when it was appended.
+                    if crate::chunk::validate(&h).is_ok() {
+                        self.sample(segment, r, t, SampleValue::Histogram(h));
+                    } else {
+                        self.invalid_histograms += 1;
+                    }
+                }
+            }
             WalRecord::Exemplars(list) => {
                 for (r, e) in list {
                     match self.by_ref.get(&r.0) {
@@ -131,12 +147,15 @@ impl Replay {
         }
     }
 
-    fn sample(&mut self, segment: u32, r: SeriesRef, t: i64, value: Value) {
+    fn sample(&mut self, segment: u32, r: SeriesRef, t: i64, value: SampleValue) {
         if t < self.min_valid {
             return;
         }
         let Some(series) = self.by_ref.get(&r.0) else {
-            self.unknown.samples += 1;
+            match value {
+                SampleValue::Float(_) => self.unknown.samples += 1,
+                SampleValue::Histogram(_) => self.unknown.histograms += 1,
+            }
             return;
         };
         if series.reference != r {

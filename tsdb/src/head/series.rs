@@ -10,16 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use model::{Chunk, Labels, Metadata, SeriesRef};
+use model::{Chunk, Labels, Metadata, SampleValue, SeriesRef};
 use parking_lot::{Mutex, RwLock};
 
 use super::isolation::Snapshot;
-use crate::chunk::{self, OpenChunk, Value};
+use crate::chunk::{self, OpenChunk};
 
 /// Samples a chunk is meant to have.
 const CHUNK_SAMPLES: u16 = 120;
-/// Encoded length from which a chunk is cut: one more sample of 19 bytes must fit into 1,024.
-const CHUNK_LEN_BYTES_MAX: usize = 1024 - 19;
 
 /// One series.
 pub(crate) struct MemSeries {
@@ -46,7 +44,7 @@ pub(crate) struct SeriesState {
     /// Timestamp from which on a new chunk begins.
     next_at: i64,
     /// The newest sample ever taken.
-    last: Option<(i64, Value)>,
+    last: Option<(i64, SampleValue)>,
     visibility: Visibility,
     /// Appenders that hold a sample for this series; it is not removed meanwhile.
     pub(crate) pending: u32,
@@ -118,12 +116,12 @@ pub(crate) enum Outcome {
 
 impl SeriesState {
     /// What would become of a sample.
-    pub(crate) fn check(&self, t: i64, value: &Value) -> Outcome {
+    pub(crate) fn check(&self, t: i64, value: &SampleValue) -> Outcome {
         match &self.last {
             None => Outcome::Stored,
             Some((last, _)) if t > *last => Outcome::Stored,
             Some((last, v)) if t == *last => {
-                if v.same(value) {
+                if v == value {
                     Outcome::Same
                 } else {
                     Outcome::Duplicate
@@ -142,7 +140,7 @@ impl SeriesState {
     pub(crate) fn append(
         &mut self,
         t: i64,
-        value: Value,
+        value: SampleValue,
         block_ms: i64,
         commit: u64,
         low_watermark: u64,
@@ -161,10 +159,7 @@ impl SeriesState {
                 {
                     self.next_at = chunk_end(self.open_mint, last, self.next_at);
                 }
-                t >= self.next_at
-                    || count >= CHUNK_SAMPLES * 2
-                    || open.len_bytes() > CHUNK_LEN_BYTES_MAX
-                    || !open.takes(&value)
+                t >= self.next_at || count >= CHUNK_SAMPLES * 2 || open.is_long() || !open.takes(&value)
             }
         };
         if cut {
@@ -433,7 +428,7 @@ mod tests {
         let block = 7_200_000;
         let start = block * 200_000;
         for i in 0..480 * 2 {
-            s.append(start + i * 15_000, Value::Float(i as f64), block, 0, 0);
+            s.append(start + i * 15_000, SampleValue::Float(i as f64), block, 0, 0);
         }
         let mut chunks = Vec::new();
         s.chunks(i64::MIN, i64::MAX, &Snapshot::everything(), &mut chunks);
@@ -445,7 +440,7 @@ mod tests {
     #[test]
     fn duplicates_and_order() {
         let mut s = SeriesState::default();
-        let mut put = |t, v| s.append(t, Value::Float(v), 7_200_000, 0, 0);
+        let mut put = |t, v| s.append(t, SampleValue::Float(v), 7_200_000, 0, 0);
         assert_eq!(put(10, 1.0), Outcome::StoredInNewChunk);
         assert_eq!(put(10, 1.0), Outcome::Same);
         assert_eq!(put(10, 2.0), Outcome::Duplicate);
@@ -461,7 +456,7 @@ mod tests {
         let mut snapshots = Vec::new();
         for i in 0..300_i64 {
             let commit = isolation.begin();
-            s.append(i, Value::Float(i as f64), 7_200_000, commit.number, commit.low_watermark);
+            s.append(i, SampleValue::Float(i as f64), 7_200_000, commit.number, commit.low_watermark);
             drop(commit);
             if i % 50 == 0 {
                 snapshots.push((i + 1, isolation.snapshot(0)));
