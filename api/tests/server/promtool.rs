@@ -5,6 +5,7 @@ use std::process::Command;
 use crate::support::start;
 
 #[test]
+#[allow(clippy::print_stdout, reason = "who reads the log of the tests sees what was left out")]
 fn promtool_queries() {
     if Command::new("promtool").arg("--version").output().is_err() {
         println!("skipped: promtool is not installed");
