@@ -249,7 +249,29 @@ fn gather_labels(mut cursor: Cursor<'_>) -> Result<Vec<u8>, Error> {
 
 /// Reads a `Label`.
 #[inline]
-fn label<'a>(mut cursor: Cursor<'a>) -> Result<(&'a str, &'a str), Error> {
+fn label(cursor: Cursor<'_>) -> Result<(&str, &str), Error> {
+    match usual_label(cursor.rest()) {
+        Some(label) => Ok(label),
+        None => any_label(cursor),
+    }
+}
+
+/// A label as all senders write it: name, then value, both shorter than 128 bytes. `None` is no verdict.
+#[inline]
+fn usual_label(bytes: &[u8]) -> Option<(&str, &str)> {
+    const NAME: u8 = (field::LABEL_NAME << 3 | 2) as u8;
+    const VALUE: u8 = (field::LABEL_VALUE << 3 | 2) as u8;
+    let [NAME, name_len @ 0..=0x7f, rest @ ..] = bytes else { return None };
+    let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
+    let [VALUE, value_len @ 0..=0x7f, value @ ..] = rest else { return None };
+    if value.len() != usize::from(*value_len) {
+        return None;
+    }
+    Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
+}
+
+/// A label in any form that protobuf allows.
+fn any_label<'a>(mut cursor: Cursor<'a>) -> Result<(&'a str, &'a str), Error> {
     let (mut name, mut value) = ("", "");
     while let Some(tag) = cursor.tag()? {
         match tag.field {
@@ -375,7 +397,31 @@ impl Iterator for SampleIter<'_> {
 
 /// Reads a `Sample`.
 #[inline]
-fn sample(mut cursor: Cursor<'_>) -> Result<(i64, f64), Error> {
+fn sample(cursor: Cursor<'_>) -> Result<(i64, f64), Error> {
+    match usual_sample(cursor.rest()) {
+        Some(sample) => Ok(sample),
+        None => any_sample(cursor),
+    }
+}
+
+/// A sample as all senders write it: value, then a timestamp of at most nine bytes. `None` is no verdict.
+#[inline]
+fn usual_sample(bytes: &[u8]) -> Option<(i64, f64)> {
+    const VALUE: u8 = (field::SAMPLE_VALUE << 3 | 1) as u8;
+    const TIMESTAMP: u8 = (field::SAMPLE_TIMESTAMP << 3) as u8;
+    let (&VALUE, rest) = bytes.split_first()? else { return None };
+    let (value, rest) = rest.split_first_chunk::<8>()?;
+    let [TIMESTAMP, timestamp @ .., last @ 0..=0x7f] = rest else { return None };
+    if timestamp.len() > 8 || timestamp.iter().any(|b| *b < 0x80) {
+        return None;
+    }
+    let high = u64::from(*last) << (7 * timestamp.len());
+    let timestamp = timestamp.iter().rev().fold(0, |t, b| t << 7 | u64::from(*b & 0x7f)) | high;
+    Some((timestamp as i64, f64::from_bits(u64::from_le_bytes(*value))))
+}
+
+/// A sample in any form that protobuf allows.
+fn any_sample(mut cursor: Cursor<'_>) -> Result<(i64, f64), Error> {
     let (mut timestamp_ms, mut value) = (0, 0.0);
     while let Some(tag) = cursor.tag()? {
         match tag.field {
