@@ -15,11 +15,37 @@ struct Classic {
     sum: f64,
 }
 
+/// What a series of a classic histogram stands for.
+#[derive(Clone, Copy)]
+enum Part {
+    /// The bucket with this upper bound.
+    Bucket(f64),
+    Count,
+    Sum,
+}
+
+/// The name of the histogram that a series belongs to, and its part in it.
+fn part_of(labels: &Labels) -> Option<(&str, Part)> {
+    let name = labels.metric_name();
+    if let Some(base) = name.strip_suffix("_bucket") {
+        let le: f64 = labels.get(BUCKET_LABEL)?.parse().ok()?;
+        return (!le.is_nan()).then_some((base, Part::Bucket(le)));
+    }
+    let count = name.strip_suffix("_count").map(|base| (base, Part::Count));
+    count.or_else(|| name.strip_suffix("_sum").map(|base| (base, Part::Sum)))
+}
+
 impl Classic {
-    fn set_bucket(&mut self, le: f64, count: f64) {
-        match self.buckets.binary_search_by(|(b, _)| b.total_cmp(&le)) {
-            Ok(_) => {}
-            Err(i) => self.buckets.insert(i, (le, count)),
+    /// Of two buckets with one bound the first counts.
+    fn set(&mut self, part: Part, value: f64) {
+        match part {
+            Part::Count => self.count = Some(value),
+            Part::Sum => self.sum = value,
+            Part::Bucket(le) => {
+                if let Err(i) = self.buckets.binary_search_by(|(b, _)| b.total_cmp(&le)) {
+                    self.buckets.insert(i, (le, value));
+                }
+            }
         }
     }
 
@@ -66,28 +92,15 @@ pub(crate) fn native_histograms(
 ) -> Result<Vec<(Labels, Vec<Sample>)>, String> {
     let mut found: BTreeMap<Labels, BTreeMap<i64, Classic>> = BTreeMap::new();
     for (labels, samples) in series {
-        let name = labels.metric_name();
-        let (base, put): (_, Box<dyn Fn(&mut Classic, f64)>) =
-            if let Some(base) = name.strip_suffix("_bucket") {
-                let Some(le) =
-                    labels.get(BUCKET_LABEL).and_then(|le| le.parse::<f64>().ok()).filter(|le| !le.is_nan())
-                else {
-                    continue;
-                };
-                (base, Box::new(move |c, v| c.set_bucket(le, v)))
-            } else if let Some(base) = name.strip_suffix("_count") {
-                (base, Box::new(|c, v| c.count = Some(v)))
-            } else if let Some(base) = name.strip_suffix("_sum") {
-                (base, Box::new(|c, v| c.sum = v))
-            } else {
-                continue;
-            };
+        let Some((base, part)) = part_of(labels) else {
+            continue;
+        };
         let mut builder = LabelsBuilder::from_labels(labels);
         builder.set(METRIC_NAME, base).del(BUCKET_LABEL);
         let at = found.entry(builder.build()).or_default();
         for sample in samples {
             if let SampleValue::Float(v) = sample.value {
-                put(at.entry(sample.timestamp_ms).or_default(), v);
+                at.entry(sample.timestamp_ms).or_default().set(part, v);
             }
         }
     }
