@@ -36,6 +36,7 @@ fn config(file: &Path, syntax_only: bool) -> Result<Vec<String>, ConfigError> {
     }
     named_files(&config).map_err(|p| p.in_file(file))?;
     let settings = config.settings().map_err(|p| p.in_file(file))?;
+    settings.rule_groups(promql::parser::ParserOptions::all())?;
     Ok(settings.notes)
 }
 
@@ -45,7 +46,10 @@ fn named_files(config: &Config) -> Result<(), Problem> {
     for pattern in config.rule_files.iter().flatten() {
         let found = matching_files(pattern).map_err(|e| Problem::new(e.to_string()))?;
         if found.is_empty() && !pattern.to_string_lossy().contains('*') {
-            return Err(Problem::new(format!("{:?} does not point to an existing file", pattern.display().to_string())));
+            return Err(Problem::new(format!(
+                "{:?} does not point to an existing file",
+                pattern.display().to_string()
+            )));
         }
     }
     for job in config.scrape_configs.iter().flatten() {
@@ -53,7 +57,10 @@ fn named_files(config: &Config) -> Result<(), Problem> {
         let password = job.basic_auth.as_ref().and_then(|b| b.password_file.as_ref());
         for file in credentials.into_iter().chain(password).chain(tls_files(job.tls_config.as_ref())) {
             if !file.exists() {
-                return Err(job.problem(format!("error checking file {:?}: it does not exist", file.display().to_string())));
+                return Err(job.problem(format!(
+                    "error checking file {:?}: it does not exist",
+                    file.display().to_string()
+                )));
             }
         }
         static_targets(job)?;

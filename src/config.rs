@@ -21,6 +21,7 @@ pub mod global;
 pub mod http;
 pub mod relabel;
 pub mod remote;
+pub mod rules;
 pub mod scalar;
 pub mod scrape;
 pub mod settings;

@@ -40,7 +40,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _ctx: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _ctx: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut pairs = vec![
             ("time", timestamp(model::SystemClock::new().now_ms())),
             ("level", event.metadata().level().to_string()),
@@ -78,7 +83,8 @@ impl Fields {
 fn logfmt(out: &mut Writer<'_>, pairs: &[(&str, String)]) -> fmt::Result {
     for (i, (key, value)) in pairs.iter().enumerate() {
         let separator = if i == 0 { "" } else { " " };
-        let plain = !value.is_empty() && value.chars().all(|c| c > ' ' && !matches!(c, '"' | '=' | '\\' | '\u{7f}'));
+        let plain =
+            !value.is_empty() && value.chars().all(|c| c > ' ' && !matches!(c, '"' | '=' | '\\' | '\u{7f}'));
         if plain {
             write!(out, "{separator}{key}={value}")?;
         } else {

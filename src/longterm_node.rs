@@ -55,7 +55,8 @@ impl LongtermNode {
     pub async fn start(options: Options, clock: Arc<dyn Clock>, quit: Arc<Notify>) -> anyhow::Result<Self> {
         let registry = metrics::registry("longterm");
         let config = web::api_config(&options.listen, &options.web, true, "almanac long-term node")?;
-        let store_config = StoreConfig { retention_ms: options.retention.ms(), ..StoreConfig::new(&options.path) };
+        let store_config =
+            StoreConfig { retention_ms: options.retention.ms(), ..StoreConfig::new(&options.path) };
         let store = {
             let (clock, registry) = (clock.clone(), registry.clone());
             blocking(move || LongtermStore::open(store_config, clock, &registry)).await?
@@ -65,7 +66,11 @@ impl LongtermNode {
         let facts = Arc::new(NodeFacts::new(options.flags, clock.now_ms()));
         let retention = options.retention.to_string();
         facts.loaded(String::new(), Labels::empty(), retention, clock.now_ms());
-        let engine = promql::Engine::new(web::engine_config(&options.query, &options.general), clock.clone(), &registry);
+        let engine = promql::Engine::new(
+            web::engine_config(&options.query, &options.general),
+            clock.clone(),
+            &registry,
+        );
         let readiness = Readiness::new();
         let stats = store.clone();
         let deps = Deps {
@@ -113,7 +118,11 @@ impl LongtermNode {
 
 fn store_status(store: &LongtermStore) -> TsdbStatus {
     let stats = store.stats();
-    TsdbStatus { num_series: stats.series, min_time_ms: stats.oldest_ms.unwrap_or(i64::MAX), ..TsdbStatus::default() }
+    TsdbStatus {
+        num_series: stats.series,
+        min_time_ms: stats.oldest_ms.unwrap_or(i64::MAX),
+        ..TsdbStatus::default()
+    }
 }
 
 struct NothingToReload {

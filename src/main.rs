@@ -29,7 +29,9 @@ mod tasks;
 mod testing;
 mod web;
 
-use cli::{CheckCommand, Cli, Command, GeneralFlags, LongtermFlags, ScraperFlags, StandaloneFlags, TestCommand};
+use cli::{
+    CheckCommand, Cli, Command, GeneralFlags, LongtermFlags, ScraperFlags, StandaloneFlags, TestCommand,
+};
 use longterm_node::LongtermNode;
 use scraper_node::ScraperNode;
 use signals::{Event, Signals};

@@ -16,6 +16,8 @@ use federation::sender::{Sender, SenderHandle};
 use federation::tiered::{OnUnavailable, Tiered};
 use model::{Clock, Queryable};
 use prometheus::Registry;
+use promql::parser::ParserOptions;
+use rules::{RuleManager, TemplateContext};
 use scraper::discovery::{DiscoveryManager, DiscoveryOptions};
 use scraper::{ScrapeManager, ScrapeOptions};
 use tokio::runtime::Handle;
@@ -28,7 +30,7 @@ use crate::config::settings::{Longterm, Settings};
 use crate::longterm_node::blocking;
 use crate::metrics::{self, ReloadMetrics};
 use crate::server::RunningServer;
-use crate::status::{CurrentQueryable, NodeFacts, Status, Targets};
+use crate::status::{CurrentQueryable, NodeFacts, Rules, Status, Targets};
 use crate::tasks::Periodic;
 use crate::web;
 
@@ -84,6 +86,9 @@ struct Core {
     db: Arc<Db>,
     discovery: DiscoveryManager,
     scraping: Arc<ScrapeManager>,
+    rules: Arc<RuleManager>,
+    parser: ParserOptions,
+    external_url: String,
     queryable: Arc<CurrentQueryable>,
     facts: Arc<NodeFacts>,
     reloads: ReloadMetrics,
@@ -104,9 +109,21 @@ impl ScraperNode {
         let api_config = web::api_config(&options.listen, &options.web, receiver, "almanac scraper node")?;
         let registry = metrics::registry("scraper");
         let db = open(&options, &settings, clock.clone(), registry.clone()).await?;
-        let core = Core::new(&options, &settings, clock.clone(), registry.clone(), db.clone(), quit)?;
-        let core = Arc::new(core);
-        let engine = promql::Engine::new(web::engine_config(&options.query, &options.general), clock.clone(), &registry);
+        let engine = promql::Engine::new(
+            web::engine_config(&options.query, &options.general),
+            clock.clone(),
+            &registry,
+        );
+        let external_url = api_config.external_url.to_string();
+        let parts = Parts {
+            clock: clock.clone(),
+            registry: registry.clone(),
+            db: db.clone(),
+            engine: engine.clone(),
+            external_url,
+            quit,
+        };
+        let core = Arc::new(Core::new(&options, &settings, parts)?);
         let stats = db.clone();
         let deps = Deps {
             clock,
@@ -116,8 +133,11 @@ impl ScraperNode {
             local_queryable: db.clone(),
             appendable: receiver.then(|| db.clone() as Arc<dyn model::Appendable>),
             targets: Arc::new(Targets(core.scraping.clone())),
-            status: Arc::new(Status::new(core.facts.clone(), Box::new(move |limit| Ok(db_status(&stats, limit))))),
-            rules: None,
+            status: Arc::new(Status::new(
+                core.facts.clone(),
+                Box::new(move |limit| Ok(db_status(&stats, limit))),
+            )),
+            rules: Some(Arc::new(Rules(core.rules.clone()))),
             exemplars: None,
             admin: None,
             lifecycle: Arc::new(Reloading(core.clone())),
@@ -126,8 +146,9 @@ impl ScraperNode {
         let server = RunningServer::start(api_config, deps).await?;
         core.apply(&config, settings).await?;
         let maintained = db.clone();
-        let maintenance =
-            Periodic::start("local storage", MAINTENANCE_INTERVAL, move || maintained.maintain().map_err(|e| e.to_string()));
+        let maintenance = Periodic::start("local storage", MAINTENANCE_INTERVAL, move || {
+            maintained.maintain().map_err(|e| e.to_string())
+        });
         core.readiness.set(ReadyState::Ready);
         tracing::info!(address = %server.address(), path = %options.tsdb_path.display(), "scraper node is ready to receive requests");
         Ok(Self { core, server, maintenance })
@@ -148,10 +169,14 @@ impl ScraperNode {
     pub async fn stop(self) -> anyhow::Result<()> {
         let core = self.core;
         core.readiness.set(ReadyState::Stopping);
+        core.rules.stop();
         core.scraping.stop().await;
         for (config, handle) in core.senders.lock().await.drain(..) {
             if !handle.stop(FLUSH_DEADLINE).await {
-                tracing::warn!(destination = config.name, "not everything was sent; the rest follows after the next start");
+                tracing::warn!(
+                    destination = config.name,
+                    "not everything was sent; the rest follows after the next start"
+                );
             }
         }
         self.server.stop().await;
@@ -162,15 +187,19 @@ impl ScraperNode {
     }
 }
 
+/// What a [`Core`] is made of.
+struct Parts {
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+    db: Arc<Db>,
+    engine: promql::Engine,
+    external_url: String,
+    quit: Arc<Notify>,
+}
+
 impl Core {
-    fn new(
-        options: &Options,
-        settings: &Settings,
-        clock: Arc<dyn Clock>,
-        registry: Registry,
-        db: Arc<Db>,
-        quit: Arc<Notify>,
-    ) -> anyhow::Result<Self> {
+    fn new(options: &Options, settings: &Settings, parts: Parts) -> anyhow::Result<Self> {
+        let Parts { clock, registry, db, engine, external_url, quit } = parts;
         let discovery = DiscoveryManager::new(clock.clone(), &registry, DiscoveryOptions::default())?;
         let scrape_options = ScrapeOptions {
             offset_seed: format!("{}{}", hostname(), settings.external_labels),
@@ -180,7 +209,13 @@ impl Core {
             ..ScrapeOptions::default()
         };
         let scraping = ScrapeManager::new(db.clone(), clock.clone(), &registry, scrape_options)?;
+        let queryable = Arc::new(CurrentQueryable::new(db.clone()));
+        let rules =
+            RuleManager::new(engine.clone(), queryable.clone(), db.clone(), clock.clone(), &registry)?;
         Ok(Self {
+            rules: Arc::new(rules),
+            parser: engine.parser_options(),
+            external_url,
             config_file: options.config_file.clone(),
             tsdb_path: options.tsdb_path.clone(),
             longterm_beside: options.longterm_beside.clone(),
@@ -188,7 +223,7 @@ impl Core {
             runtime: Handle::current(),
             discovery,
             scraping: Arc::new(scraping),
-            queryable: Arc::new(CurrentQueryable::new(db.clone())),
+            queryable,
             facts: Arc::new(NodeFacts::new(options.flags.clone(), clock.now_ms())),
             reloads: ReloadMetrics::new(&registry),
             readiness: Readiness::new(),
@@ -224,18 +259,27 @@ impl Core {
     async fn apply(&self, config: &Config, settings: Settings) -> anyhow::Result<()> {
         settings.notes.iter().for_each(|n| tracing::warn!("{n}"));
         let tiers = self.tiers(&settings)?;
+        let groups = settings.rule_groups(self.parser.clone())?;
         self.apply_senders(&settings).await?;
         let names = settings.jobs.iter().map(|j| (j.job_name.clone(), j.discovery.clone())).collect();
         let receivers = self.discovery.apply(names);
-        let jobs = settings.jobs.into_iter().zip(receivers).map(|(job, (_, receiver))| (job, receiver)).collect();
+        let jobs =
+            settings.jobs.into_iter().zip(receivers).map(|(job, (_, receiver))| (job, receiver)).collect();
         self.scraping.apply(jobs).await?;
         self.queryable.set(tiers);
+        let context = TemplateContext {
+            external_labels: settings.external_labels.clone(),
+            external_url: self.external_url.clone(),
+        };
+        self.rules.apply(groups, &context)?;
         let now_ms = self.clock.now_ms();
         let (time, size) = retention(&self.retention_flags, &settings.retention);
         let retention = match (time, size) {
             (0, size) => crate::config::scalar::Bytes(size).to_string(),
             (time, 0) => model::duration::format_ms(time),
-            (time, size) => format!("{} or {}", model::duration::format_ms(time), crate::config::scalar::Bytes(size)),
+            (time, size) => {
+                format!("{} or {}", model::duration::format_ms(time), crate::config::scalar::Bytes(size))
+            }
         };
         self.facts.loaded(config.to_yaml(), settings.external_labels, retention, now_ms);
         self.reloads.note(true, now_ms);
@@ -281,9 +325,11 @@ impl Core {
             if senders.iter().any(|(running, _)| *running == config) {
                 continue;
             }
-            let (source, clock, registry, runtime) = (self.db.clone(), self.clock.clone(), self.registry.clone(), self.runtime.clone());
+            let (source, clock, registry, runtime) =
+                (self.db.clone(), self.clock.clone(), self.registry.clone(), self.runtime.clone());
             let settings = config.clone();
-            let handle = blocking(move || Sender::start(settings, source, clock, &registry, &runtime)).await??;
+            let handle =
+                blocking(move || Sender::start(settings, source, clock, &registry, &runtime)).await??;
             senders.push((config, handle));
         }
         Ok(())
@@ -306,7 +352,8 @@ fn load(file: &Path, longterm_beside: Option<&str>) -> anyhow::Result<(Config, S
     let config = Config::load(file)?;
     let mut settings = config.settings().map_err(|p| p.in_file(file))?;
     if let (None, Some(url)) = (&settings.longterm, longterm_beside) {
-        let any = promql::parser::parse_selector(crate::config::remote::DEFAULT_MATCH).expect("a constant selector");
+        let any = promql::parser::parse_selector(crate::config::remote::DEFAULT_MATCH)
+            .expect("a constant selector");
         settings.longterm = Some(Longterm { url: url.to_owned(), matchers: vec![any] });
     }
     Ok((config, settings))
@@ -319,9 +366,18 @@ fn retention(flags: &TsdbFlags, file: &crate::config::global::Retention) -> (i64
     if time == 0 && size == 0 { (DEFAULT_RETENTION_MS, 0) } else { (time, size) }
 }
 
-async fn open(options: &Options, settings: &Settings, clock: Arc<dyn Clock>, registry: Registry) -> anyhow::Result<Arc<Db>> {
+async fn open(
+    options: &Options,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+) -> anyhow::Result<Arc<Db>> {
     let (retention_ms, retention_bytes) = retention(&options.tsdb, &settings.retention);
-    let compression = if options.tsdb.no_wal_compression { tsdb::WalCompression::None } else { tsdb::WalCompression::Snappy };
+    let compression = if options.tsdb.no_wal_compression {
+        tsdb::WalCompression::None
+    } else {
+        tsdb::WalCompression::Snappy
+    };
     let defaults = tsdb::Config::new(&options.tsdb_path);
     let config = tsdb::Config {
         retention_ms,

@@ -56,7 +56,9 @@ pub fn new_storage(kind: TestStorageKind) -> Box<dyn TestStorage> {
 /// Two hundred years, so that nothing in a script is ever expired.
 const RETENTION_MS: i64 = 200 * 365 * 86_400_000;
 
-fn on_disk<S>(open: impl Fn(&Path, Arc<ManualClock>, &prometheus::Registry) -> Result<Arc<S>, String>) -> Box<dyn TestStorage>
+fn on_disk<S>(
+    open: impl Fn(&Path, Arc<ManualClock>, &prometheus::Registry) -> Result<Arc<S>, String>,
+) -> Box<dyn TestStorage>
 where
     S: Appendable + Queryable + 'static,
 {

@@ -88,7 +88,10 @@ impl web::StatusSource for Status {
         web::RuntimeInfo {
             start_time_ms: self.facts.start_time_ms,
             cwd: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
-            hostname: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+            hostname: std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
             reload_config_success: c.reload_ok,
             last_config_time_ms: c.reload_ms,
             corruption_count: 0,
@@ -226,5 +229,60 @@ impl Queryable for CurrentQueryable {
     fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         current.querier(mint, maxt)
+    }
+}
+
+/// [`web::RulesSource`] over the rule manager.
+pub struct Rules(pub Arc<rules::RuleManager>);
+
+impl web::RulesSource for Rules {
+    fn groups(&self) -> Vec<web::RuleGroup> {
+        let groups = self.0.groups().into_iter();
+        groups
+            .map(|g| web::RuleGroup {
+                name: g.name,
+                file: g.file,
+                interval_seconds: seconds(g.interval_ms),
+                limit: i64::try_from(g.limit).unwrap_or(i64::MAX),
+                rules: g.rules.into_iter().map(rule).collect(),
+                evaluation_seconds: g.evaluation_seconds,
+                last_evaluation_ms: g.last_evaluation_ms,
+            })
+            .collect()
+    }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+fn rule(r: rules::RuleStatus) -> web::Rule {
+    let alerting = r.alerting.map(|a| web::AlertingRule {
+        state: a.state.as_str().into(),
+        hold_seconds: seconds(a.for_ms),
+        keep_firing_seconds: seconds(a.keep_firing_for_ms),
+        annotations: a.annotations,
+        alerts: a.alerts.into_iter().map(alert).collect(),
+    });
+    web::Rule {
+        name: r.name,
+        query: r.query,
+        labels: r.labels,
+        health: r.health.as_str().into(),
+        last_error: r.last_error,
+        evaluation_seconds: r.evaluation_seconds,
+        last_evaluation_ms: r.last_evaluation_ms,
+        alerting,
+    }
+}
+
+fn alert(a: rules::AlertStatus) -> web::Alert {
+    web::Alert {
+        labels: a.labels,
+        annotations: a.annotations,
+        state: a.state.as_str().into(),
+        active_at_ms: a.active_at_ms,
+        keep_firing_since_ms: a.keep_firing_since_ms,
+        value: a.value,
     }
 }

@@ -1,6 +1,5 @@
 //! What the tests of this crate share.
 
-
 use std::path::PathBuf;
 
 /// Folder of the conformance data: `CONFORMANCE_DIR`, else `../shared/conformance`; `None` when there is none.

@@ -19,9 +19,17 @@ pub fn span(ms: Ms) -> Duration {
 ///
 /// # Errors
 /// When a flag's value cannot be used.
-pub fn api_config(listen: &[String], web: &WebFlags, receiver: bool, app_name: &str) -> anyhow::Result<ApiConfig> {
+pub fn api_config(
+    listen: &[String],
+    web: &WebFlags,
+    receiver: bool,
+    app_name: &str,
+) -> anyhow::Result<ApiConfig> {
     if !web.web_config_file.is_empty() {
-        bail!("--web.config.file={}: TLS and authentication of the server are not built in; put a proxy in front", web.web_config_file);
+        bail!(
+            "--web.config.file={}: TLS and authentication of the server are not built in; put a proxy in front",
+            web.web_config_file
+        );
     }
     let first = listen.first().map_or("0.0.0.0:9090", String::as_str);
     let external_url = external_url(&web.external_url, first)?;
@@ -86,7 +94,10 @@ pub fn flag_values(command: &clap::Command, matches: &clap::ArgMatches) -> BTree
         Some(raw.map(|v| v.to_string_lossy().into_owned()).collect::<Vec<_>>().join(","))
     };
     let named = command.get_arguments().filter_map(|a| Some((a.get_long()?, a.get_id().as_str())));
-    named.filter(|(long, _)| *long != "help" && *long != "version").map(|(long, id)| (long.to_owned(), value(id).unwrap_or_default())).collect()
+    named
+        .filter(|(long, _)| *long != "help" && *long != "version")
+        .map(|(long, id)| (long.to_owned(), value(id).unwrap_or_default()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -105,7 +116,12 @@ mod tests {
     fn flags_show_their_values() {
         use clap::CommandFactory;
         let command = crate::cli::Cli::command();
-        let matches = command.clone().get_matches_from(["almanac", "longterm", "--storage.longterm.path=x", "--log.level=warn"]);
+        let matches = command.clone().get_matches_from([
+            "almanac",
+            "longterm",
+            "--storage.longterm.path=x",
+            "--log.level=warn",
+        ]);
         let flags = flag_values(&command, &matches);
         assert_eq!(flags["storage.longterm.path"], "x");
         assert_eq!(flags["storage.longterm.retention.time"], "400d");

@@ -1,5 +1,6 @@
 //! What a checked file asks the program to run, in the crates' own settings.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use federation::config::{QueueConfig, SenderConfig};
@@ -10,7 +11,7 @@ use scraper::ScrapeConfig;
 use super::http::HttpClient;
 use super::remote::RemoteWrite;
 use super::scalar::Ms;
-use super::yaml::Problem;
+use super::yaml::{ConfigError, Problem};
 use super::{Config, convert};
 
 /// Everything a scraper node takes from its file.
@@ -26,6 +27,10 @@ pub struct Settings {
     pub remote_write: Vec<SenderConfig>,
     /// Retention and other settings of the local storage that the file may give.
     pub retention: super::global::Retention,
+    /// Patterns of rule files.
+    pub rule_files: Vec<PathBuf>,
+    /// What rule files inherit.
+    pub rule_defaults: super::rules::Defaults,
     /// Exemplars to keep.
     pub exemplars_max: Option<usize>,
     /// What the file asks for that has no effect here; said in the log.
@@ -41,6 +46,26 @@ pub struct Longterm {
     pub matchers: Vec<Vec<Matcher>>,
 }
 
+impl Settings {
+    /// The groups of all rule files.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with file, line and column.
+    pub fn rule_groups(
+        &self,
+        parser: promql::parser::ParserOptions,
+    ) -> Result<Vec<rules::GroupConfig>, ConfigError> {
+        let defaults = super::rules::Defaults { parser, ..self.rule_defaults.clone() };
+        let mut groups = Vec::new();
+        for pattern in &self.rule_files {
+            for file in super::matching_files(pattern)? {
+                groups.extend(super::rules::load(&file, &defaults)?);
+            }
+        }
+        Ok(groups)
+    }
+}
+
 impl Config {
     /// The settings to run this file with.
     ///
@@ -49,15 +74,19 @@ impl Config {
     pub fn settings(&self) -> Result<Settings, Problem> {
         self.refuse_sections()?;
         let jobs = self.scrape_configs.iter().flatten();
-        let jobs = jobs.map(|j| convert::scrape_config(j).map_err(|p| p.or_at(j.position))).collect::<Result<_, _>>()?;
+        let jobs = jobs
+            .map(|j| convert::scrape_config(j).map_err(|p| p.or_at(j.position)))
+            .collect::<Result<_, _>>()?;
         let external_labels = self.global().external_labels();
         let longterm = self.longterm.as_ref().map(|l| -> Result<_, Problem> {
-            let url = l.url.as_ref().map(|u| u.0.as_str().trim_end_matches('/').to_owned()).unwrap_or_default();
+            let url =
+                l.url.as_ref().map(|u| u.0.as_str().trim_end_matches('/').to_owned()).unwrap_or_default();
             Ok(Longterm { url, matchers: l.matchers()? })
         });
         let writes = self.remote_write.iter().flatten();
         let remote_write = writes.map(|w| {
-            let names = super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref());
+            let names =
+                super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref());
             sender(&w.value, &external_labels, names).map_err(|p| p.or_at(w.position))
         });
         let storage = self.storage.clone().unwrap_or_default();
@@ -66,8 +95,18 @@ impl Config {
             longterm: longterm.transpose()?,
             remote_write: remote_write.collect::<Result<_, _>>()?,
             external_labels,
+            rule_files: self.rule_files.clone().unwrap_or_default(),
+            rule_defaults: super::rules::Defaults {
+                interval: self.global().evaluation(),
+                query_offset: self.global().rule_query_offset.unwrap_or_default(),
+                names: super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref()),
+                parser: promql::parser::ParserOptions::default(),
+            },
             retention: storage.tsdb.and_then(|t| t.retention).unwrap_or_default(),
-            exemplars_max: storage.exemplars.and_then(|e| e.max_exemplars).map(|n| usize::try_from(n).unwrap_or(0)),
+            exemplars_max: storage
+                .exemplars
+                .and_then(|e| e.max_exemplars)
+                .map(|n| usize::try_from(n).unwrap_or(0)),
             notes: self.notes(),
         })
     }
@@ -77,20 +116,21 @@ impl Config {
     fn refuse_sections(&self) -> Result<(), Problem> {
         let refuse = |text: &str| Err(Problem::not_built_in(text));
         if let Some(am) = self.alerting.iter().flat_map(|a| a.alertmanagers.iter().flatten()).next() {
-            return refuse("alerting.alertmanagers: sending alerts to Alertmanagers is not built in").map_err(|p| p.or_at(am.position));
+            return refuse("alerting.alertmanagers: sending alerts to Alertmanagers is not built in")
+                .map_err(|p| p.or_at(am.position));
         }
         if let Some(rr) = self.remote_read.iter().flatten().next() {
-            return refuse("remote_read is not built in; the section `longterm` reads the long-term node").map_err(|p| p.or_at(rr.position));
+            return refuse("remote_read is not built in; the section `longterm` reads the long-term node")
+                .map_err(|p| p.or_at(rr.position));
         }
         if self.tracing.is_some() {
             return refuse("tracing is not built in");
         }
-        if self.rule_files.as_ref().is_some_and(|f| !f.is_empty()) {
-            return refuse("rule_files: evaluating rules is not built in");
-        }
         let Some(tsdb) = self.storage.as_ref().and_then(|s| s.tsdb.as_ref()) else { return Ok(()) };
         if tsdb.out_of_order_time_window.is_some_and(|w| w.0 > 0) {
-            return refuse("storage.tsdb.out_of_order_time_window is not built in; the long-term node takes samples in any order");
+            return refuse(
+                "storage.tsdb.out_of_order_time_window is not built in; the long-term node takes samples in any order",
+            );
         }
         if tsdb.chunk_encoding.as_ref().and_then(|c| c.floats.as_deref()) == Some("xor2") {
             return refuse("storage.tsdb.chunk_encoding.floats: xor2 is not built in");
@@ -109,7 +149,10 @@ impl Config {
             }
         };
         let global = self.global();
-        note(global.query_log_file.is_some(), "global.query_log_file has no effect: the query log is not built in");
+        note(
+            global.query_log_file.is_some(),
+            "global.query_log_file has no effect: the query log is not built in",
+        );
         note(
             self.scrape_configs.iter().flatten().any(|j| j.scrape_failure_log_file.is_some()),
             "scrape_failure_log_file has no effect: failed scrapes show in the log and at /api/v1/targets",
@@ -123,10 +166,16 @@ impl Config {
     }
 }
 
-fn sender(w: &RemoteWrite, external_labels: &Labels, names: model::relabel::NameValidation) -> Result<SenderConfig, Problem> {
+fn sender(
+    w: &RemoteWrite,
+    external_labels: &Labels,
+    names: model::relabel::NameValidation,
+) -> Result<SenderConfig, Problem> {
     w.check_built_in()?;
     if w.protobuf_message.as_deref() == Some("io.prometheus.write.v2.Request") {
-        return Err(Problem::not_built_in("protobuf_message io.prometheus.write.v2.Request is not built in for sending; remove the key to send 1.0"));
+        return Err(Problem::not_built_in(
+            "protobuf_message io.prometheus.write.v2.Request is not built in for sending; remove the key to send 1.0",
+        ));
     }
     if w.round_robin_dns == Some(true) {
         return Err(Problem::not_built_in("round_robin_dns is not built in"));
@@ -134,19 +183,24 @@ fn sender(w: &RemoteWrite, external_labels: &Labels, names: model::relabel::Name
     let url = w.url.as_ref().map(|u| u.0.to_string()).unwrap_or_default();
     let queue = w.queue_config.clone().unwrap_or_default();
     if queue.sample_age_limit.is_some_and(|l| l.0 > 0) {
-        return Err(Problem::not_built_in("queue_config.sample_age_limit is not built in: samples are never dropped for their age"));
+        return Err(Problem::not_built_in(
+            "queue_config.sample_age_limit is not built in: samples are never dropped for their age",
+        ));
     }
     // A name made from the URL stays the same over restarts, and with it the acknowledged position.
-    let name = w.name.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| {
-        format!("{:06x}", Labels::from_pairs([("url", url.as_str())]).hash64() >> 40)
-    });
+    let name = w
+        .name
+        .clone()
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| format!("{:06x}", Labels::from_pairs([("url", url.as_str())]).hash64() >> 40));
     let mut own = w.clone();
     let mut http = http_config(&own.http())?;
     http.headers.extend(w.headers.iter().flatten().map(|(n, v)| (n.clone(), v.clone())));
     let count = |v: Option<i64>| usize::try_from(v.unwrap_or(0)).unwrap_or(0);
     let span = |v: Option<Ms>| Duration::from_millis(v.map_or(0, |m| u64::try_from(m.ms()).unwrap_or(0)));
     let mut config = SenderConfig::new(name, url, "");
-    config.write_relabel = super::relabel::rules(w.write_relabel_configs.as_deref().unwrap_or_default(), names)?;
+    config.write_relabel =
+        super::relabel::rules(w.write_relabel_configs.as_deref().unwrap_or_default(), names)?;
     config.external_labels = external_labels.clone();
     config.http = http;
     config.remote_timeout = span(w.remote_timeout);
@@ -177,13 +231,16 @@ fn http_config(h: &HttpClient<'_>) -> Result<fed::HttpConfig, Problem> {
     let auth = match (&plain.basic_auth, &plain.authorization) {
         (Some(basic), _) => {
             let SecretSource::Inline(username) = &basic.username else {
-                return Err(Problem::not_built_in("basic_auth.username_file is not built in for remote_write; use username"));
+                return Err(Problem::not_built_in(
+                    "basic_auth.username_file is not built in for remote_write; use username",
+                ));
             };
             let password = basic.password.as_ref().map_or_else(|| fed::Secret::Inline(String::new()), secret);
             fed::Auth::Basic { username: username.expose().to_owned(), password }
         }
         (None, Some(a)) => {
-            let credentials = a.credentials.as_ref().map_or_else(|| fed::Secret::Inline(String::new()), secret);
+            let credentials =
+                a.credentials.as_ref().map_or_else(|| fed::Secret::Inline(String::new()), secret);
             fed::Auth::Scheme { scheme: a.kind.clone(), credentials }
         }
         (None, None) => fed::Auth::None,
@@ -192,16 +249,18 @@ fn http_config(h: &HttpClient<'_>) -> Result<fed::HttpConfig, Problem> {
     for header in &plain.headers {
         for value in &header.values {
             let SecretSource::Inline(v) = value else {
-                return Err(Problem::not_built_in("http_headers.files is not built in for remote_write; use values or secrets"));
+                return Err(Problem::not_built_in(
+                    "http_headers.files is not built in for remote_write; use values or secrets",
+                ));
             };
             headers.push((header.name.clone(), v.expose().to_owned()));
         }
     }
     let file = |s: &Option<SecretSource>, what: &str| match s {
         Some(SecretSource::File(f)) => Ok(Some(f.clone())),
-        Some(SecretSource::Inline(_)) => {
-            Err(Problem::not_built_in(format!("tls_config.{what} is not built in for remote_write; use {what}_file")))
-        }
+        Some(SecretSource::Inline(_)) => Err(Problem::not_built_in(format!(
+            "tls_config.{what} is not built in for remote_write; use {what}_file"
+        ))),
         None => Ok(None),
     };
     let tls = fed::TlsConfig {

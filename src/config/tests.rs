@@ -31,7 +31,10 @@ fn errors_name_line_and_column() {
 #[test]
 fn what_is_not_built_in_loads_and_is_refused_when_it_is_to_run() {
     for (text, part) in [
-        ("scrape_configs:\n- job_name: a\n  consul_sd_configs: [{server: x}]\n", "consul_sd_configs is not built in"),
+        (
+            "scrape_configs:\n- job_name: a\n  consul_sd_configs: [{server: x}]\n",
+            "consul_sd_configs is not built in",
+        ),
         ("remote_write:\n- url: http://h/w\n  sigv4: {region: x}\n", "sigv4 is not built in"),
         ("alerting: {alertmanagers: [{static_configs: [{targets: ['h:1']}]}]}\n", "alertmanagers"),
     ] {
