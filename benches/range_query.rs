@@ -4,6 +4,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,7 +116,7 @@ fn bench(c: &mut Criterion) {
                     let options = QueryOptions::default();
                     engine.range(&store, query, LEAD_MS, end, STEP_MS, &options).expect("a valid query").value
                 };
-                println!("{name}/{steps}: answer {:016x}", shape(&run()));
+                let _ = writeln!(std::io::stdout(), "{name}/{steps}: answer {:016x}", shape(&run()));
                 group.bench_function(BenchmarkId::new(name, steps), |b| b.iter(|| black_box(run())));
             }
         }

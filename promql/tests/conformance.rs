@@ -93,7 +93,6 @@ fn scripts_pass() {
         let text = std::fs::read_to_string(&path).expect("the script is there");
         let mut store = || Box::new(HintedStorage::default()) as Box<dyn TestStorage>;
         let report = run_with_engine(&engine, &path.display().to_string(), &text, &mut store);
-        println!("{name}: {} passed, {} failed", report.passed, report.failures.len());
         passed += report.passed;
         failed.extend(report.failures);
     }

@@ -138,7 +138,7 @@ impl OfBuckets<'_> {
         let row = out.push_row(Head { labels, drop_name: true });
         let name = self.note_name(&f.labels);
         let mut buckets: Vec<LeBucket> = Vec::with_capacity(f.buckets.len());
-        for step in 0..self.grid.count {
+        for (step, cell) in out.row_mut(row).iter_mut().enumerate() {
             buckets.clear();
             buckets.extend(f.buckets.iter().filter_map(|(upper, row)| {
                 let count = all.row(*row)[step];
@@ -185,7 +185,7 @@ impl OfBuckets<'_> {
                     value
                 }
             };
-            out.row_mut(row)[step] = clean(value);
+            *cell = clean(value);
         }
     }
 }

@@ -83,8 +83,8 @@ enum Growth {
 
 fn extrapolated(w: &Window<'_>, env: &mut Env<'_>, kind: Kind) -> Result<Cell> {
     let (floats, histograms) = (w.floats(), w.histograms());
-    let name = env.name();
     if !floats.is_empty() && !histograms.is_empty() {
+        let name = env.name();
         env.note(Note::MixedFloatsHistograms(name));
         return Ok(Cell::Absent);
     }
