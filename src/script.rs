@@ -42,7 +42,8 @@ pub fn new_storage(kind: TestStorageKind) -> Box<dyn TestStorage> {
     match kind {
         TestStorageKind::Memory => Box::new(MemoryTestStorage::new()),
         TestStorageKind::Tsdb => on_disk(|dir, clock, registry| {
-            let config = tsdb::Config { retention_ms: 0, ..tsdb::Config::new(dir) };
+            // Blocks of a day, so that a load may begin hours before the newest sample of the one before it.
+            let config = tsdb::Config { retention_ms: 0, min_block_ms: 86_400_000, ..tsdb::Config::new(dir) };
             Db::open(config, clock, registry).map_err(|e| e.to_string())
         }),
         TestStorageKind::Longterm => on_disk(|dir, clock, registry| {

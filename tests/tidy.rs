@@ -75,7 +75,10 @@ fn only_federation_knows_rocksdb_and_only_the_scraper_knows_kubernetes() {
         let tables = dependencies(&read(&root().join(folder).join("Cargo.toml")));
         let direct: Vec<&String> = tables.get("dependencies").into_iter().flatten().collect();
         for (package, owner) in [("rocksdb", "federation"), ("kube", "scraper"), ("serde_yaml", "almanac")] {
-            assert!(!direct.iter().any(|d| *d == package) || *name == owner, "{package} belongs to {owner}, not {name}");
+            assert!(
+                !direct.iter().any(|d| *d == package) || *name == owner,
+                "{package} belongs to {owner}, not {name}"
+            );
         }
     }
 }
@@ -83,7 +86,8 @@ fn only_federation_knows_rocksdb_and_only_the_scraper_knows_kubernetes() {
 /// Relative links of the documents point at something.
 #[test]
 fn links_point_at_something() {
-    let mut documents = vec![root().join("README.md"), root().join("ARCHITECTURE.md"), root().join("CHANGELOG.md")];
+    let mut documents =
+        vec![root().join("README.md"), root().join("ARCHITECTURE.md"), root().join("CHANGELOG.md")];
     collect(&root().join("docs"), "md", &mut documents);
     let mut links = 0;
     for document in documents {
@@ -95,7 +99,11 @@ fn links_point_at_something() {
                 continue;
             }
             links += 1;
-            assert!(dir.join(target).exists(), "{} links to {target}, which is not there", document.display());
+            assert!(
+                dir.join(target).exists(),
+                "{} links to {target}, which is not there",
+                document.display()
+            );
         }
     }
     assert!(links > 20, "the documents link into the tree");
@@ -105,7 +113,9 @@ fn links_point_at_something() {
 #[test]
 fn files_open_with_their_purpose() {
     let mut files = Vec::new();
-    for folder in ["api", "benches", "federation", "model", "promql", "rules", "scraper", "src", "tests", "tsdb"] {
+    for folder in
+        ["api", "benches", "federation", "model", "promql", "rules", "scraper", "src", "tests", "tsdb"]
+    {
         collect(&root().join(folder), "rs", &mut files);
     }
     assert!(files.len() > 100);
@@ -121,10 +131,17 @@ fn files_open_with_their_purpose() {
 #[test]
 fn nothing_is_half_done() {
     let mut files = Vec::new();
-    for folder in ["api", "benches", "federation", "model", "promql", "rules", "scraper", "src", "tests", "tsdb"] {
+    for folder in
+        ["api", "benches", "federation", "model", "promql", "rules", "scraper", "src", "tests", "tsdb"]
+    {
         collect(&root().join(folder), "rs", &mut files);
     }
-    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[", "ignore"), concat!("FIX", "ME")];
+    let words = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("#[", "ignore"),
+        concat!("FIX", "ME"),
+    ];
     for file in files {
         let text = read(&file);
         for word in words {
@@ -134,7 +151,9 @@ fn nothing_is_half_done() {
 }
 
 fn collect(dir: &Path, extension: &str, out: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())).filter_map(Result::ok) {
+    for entry in
+        std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())).filter_map(Result::ok)
+    {
         let path = entry.path();
         if path.is_dir() {
             if path.file_name().is_some_and(|n| n != "target") {

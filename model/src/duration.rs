@@ -68,7 +68,7 @@ pub fn format_ms(ms: i64) -> String {
         ("s", 1_000, false),
         ("ms", 1, false),
     ] {
-        if exact && rest % factor != 0 {
+        if exact && !rest.is_multiple_of(factor) {
             continue;
         }
         let n = rest / factor;

@@ -13,6 +13,7 @@ pub mod bounds;
 pub mod buckets;
 pub mod display;
 mod error;
+mod hints;
 mod kahan;
 mod layout;
 mod reset;
@@ -26,6 +27,7 @@ pub use arithmetic::AddOutcome;
 pub use bounds::is_exponential_schema;
 pub use buckets::Bucket;
 pub use error::HistogramError;
+pub use hints::{read_back_hint, settle_hints};
 pub use kahan::kahan_inc;
 pub use trim::Keep;
 

@@ -51,7 +51,10 @@ fn a_taken_port_is_named() {
     let config = write(dir.path(), "p.yml", "");
     let data = dir.path().join("data").display().to_string();
     let listen = format!("--web.listen-address={address}");
-    check(&[&format!("--config.file={config}"), &format!("--storage.tsdb.path={data}"), &listen], &[&address]);
+    check(
+        &[&format!("--config.file={config}"), &format!("--storage.tsdb.path={data}"), &listen],
+        &[&address],
+    );
     let path = format!("--storage.longterm.path={}", dir.path().join("longterm").display());
     check(&["longterm", &path, &listen], &[&address]);
 }
@@ -70,13 +73,20 @@ fn a_locked_or_unwritable_folder_is_named() {
     let longterm_path = dir.path().join("longterm").display().to_string();
     let longterm = format!("--storage.longterm.path={longterm_path}");
     let port = free_port();
-    let second = Process::almanac(&["longterm", &longterm, &format!("--web.listen-address=127.0.0.1:{port}")]);
+    let second =
+        Process::almanac(&["longterm", &longterm, &format!("--web.listen-address=127.0.0.1:{port}")]);
     ready(&second, port);
-    check(&["longterm", &longterm, "--web.listen-address=127.0.0.1:0"], &[&longterm_path, "in use by another process"]);
+    check(
+        &["longterm", &longterm, "--web.listen-address=127.0.0.1:0"],
+        &[&longterm_path, "in use by another process"],
+    );
 
     // A file where the folder should be cannot be written into, not even by root.
     let blocked = write(dir.path(), "file", "");
-    check(&[&config, &format!("--storage.tsdb.path={blocked}/data"), "--web.listen-address=127.0.0.1:0"], &[&blocked]);
+    check(
+        &[&config, &format!("--storage.tsdb.path={blocked}/data"), "--web.listen-address=127.0.0.1:0"],
+        &[&blocked],
+    );
     check(
         &["longterm", &format!("--storage.longterm.path={blocked}/data"), "--web.listen-address=127.0.0.1:0"],
         &[&blocked],

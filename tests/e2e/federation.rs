@@ -93,7 +93,9 @@ fn killing_either_node_loses_nothing() {
     arrived(10);
     longterm.kill();
     let before = exporter.scrapes();
-    eventually("scraping goes on without the long-term node", || (exporter.scrapes() > before + 10).then_some(()));
+    eventually("scraping goes on without the long-term node", || {
+        (exporter.scrapes() > before + 10).then_some(())
+    });
     let longterm = pair.longterm();
     arrived(10);
     scraper.kill();
@@ -101,10 +103,13 @@ fn killing_either_node_loses_nothing() {
     arrived(10);
 
     // The exporter stops being scraped when the job goes; then both sides hold a fixed set.
-    let config = write(dir.path(), "p.yml", &std::fs::read_to_string(dir.path().join("p.yml")).expect("written").replace(
-        &format!("targets: ['127.0.0.1:{}']", exporter.port),
-        "targets: []",
-    ));
+    let config = write(
+        dir.path(),
+        "p.yml",
+        &std::fs::read_to_string(dir.path().join("p.yml"))
+            .expect("written")
+            .replace(&format!("targets: ['127.0.0.1:{}']", exporter.port), "targets: []"),
+    );
     assert!(!config.is_empty());
     scraper.signal("HUP");
     eventually("the target is gone", || query(pair.scraper_port, "up").filter(Vec::is_empty));
@@ -147,7 +152,8 @@ fn the_scraper_node_answers_for_what_only_the_long_term_node_has() {
     assert!(rows[0].1 > before[0].1, "{rows:?} should hold more than {before:?}");
     // Without the long-term node the local part is still answered.
     longterm.kill();
-    let rows = eventually("local data", || query(pair.scraper_port, "scrapes_total").filter(|r| r.len() == 1));
+    let rows =
+        eventually("local data", || query(pair.scraper_port, "scrapes_total").filter(|r| r.len() == 1));
     assert!(rows[0].1 > 0.0);
     std::thread::sleep(Duration::from_millis(10));
     let (code, log) = scraper.terminate();

@@ -80,7 +80,9 @@ remote_write: [{{url: 'http://127.0.0.1:{longterm_port}/api/v1/write', queue_con
         ],
     );
     ready(&peer, port);
-    eventually("the peer federates all series", || number(port, "count(keep_me{job=\"app\"})").filter(|n| *n == 20.0));
+    eventually("the peer federates all series", || {
+        number(port, "count(keep_me{job=\"app\"})").filter(|n| *n == 20.0)
+    });
     let rows = eventually("the peer's samples are in the long-term node", || {
         query(longterm_port, "keep_me{peer=\"prometheus\"}").filter(|rows| rows.len() == 20)
     });

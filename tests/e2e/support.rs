@@ -112,7 +112,8 @@ pub fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
 
 /// Status and body of a request, or `None` when nobody answers.
 pub fn http(method: &str, port: u16, path: &str, body: &[u8]) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5)).ok()?;
+    let mut stream =
+        TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
@@ -134,7 +135,8 @@ pub fn http(method: &str, port: u16, path: &str, body: &[u8]) -> Option<(u16, St
 fn dechunk(mut body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(end) = body.windows(2).position(|w| w == b"\r\n") {
-        let size = std::str::from_utf8(&body[..end]).ok().and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
+        let size =
+            std::str::from_utf8(&body[..end]).ok().and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
         let Some(size @ 1..) = size else { break };
         let data = &body[end + 2..];
         out.extend_from_slice(&data[..size.min(data.len())]);
@@ -173,7 +175,9 @@ pub fn number(port: u16, promql: &str) -> Option<f64> {
 
 /// Percent-encodes everything that is no letter or digit.
 pub fn percent(text: &str) -> String {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { (b as char).to_string() } else { format!("%{b:02X}") })
+        .collect()
 }
 
 /// A program on the path, or `None` after saying that the test is skipped.

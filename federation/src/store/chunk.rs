@@ -58,7 +58,10 @@ impl ChunkCodec for AnyChunkCodec {
     }
 
     fn decode(&self, bytes: &[u8], mint: i64, maxt: i64, out: &mut Samples) -> Result<(), StorageError> {
-        decode(bytes, ANY, mint, maxt, out)
+        let from = out.len();
+        decode(bytes, ANY, mint, maxt, out)?;
+        model::histogram::settle_hints(out, from);
+        Ok(())
     }
 }
 

@@ -318,6 +318,7 @@ fn combine(sealed: Vec<Chunk>, open: Samples, mint: i64, maxt: i64) -> Result<Ve
         }
         merged = merge_all(&old, &merged);
     }
+    model::histogram::settle_hints(&mut merged, 0);
     let mut out = sealed;
     out.splice(from..to, [Chunk::columns(Arc::new(merged))]);
     Ok(out)
