@@ -1,4 +1,5 @@
 //! Processes, ports, HTTP and a small exporter for the end-to-end tests.
+#![allow(clippy::disallowed_methods, reason = "waiting for real processes takes real time")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -116,10 +116,7 @@ struct Scene {
 
 fn group(addresses: &[&str]) -> TargetGroups {
     let target = |a: &&str| {
-        BTreeMap::from([
-            ("__address__".to_owned(), (*a).to_owned()),
-            ("__meta_x".to_owned(), "m".to_owned()),
-        ])
+        BTreeMap::from([("__address__".to_owned(), (*a).to_owned()), ("__meta_x".to_owned(), "m".to_owned())])
     };
     let targets = addresses.iter().map(target).collect();
     Arc::new(vec![Arc::new(TargetGroup { source: "test".into(), labels: BTreeMap::new(), targets })])
@@ -174,7 +171,10 @@ impl Scene {
     }
 
     async fn until_error(&self, text: &str) {
-        self.until(text, |s| s.active().iter().any(|t| t.health == TargetHealth::Down && t.last_error.contains(text))).await;
+        self.until(text, |s| {
+            s.active().iter().any(|t| t.health == TargetHealth::Down && t.last_error.contains(text))
+        })
+        .await;
         assert!(self.values("up").contains(&0.0));
     }
 }
@@ -268,7 +268,8 @@ async fn follows_redirects_and_keeps_credentials_home() {
     c.params = vec![("p".into(), vec!["1".into(), "2 3".into()])];
     let s = Scene::start(c, &[&e.address]).await;
     s.until("a scrape", |s| !s.values("a").is_empty()).await;
-    let (first, second) = (e.requests.lock()[0].to_ascii_lowercase(), end.requests.lock()[0].to_ascii_lowercase());
+    let (first, second) =
+        (e.requests.lock()[0].to_ascii_lowercase(), end.requests.lock()[0].to_ascii_lowercase());
     assert!(first.starts_with("get /metrics?p=1&p=2+3 http"), "{first}");
     assert!(first.contains("authorization: basic dxnlcjpwyxnz"), "{first}");
     assert!(second.starts_with("get /there?x=1 http") && !second.contains("authorization"), "{second}");
