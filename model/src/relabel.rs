@@ -471,7 +471,7 @@ mod tests {
         let to_d = |action| RelabelRule { action, target_label: "d".into(), ..from(&["b"]) };
         // MD5 of the empty string ends in e9800998ecf8427e.
         let hashmod = RelabelRule { modulus: u64::MAX, ..to_d(RelabelAction::HashMod) };
-        let low = 0xe980_0998_ecf8_427e_u64 % u64::MAX;
+        let low = 0xe980_0998_ecf8_427e_u64;
         check(hashmod, &[("a", "1")], Some(&format!("{{a=\"1\", d=\"{low}\"}}")));
         check(to_d(RelabelAction::Lowercase), &AB, Some("{a=\"foo\", b=\"Bar-7\", d=\"bar-7\"}"));
         check(to_d(RelabelAction::Uppercase), &AB, Some("{a=\"foo\", b=\"Bar-7\", d=\"BAR-7\"}"));

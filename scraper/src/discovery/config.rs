@@ -350,21 +350,25 @@ mod tests {
 
     #[test]
     fn kubernetes_rules() {
-        let http = HttpConfig { follow_redirects: false, ..HttpConfig::default() };
+        fn own_http() -> HttpConfig {
+            HttpConfig { follow_redirects: false, ..HttpConfig::default() }
+        }
         assert!(kubernetes(|_| ()).is_ok());
         assert!(kubernetes(|c| c.namespaces.own_namespace = true).is_ok());
         assert!(kubernetes(|c| c.selectors = vec![selector(Role::Node), selector(Role::Pod)]).is_ok());
-        let with_server = |c: &mut KubernetesConfig| c.api_server = Some("https://localhost:1234".into());
+        fn with_server(c: &mut KubernetesConfig) {
+            c.api_server = Some("https://localhost:1234".into());
+        }
         assert!(kubernetes(with_server).is_ok());
         let bad: Vec<Change> = vec![
             Box::new(|c| {
                 with_server(c);
                 c.namespaces.own_namespace = true;
             }),
-            Box::new(|c| c.http = http.clone()),
+            Box::new(|c| c.http = own_http()),
             Box::new(|c| {
                 c.kubeconfig_file = Some("/k".into());
-                c.http = http.clone();
+                c.http = own_http();
             }),
             Box::new(|c| {
                 c.kubeconfig_file = Some("/k".into());

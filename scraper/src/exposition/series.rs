@@ -212,10 +212,11 @@ pub(super) fn pairs<'a>(
     for (name, value) in &spans.labels {
         let name = text(*name)?;
         let mut value = text(*value)?;
-        if name == bound_label && !is_canonical_bound(value.as_bytes()) {
-            if let Ok(v) = float(value.as_bytes(), 0) {
-                value = Cow::Owned(format_openmetrics(v));
-            }
+        if name == bound_label
+            && !is_canonical_bound(value.as_bytes())
+            && let Ok(v) = float(value.as_bytes(), 0)
+        {
+            value = Cow::Owned(format_openmetrics(v));
         }
         out.push((name, value));
     }
