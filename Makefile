@@ -39,7 +39,7 @@ test: deps ## Run all tests
 check: deps ## Format, lints as errors, documentation, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
 	tools/check-licences
 
 .PHONY: bench

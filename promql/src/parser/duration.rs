@@ -138,6 +138,16 @@ impl DurationExpr {
         }
     }
 
+    /// Whether an offset that is written so ends by itself: one term without parentheses, or with one sign. Anything else
+    /// takes the operators that follow.
+    pub(super) fn ends_itself(&self) -> bool {
+        match self {
+            Self::Neg(e, _) => !matches!(**e, Self::Neg(..) | Self::Binary { .. }),
+            Self::Paren(..) | Self::Binary { .. } => false,
+            _ => true,
+        }
+    }
+
     /// A literal becomes milliseconds; what is below a millisecond is cut off.
     pub(super) fn into_duration(self) -> Duration {
         match self {

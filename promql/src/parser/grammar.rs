@@ -229,6 +229,7 @@ impl<'a> Parser<'a> {
                 _ => break,
             }
         }
+        self.close_offset(&mut node)?;
         Ok(node)
     }
 

@@ -125,7 +125,26 @@ fn offset(f: &mut Formatter<'_>, offset: &Duration) -> fmt::Result {
             f.write_str(" offset ")?;
             f.write_str(&format_ms(*ms))
         }
-        Duration::Expr(e) => write!(f, " offset {e}"),
+        Duration::Expr(e) => write!(f, " offset {}{e}", opening(e)),
+    }
+}
+
+/// The signs that make an offset be read to its end. Without them `offset 5m - 1m` and `offset -2 ^ 2` end after the
+/// first term; after two signs or a parenthesis all arithmetic belongs to the offset.
+fn opening(e: &DurationExpr) -> &'static str {
+    if e.ends_itself() {
+        return "";
+    }
+    let mut first = e;
+    while let DurationExpr::Binary { lhs, .. } = first {
+        first = lhs;
+    }
+    match first {
+        DurationExpr::Paren(..) => "",
+        DurationExpr::Neg(inner, _) if matches!(**inner, DurationExpr::Neg(..)) => "",
+        DurationExpr::Neg(..) => "+",
+        DurationExpr::Number { seconds, .. } if seconds.is_sign_negative() => "+",
+        _ => "++",
     }
 }
 

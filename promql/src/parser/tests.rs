@@ -101,6 +101,17 @@ fn durations() {
     check_same("foo[(5m):(1m)] offset -(step() * 2)");
     check_same("foo[max_of(step(), 5s)] offset min_of(1m, -range())");
     check("foo offset (1h) * 2", "foo offset (1h) * 2");
+    check("foo[5m] offset ++5m - 5m", "foo[5m] offset ++5m - 5m");
+    check("foo offset +-5m - 5m", "foo offset +-5m - 5m");
+    check("foo offset -+step() * 2", "foo offset +-step() * 2");
+    check("foo offset +-2 ^ 2", "foo offset +-2 ^ 2");
+    check("foo offset --2 ^ 2", "foo offset --2 ^ 2");
+    check("foo offset +-(1h) * 2", "foo offset +-(1h) * 2");
+    check("foo offset ++(1h) * 2", "foo offset (1h) * 2");
+    check("foo offset +(1h) @ 10 * 2", "(foo @ 10.000 offset (1h)) * 2");
+    check("foo offset (1h) * 3 @ 10 * 2", "(foo @ 10.000 offset (1h) * 3) * 2");
+    check("foo offset +(1h) == 2", "foo offset (1h) == 2");
+    check("foo offset +step()", "foo offset step()");
     let resolve = |text: &str| match parsed(text) {
         Expr::Matrix(m) => m.range.resolve_positive(10_000, 60_000).map_err(|e| e.to_string()),
         other => panic!("{other}"),
@@ -363,7 +374,8 @@ fn modifiers() -> impl Strategy<Value = String> {
         duration_text().prop_map(|d| format!(" offset {d}")),
         duration_text().prop_map(|d| format!(" offset +({d})")),
     ];
-    (at, offset).prop_map(|(a, o)| format!("{a}{o}"))
+    (at, offset, any::<bool>())
+        .prop_map(|(a, o, at_last)| if at_last { format!("{o}{a}") } else { format!("{a}{o}") })
 }
 
 fn expr_text() -> impl Strategy<Value = String> {
@@ -402,6 +414,8 @@ fn expr_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_is_printed_parses_to_the_same_tree(text in expr_text()) {
         if let Ok(e) = parse(&text, &ParserOptions::all()) {

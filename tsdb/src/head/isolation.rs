@@ -2,7 +2,7 @@
 //!
 //! Commits are numbered when they begin to apply. A [`Snapshot`] sees exactly the commits that had ended when it was taken.
 //! Series remember, for the few commits that some reader may not see yet, how many samples they had before
-//! (`series::Visibility`). What lies below [`Isolation::low_watermark`] is seen by everybody and is forgotten.
+//! (`series::Visibility`). What lies below the low watermark is seen by everybody and is forgotten.
 //!
 //! Guarantee and its limit: visible samples of a series are always a prefix of its samples. When two commits that overlap
 //! in time add to one series and only the second has ended, its samples of that series stay hidden until the first ends.

@@ -27,6 +27,11 @@ impl Parser<'_> {
         }
     }
 
+    /// Whether the next token is an operator that durations have too.
+    pub(super) fn at_duration_operator(&self) -> bool {
+        matches!(self.token.kind, Kind::Op(op) if duration_op(op).is_some())
+    }
+
     /// What follows `offset`. Only one term, signed or not, unless it begins with a parenthesis or two signs:
     /// `a offset 1m * 2` is `(a offset 1m) * 2`.
     pub(super) fn offset_duration(&mut self) -> Parsed<DurationExpr> {

@@ -1,7 +1,7 @@
 //! What may follow an expression: a range, a subquery, `offset`, `@`, `anchored`, `smoothed`.
 
 use super::super::ast::{
-    At, BinaryOp, Boundary, Duration, Expr, MatrixSelector, Paren, Span, Subquery, UnaryOp,
+    At, Boundary, Duration, Expr, MatrixSelector, NumberLiteral, Paren, Span, Subquery, UnaryOp,
 };
 use super::super::duration::DurationExpr;
 use super::super::token::{Keyword, Kind, Preprocessor};
@@ -99,13 +99,7 @@ impl Parser<'_> {
         if !self.at_duration() {
             return self.unexpected("offset", "number, duration, step(), or range()");
         }
-        let plus = self.token.kind == Kind::Op(BinaryOp::Add);
-        let written = self.offset_duration()?;
-        // `a offset +(1m) * 2` is `(a offset (1m)) * 2`; it must not print without the parentheses, since the plus is not
-        // kept and `a offset (1m) * 2` means something else.
-        let closed = plus && matches!(written, DurationExpr::Paren(..));
-        let wrap = closed && matches!(self.token.kind, Kind::Op(_));
-        let written = written.into_duration();
+        let written = self.offset_duration()?.into_duration();
         let (span, last_end) = (expr.span(), self.last_end);
         let Some(target) = modifiable(expr) else {
             let reason = "offset modifier must be preceded by an instant vector selector or range vector selector or a subquery";
@@ -116,9 +110,28 @@ impl Parser<'_> {
         }
         *target.offset = written;
         *target.end = last_end;
-        if wrap {
-            let span = expr.span();
-            *expr = Expr::Paren(Box::new(Paren { expr: expr.clone(), span }));
+        Ok(())
+    }
+
+    /// `a offset +(1m) * 2` is `(a offset (1m)) * 2`, and `a offset (1m) @ 10 * 2` is `(a @ 10 offset (1m)) * 2`. Neither
+    /// must print without those parentheses, since a lone plus is not kept and the offset comes last: the operator
+    /// would become the offset's. To be asked when all modifiers are read.
+    pub(super) fn close_offset(&self, node: &mut Node) -> Parsed<()> {
+        let offset = match &node.expr {
+            Expr::Vector(v) => &v.offset,
+            Expr::Matrix(m) => &m.selector.offset,
+            Expr::Subquery(s) => &s.offset,
+            _ => return Ok(()),
+        };
+        let Duration::Expr(written) = offset else {
+            return Ok(());
+        };
+        if !written.ends_itself() && self.at_duration_operator() {
+            let span = node.expr.span();
+            node.height = self.above(node.height, span)?;
+            let nothing = Expr::Number(Box::new(NumberLiteral { value: 0.0, duration: false, span }));
+            let expr = std::mem::replace(&mut node.expr, nothing);
+            node.expr = Expr::Paren(Box::new(Paren { expr, span }));
         }
         Ok(())
     }
