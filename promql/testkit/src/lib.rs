@@ -67,7 +67,7 @@ pub fn engine_config() -> EngineConfig {
         fill_modifiers: true,
         delayed_name_removal: true,
         use_start_timestamps: true,
-        // The labels that carry type and unit go where the name goes, but nobody expects them to be there.
+        // The scripts know types by names: no series carries labels for them.
         type_and_unit_labels: false,
         ..EngineConfig::default()
     }
@@ -76,16 +76,6 @@ pub fn engine_config() -> EngineConfig {
 /// Runs the script `text` with [`engine_config`]. `path` is for the report; `new_storage` makes empty stores.
 pub fn run_file(path: &str, text: &str, new_storage: &mut dyn FnMut() -> Box<dyn TestStorage>) -> Report {
     let engine = Engine::new(engine_config(), SystemClock::shared(), &prometheus::Registry::new());
-    run_with_engine(&engine, path, text, new_storage)
-}
-
-/// Runs the script `text` with an engine of your own.
-pub fn run_with_engine(
-    engine: &Engine,
-    path: &str,
-    text: &str,
-    new_storage: &mut dyn FnMut() -> Box<dyn TestStorage>,
-) -> Report {
     let mut report = Report::default();
     let mut storage = new_storage();
     for located in script::parse(text) {
@@ -95,7 +85,7 @@ pub fn run_with_engine(
                 Ok(false)
             }
             Command::Load(load) => load_series(&load).and_then(|s| storage.load(&s)).map(|()| false),
-            Command::Eval(eval) => run_eval(engine, &*storage, &eval).map(|()| true),
+            Command::Eval(eval) => run_eval(&engine, &*storage, &eval).map(|()| true),
         });
         match outcome {
             Ok(is_eval) => report.passed += usize::from(is_eval),
