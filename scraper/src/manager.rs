@@ -171,7 +171,7 @@ impl ScrapeManager {
     /// When a job's configuration is refused; nothing changes then.
     pub async fn apply(&self, jobs: Vec<(ScrapeConfig, TargetGroupReceiver)>) -> Result<(), ScraperError> {
         for (config, _) in &jobs {
-            if let Err(e) = config.check() {
+            if let Err(e) = config.check().and_then(|()| config.check_runnable()) {
                 self.services.metrics.reloads_failed.inc();
                 return Err(e);
             }

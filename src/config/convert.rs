@@ -72,6 +72,7 @@ pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
         http: http_config(&job.http())?,
     };
     config.check().map_err(|e| Problem::new(e.to_string()))?;
+    config.check_runnable().map_err(|e| Problem::not_built_in(e.to_string()))?;
     Ok(config)
 }
 

@@ -76,7 +76,7 @@ impl Config {
         let jobs = self.scrape_configs.iter().flatten();
         let jobs = jobs
             .map(|j| convert::scrape_config(j).map_err(|p| p.or_at(j.position)))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let external_labels = self.global().external_labels();
         let longterm = self.longterm.as_ref().map(|l| -> Result<_, Problem> {
             let url =
@@ -90,6 +90,8 @@ impl Config {
             sender(&w.value, &external_labels, names).map_err(|p| p.or_at(w.position))
         });
         let storage = self.storage.clone().unwrap_or_default();
+        let mut notes = self.notes();
+        notes.extend(job_notes(&jobs));
         Ok(Settings {
             jobs,
             longterm: longterm.transpose()?,
@@ -107,7 +109,7 @@ impl Config {
                 .exemplars
                 .and_then(|e| e.max_exemplars)
                 .map(|n| usize::try_from(n).unwrap_or(0)),
-            notes: self.notes(),
+            notes,
         })
     }
 
@@ -164,6 +166,21 @@ impl Config {
         );
         notes
     }
+}
+
+/// What jobs ask for in vain. A setting of the section `global` reaches every job, so each sentence comes once, with
+/// the jobs that it is about.
+fn job_notes(jobs: &[ScrapeConfig]) -> Vec<String> {
+    let mut notes: Vec<(String, Vec<&str>)> = Vec::new();
+    for job in jobs {
+        for text in job.notes() {
+            match notes.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, names)) => names.push(&job.job_name),
+                None => notes.push((text, vec![&job.job_name])),
+            }
+        }
+    }
+    notes.into_iter().map(|(text, names)| format!("{text} (scrape config {})", names.join(", "))).collect()
 }
 
 fn sender(
