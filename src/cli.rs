@@ -109,6 +109,9 @@ pub struct ScraperFlags {
     /// Flags of scraping.
     #[command(flatten)]
     pub scrape: ScrapeFlags,
+    /// Flags that change nothing.
+    #[command(flatten)]
+    pub inert: InertFlags,
     /// Flags of features and logging.
     #[command(flatten)]
     pub general: GeneralFlags,
@@ -250,12 +253,96 @@ pub struct QueryFlags {
     pub max_samples: u64,
 }
 
-/// Flags of scraping.
+/// Flags of scraping, and of sending what was scraped.
 #[derive(Args, Debug, Clone)]
 pub struct ScrapeFlags {
+    /// How long to wait flushing samples to remote storage on shutdown or configuration reload.
+    #[arg(long = "storage.remote.flush-deadline", default_value = "10s", value_parser = duration)]
+    pub flush_deadline: Ms,
     /// Tolerance within which the timestamps of scrapes are aligned to their interval.
     #[arg(long = "scrape.timestamp-tolerance", default_value = "2ms", value_parser = duration, hide = true)]
     pub timestamp_tolerance: Ms,
+}
+
+/// Flags of Prometheus that change nothing here. They are accepted, so that its command lines keep working, and said in
+/// the log when they are given.
+#[derive(Args, Debug, Clone)]
+pub struct InertFlags {
+    #[arg(long = "web.console.templates", hide = true)]
+    console_templates: Option<String>,
+    #[arg(long = "web.console.libraries", hide = true)]
+    console_libraries: Option<String>,
+    #[arg(long = "web.user-assets", hide = true)]
+    user_assets: Option<String>,
+    #[arg(long = "web.max-notifications-subscribers", hide = true)]
+    notifications_subscribers: Option<String>,
+    #[arg(long = "storage.tsdb.max-block-duration", hide = true)]
+    max_block_duration: Option<String>,
+    #[arg(long = "storage.tsdb.max-block-chunk-segment-size", hide = true)]
+    chunk_segment_size: Option<String>,
+    #[arg(long = "storage.tsdb.head-chunks-write-queue-size", hide = true)]
+    head_chunks_queue: Option<String>,
+    #[arg(long = "storage.tsdb.samples-per-chunk", hide = true)]
+    samples_per_chunk: Option<String>,
+    #[arg(long = "storage.tsdb.no-lockfile", hide = true)]
+    no_lockfile: bool,
+    #[arg(long = "storage.tsdb.allow-overlapping-blocks", hide = true)]
+    allow_overlapping: bool,
+    #[arg(long = "rules.alert.for-outage-tolerance", hide = true)]
+    outage_tolerance: Option<String>,
+    #[arg(long = "rules.alert.for-grace-period", hide = true)]
+    grace_period: Option<String>,
+    #[arg(long = "rules.alert.resend-delay", hide = true)]
+    resend_delay: Option<String>,
+    #[arg(long = "rules.max-concurrent-evals", hide = true)]
+    concurrent_evals: Option<String>,
+    #[arg(long = "alertmanager.notification-queue-capacity", hide = true)]
+    notification_queue: Option<String>,
+    #[arg(long = "alertmanager.notification-batch-size", hide = true)]
+    notification_batch: Option<String>,
+    #[arg(long = "alertmanager.drain-notification-queue-on-shutdown", hide = true)]
+    drain_notifications: bool,
+    #[arg(long = "scrape.adjust-timestamps", hide = true)]
+    adjust_timestamps: bool,
+    #[arg(long = "scrape.discovery-reload-interval", hide = true)]
+    discovery_reload: Option<String>,
+    #[arg(long = "auto-gomaxprocs", hide = true)]
+    gomaxprocs: bool,
+    #[arg(long = "auto-gomemlimit", hide = true)]
+    gomemlimit: bool,
+    #[arg(long = "auto-gomemlimit.ratio", hide = true)]
+    gomemlimit_ratio: Option<String>,
+}
+
+impl InertFlags {
+    /// Names of those that were given.
+    pub fn given(&self) -> Vec<&'static str> {
+        let options = [
+            (self.console_templates.is_some(), "web.console.templates"),
+            (self.console_libraries.is_some(), "web.console.libraries"),
+            (self.user_assets.is_some(), "web.user-assets"),
+            (self.notifications_subscribers.is_some(), "web.max-notifications-subscribers"),
+            (self.max_block_duration.is_some(), "storage.tsdb.max-block-duration"),
+            (self.chunk_segment_size.is_some(), "storage.tsdb.max-block-chunk-segment-size"),
+            (self.head_chunks_queue.is_some(), "storage.tsdb.head-chunks-write-queue-size"),
+            (self.samples_per_chunk.is_some(), "storage.tsdb.samples-per-chunk"),
+            (self.no_lockfile, "storage.tsdb.no-lockfile"),
+            (self.allow_overlapping, "storage.tsdb.allow-overlapping-blocks"),
+            (self.outage_tolerance.is_some(), "rules.alert.for-outage-tolerance"),
+            (self.grace_period.is_some(), "rules.alert.for-grace-period"),
+            (self.resend_delay.is_some(), "rules.alert.resend-delay"),
+            (self.concurrent_evals.is_some(), "rules.max-concurrent-evals"),
+            (self.notification_queue.is_some(), "alertmanager.notification-queue-capacity"),
+            (self.notification_batch.is_some(), "alertmanager.notification-batch-size"),
+            (self.drain_notifications, "alertmanager.drain-notification-queue-on-shutdown"),
+            (self.adjust_timestamps, "scrape.adjust-timestamps"),
+            (self.discovery_reload.is_some(), "scrape.discovery-reload-interval"),
+            (self.gomaxprocs, "auto-gomaxprocs"),
+            (self.gomemlimit, "auto-gomemlimit"),
+            (self.gomemlimit_ratio.is_some(), "auto-gomemlimit.ratio"),
+        ];
+        options.into_iter().filter(|(given, _)| *given).map(|(_, name)| name).collect()
+    }
 }
 
 /// Flags of features and logging.
@@ -371,6 +458,8 @@ mod tests {
         assert_eq!((flags.config_file.to_str(), flags.listen.len()), (Some("x.yml"), 2));
         assert_eq!(flags.query.lookback_delta, Ms(300_000));
         assert_eq!(flags.tsdb.retention_time, None);
+        let cli = Cli::try_parse_from(["almanac", "--web.console.templates=/x", "--web.enable-lifecycle"]);
+        assert_eq!(cli.expect("valid").scraper.inert.given(), ["web.console.templates"]);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::sources::{Deps, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use api::sources::{Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
 use federation::store::{LongtermStore, StoreConfig};
-use model::{Clock, Labels};
+use model::{Clock, Exemplar, Labels, Matcher, StorageError};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -20,6 +20,9 @@ use crate::{metrics, web};
 
 /// How often the store seals, cuts its journal and drops what has expired.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Most series that one selector of an exemplar query gives.
+const MAX_EXEMPLAR_SERIES: usize = 10_000;
 
 /// What a long-term node is started with.
 pub struct Options {
@@ -83,7 +86,7 @@ impl LongtermNode {
             targets: Arc::new(NoTargets),
             status: Arc::new(Status::new(facts, Box::new(move |_| Ok(store_status(&stats))))),
             rules: None,
-            exemplars: None,
+            exemplars: Some(Arc::new(StoreExemplars(store.clone()))),
             admin: None,
             lifecycle: Arc::new(NothingToReload { quit }),
             readiness: readiness.clone(),
@@ -122,6 +125,24 @@ fn store_status(store: &LongtermStore) -> TsdbStatus {
         num_series: stats.series,
         min_time_ms: stats.oldest_ms.unwrap_or(i64::MAX),
         ..TsdbStatus::default()
+    }
+}
+
+struct StoreExemplars(Arc<LongtermStore>);
+
+impl ExemplarSource for StoreExemplars {
+    fn select(
+        &self,
+        mint: i64,
+        maxt: i64,
+        sets: &[Vec<Matcher>],
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, StorageError> {
+        // A series that several selectors match is shown once.
+        let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        for matchers in sets {
+            found.extend(self.0.exemplars(matchers, mint, maxt, MAX_EXEMPLAR_SERIES)?);
+        }
+        Ok(found.into_iter().collect())
     }
 }
 

@@ -83,6 +83,9 @@ fn serve(general: &GeneralFlags, node: impl Future<Output = anyhow::Result<()>>)
 async fn run_scraper(f: ScraperFlags, flags: BTreeMap<String, String>) -> anyhow::Result<()> {
     let quit = Arc::new(Notify::new());
     let mut signals = Signals::new(quit.clone())?;
+    for flag in f.inert.given() {
+        tracing::warn!(flag, "this flag of Prometheus has no effect here");
+    }
     let options = scraper_node::Options {
         config_file: f.config_file,
         tsdb_path: f.tsdb_path,

@@ -13,6 +13,19 @@ pub fn registry(role: &str) -> Registry {
     .expect("a constant description");
     build.with_label_values(&[env!("CARGO_PKG_VERSION"), role]).set(1.0);
     register(&registry, build);
+    // Dashboards made for Prometheus look for this one.
+    let build = GaugeVec::new(
+        Opts::new(
+            "prometheus_build_info",
+            "A metric with a constant '1' value, labelled with what was built.",
+        ),
+        &["version", "revision", "branch"],
+    )
+    .expect("a constant description");
+    let known = |v: Option<&'static str>| v.unwrap_or("unknown");
+    let (revision, branch) = (known(option_env!("ALMANAC_REVISION")), known(option_env!("ALMANAC_BRANCH")));
+    build.with_label_values(&[env!("CARGO_PKG_VERSION"), revision, branch]).set(1.0);
+    register(&registry, build);
     registry
 }
 

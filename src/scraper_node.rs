@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::sources::{Deps, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use api::sources::{Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
 use federation::config::{RemoteReadConfig, SenderConfig};
 use federation::remote_read::RemoteRead;
 use federation::sender::{Sender, SenderHandle};
 use federation::tiered::{OnUnavailable, Tiered};
-use model::{Clock, Queryable};
+use model::{Clock, Exemplar, Labels, Matcher, Queryable, StorageError};
 use prometheus::Registry;
 use promql::parser::ParserOptions;
 use rules::{RuleManager, TemplateContext};
@@ -36,8 +36,6 @@ use crate::web;
 
 /// How often the local store looks whether a block is due or expired.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
-/// How long senders may take to send what is left when the node stops.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 /// Name of the sender to the long-term node.
 const LONGTERM_SENDER: &str = "longterm";
 /// Retention when neither time nor size is given.
@@ -78,6 +76,8 @@ pub struct ScraperNode {
 struct Core {
     config_file: PathBuf,
     tsdb_path: PathBuf,
+    /// How long senders may take to send what is left when they stop.
+    flush_deadline: Duration,
     longterm_beside: Option<String>,
     retention_flags: TsdbFlags,
     clock: Arc<dyn Clock>,
@@ -138,7 +138,7 @@ impl ScraperNode {
                 Box::new(move |limit| Ok(db_status(&stats, limit))),
             )),
             rules: Some(Arc::new(Rules(core.rules.clone()))),
-            exemplars: None,
+            exemplars: Some(Arc::new(DbExemplars(db.clone()))),
             admin: None,
             lifecycle: Arc::new(Reloading(core.clone())),
             readiness: core.readiness.clone(),
@@ -172,7 +172,7 @@ impl ScraperNode {
         core.rules.stop();
         core.scraping.stop().await;
         for (config, handle) in core.senders.lock().await.drain(..) {
-            if !handle.stop(FLUSH_DEADLINE).await {
+            if !handle.stop(core.flush_deadline).await {
                 tracing::warn!(
                     destination = config.name,
                     "not everything was sent; the rest follows after the next start"
@@ -218,6 +218,7 @@ impl Core {
             external_url,
             config_file: options.config_file.clone(),
             tsdb_path: options.tsdb_path.clone(),
+            flush_deadline: web::span(options.scrape.flush_deadline),
             longterm_beside: options.longterm_beside.clone(),
             retention_flags: options.tsdb.clone(),
             runtime: Handle::current(),
@@ -315,9 +316,9 @@ impl Core {
             if wanted.contains(&config) {
                 keep.push((config, handle));
             } else if same_name {
-                handle.stop(FLUSH_DEADLINE).await;
+                handle.stop(self.flush_deadline).await;
             } else {
-                handle.stop_and_release(FLUSH_DEADLINE).await;
+                handle.stop_and_release(self.flush_deadline).await;
             }
         }
         *senders = keep;
@@ -407,6 +408,19 @@ fn db_status(db: &Db, limit: usize) -> TsdbStatus {
         label_value_count_by_label_name: stats.values_by_label_name,
         memory_in_bytes_by_label_name: stats.value_bytes_by_label_name,
         series_count_by_label_value_pair: stats.series_by_label_pair,
+    }
+}
+
+struct DbExemplars(Arc<Db>);
+
+impl ExemplarSource for DbExemplars {
+    fn select(
+        &self,
+        mint: i64,
+        maxt: i64,
+        sets: &[Vec<Matcher>],
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, StorageError> {
+        Ok(self.0.exemplars(sets, mint, maxt))
     }
 }
 

@@ -128,3 +128,16 @@ fn conformance() {
     assert!(seen > 100, "the index lists files");
     assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// Every configuration file that is shipped loads and can be run.
+#[test]
+fn shipped_files_are_valid() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let files = matching_files(&dir.join("*.yml")).expect("a folder");
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let config = Config::load(&file).unwrap_or_else(|e| panic!("{e}"));
+        let settings = config.settings().unwrap_or_else(|p| panic!("{}: {p:?}", file.display()));
+        assert!(!settings.jobs.is_empty() && settings.longterm.is_some(), "{}", file.display());
+    }
+}

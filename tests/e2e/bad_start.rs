@@ -78,7 +78,7 @@ fn a_locked_or_unwritable_folder_is_named() {
     ready(&second, port);
     check(
         &["longterm", &longterm, "--web.listen-address=127.0.0.1:0"],
-        &[&longterm_path, "in use by another process"],
+        &[&longterm_path, "already open in another process"],
     );
 
     // A file where the folder should be cannot be written into, not even by root.

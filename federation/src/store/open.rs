@@ -124,7 +124,8 @@ impl OpenSeries {
         later.map_or(self.log.len(), |(_, len)| (*len as usize).min(self.log.len()))
     }
 
-    /// The first `n` samples within `[mint, maxt]`: rising, one per timestamp, the one that came first.
+    /// The first `n` samples within `[mint, maxt]`: rising, one per timestamp, the one that came first; histograms with
+    /// the hints of one chunk.
     pub(super) fn copy(&self, n: usize, mint: i64, maxt: i64) -> Samples {
         let mut out = Samples::new();
         let log = &self.log[..n];
@@ -135,17 +136,21 @@ impl OpenSeries {
             out.values.extend(log[from..to].iter().map(|(_, v)| *v));
             return out;
         }
-        let in_range = |t: i64| t >= mint && t <= maxt;
-        let mut order: Vec<u32> = (0..n as u32).filter(|i| in_range(log[*i as usize].0)).collect();
+        let mut order: Vec<u32> = (0..n as u32).filter(|i| log[*i as usize].0 <= maxt).collect();
         order.sort_by_key(|i| log[*i as usize].0);
         order.dedup_by_key(|i| log[*i as usize].0);
-        for i in order {
+        // The sample before the range tells whether the first histogram in it follows a reset.
+        let first = order.partition_point(|i| log[*i as usize].0 < mint);
+        let from = if self.extras.is_some() { first.saturating_sub(1) } else { first };
+        for i in order.drain(from..) {
             let (t, v) = log[i as usize];
             match self.extra(i) {
                 Some(sample) => out.push(sample.clone()),
                 None => out.push_float(t, v),
             }
         }
+        model::histogram::settle_hints(&mut out, 0);
+        out.clip(mint, maxt);
         out
     }
 

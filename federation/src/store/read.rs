@@ -317,8 +317,8 @@ fn combine(sealed: Vec<Chunk>, open: Samples, mint: i64, maxt: i64) -> Result<Ve
             chunk.decode(i64::MIN, i64::MAX, &mut old)?;
         }
         merged = merge_all(&old, &merged);
+        model::histogram::settle_hints(&mut merged, 0);
     }
-    model::histogram::settle_hints(&mut merged, 0);
     let mut out = sealed;
     out.splice(from..to, [Chunk::columns(Arc::new(merged))]);
     Ok(out)
