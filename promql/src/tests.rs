@@ -113,6 +113,33 @@ fn registering_twice_does_no_harm() {
 }
 
 #[test]
+fn twins_on_the_one_side_are_complained_about_first() {
+    let (engine, store) = (engine(EngineConfig::default()), store(4));
+    let fails = |query: &str| match engine.instant(&store, query, 0, &QueryOptions::default()) {
+        Ok(_) => panic!("{query} has an answer"),
+        Err(e) => e.to_string(),
+    };
+    let twins = |side: &str| {
+        format!(
+            "found duplicate series for the match group {{g=\"0\"}} on the {side} hand-side of the operation: \
+             [{{__name__=\"m\", g=\"0\", i=\"0\"}}, {{__name__=\"m\", g=\"0\", i=\"3\"}}];many-to-many matching not \
+             allowed: matching labels must be unique on one side"
+        )
+    };
+    for (query, side) in [
+        ("m * on (g) m", "right"),
+        ("m * on (g) group_left () m", "right"),
+        ("m * on (g) group_right () m", "left"),
+        // The twins are in another group than the series of the left side that meet one partner.
+        ("m{i=\"1\"} * on (g) m", "right"),
+        ("label_replace(m, \"g\", \"1\", \"\", \"\") * on (g) m", "right"),
+    ] {
+        assert_eq!(fails(query), twins(side), "{query}");
+    }
+    assert!(fails("m * on (g) m{i!=\"3\"}").starts_with("multiple matches for labels: many-to-one"));
+}
+
+#[test]
 fn plans_are_printed() {
     let text = engine(EngineConfig::default())
         .explain(

@@ -145,13 +145,21 @@ impl<'q> VectorBinary<'q> {
         if hit { Err(QueryError::Execution(c.text.clone())) } else { Ok(()) }
     }
 
+    fn combine_rows(&mut self, rows: &Batch, out: &mut Batch) -> Result<()> {
+        for row in 0..rows.rows() {
+            if !self.combine_floats(rows, row, out)? {
+                self.combine_row(rows, row, out)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Rows for one row of the "many" side.
     fn combine_row(&mut self, rows: &Batch, row: usize, out: &mut Batch) -> Result<()> {
         let values = rows.row(row);
         if values.iter().all(|v| is_absent(*v)) {
             return Ok(());
         }
-        self.many_present.add_row(values);
         let labels = rows.heads[row].labels.clone();
         let fill = self.matching.fill_right;
         let group = match fill {
@@ -243,7 +251,6 @@ impl<'q> VectorBinary<'q> {
                 self.ctx.note(self.node.site, Note::MismatchedCustomBuckets(operation(self.node.op)));
             }
             if !grouped && self.matched[group].get(step) {
-                self.check_conflict()?;
                 return Err(many_to_one());
             }
             self.matched[group].set(step);
@@ -282,10 +289,7 @@ impl<'q> VectorBinary<'q> {
             return Ok(false);
         }
         let labels = &rows.heads[row].labels;
-        let Some(group) = self.groups.find(labels) else {
-            self.many_present.add_row(rows.row(row));
-            return Ok(true);
-        };
+        let Some(group) = self.groups.find(labels) else { return Ok(true) };
         let one = match self.by_group.get(group).map(Vec::as_slice) {
             Some([one]) => *one,
             _ => return Ok(false),
@@ -294,7 +298,6 @@ impl<'q> VectorBinary<'q> {
             return Ok(false);
         }
         self.grow(group);
-        self.many_present.add_row(rows.row(row));
         let labels = labels.clone();
         let at = self.push_result(&labels, &self.kept.heads[one].labels, out);
         let (op, return_bool) = (self.node.op, self.node.return_bool);
@@ -321,11 +324,7 @@ impl<'q> VectorBinary<'q> {
                 },
             };
         }
-        if twice {
-            self.check_conflict()?;
-            return Err(many_to_one());
-        }
-        Ok(true)
+        if twice { Err(many_to_one()) } else { Ok(true) }
     }
 }
 
@@ -341,11 +340,10 @@ impl Operator for VectorBinary<'_> {
         if self.stage == Stage::Stream {
             let mut rows = Batch::new();
             if self.many.next(&mut rows)? {
-                for row in 0..rows.rows() {
-                    if !self.combine_floats(&rows, row, out)? {
-                        self.combine_row(&rows, row, out)?;
-                    }
-                }
+                // Twins on the "one" side are complained about before anything that they lead to.
+                (0..rows.rows()).for_each(|row| self.many_present.add_row(rows.row(row)));
+                self.check_conflict()?;
+                self.combine_rows(&rows, out)?;
             } else {
                 self.stage = Stage::Done;
                 self.check_conflict()?;
