@@ -206,11 +206,27 @@ fn call(out: &mut BodyOut, c: &Call) {
     out.raw("},\"type\":\"call\"}");
 }
 
-fn binary(out: &mut BodyOut, b: &Binary) {
-    out.raw("{\"bool\":");
-    out.bool(b.return_bool);
-    out.raw(",\"lhs\":");
-    write(out, &b.lhs);
+/// An operation and those on its left, in a loop: chains are long.
+fn binary(out: &mut BodyOut, last: &Binary) {
+    let chain = last.chain();
+    for b in &chain {
+        out.raw("{\"bool\":");
+        out.bool(b.return_bool);
+        out.raw(",\"lhs\":");
+    }
+    if let Some(first) = chain.last() {
+        write(out, &first.lhs);
+    }
+    for (i, b) in chain.iter().rev().enumerate() {
+        if i > 0 {
+            out.checkpoint();
+        }
+        after_left(out, b);
+    }
+}
+
+/// What follows the left operand.
+fn after_left(out: &mut BodyOut, b: &Binary) {
     out.raw(",\"matching\":");
     match &b.matching {
         None => out.raw("null"),

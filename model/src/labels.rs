@@ -340,6 +340,67 @@ impl<'a> Iterator for LabelsIter<'a> {
     }
 }
 
+impl<'a> LabelsIter<'a> {
+    /// The pairs that are still to come, in packed form.
+    #[must_use]
+    pub fn as_packed(&self) -> &'a str {
+        self.rest
+    }
+}
+
+/// Writes labels that come in order of their names straight into the packed form. Reusable, so that a set costs the one
+/// allocation it lives in. For ingestion paths; elsewhere [`LabelsBuilder`] is the one to use.
+#[derive(Clone, Default, Debug)]
+pub struct LabelsWriter {
+    packed: String,
+}
+
+impl LabelsWriter {
+    /// A writer without labels.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts again.
+    pub fn clear(&mut self) {
+        self.packed.clear();
+    }
+
+    /// Adds a label. Its name is above all names before, neither string is longer than [`MAX_LEN_BYTES`], the value
+    /// is not empty.
+    ///
+    /// # Panics
+    /// When a string is too long: that is a bug of the caller.
+    pub fn push(&mut self, name: &str, value: &str) {
+        debug_assert!(!value.is_empty(), "empty label values are not stored");
+        self.packed.reserve(packed_len(name) + packed_len(value));
+        push_packed(&mut self.packed, name);
+        push_packed(&mut self.packed, value);
+    }
+
+    /// Adds labels that are packed already: a part of what [`LabelsIter::as_packed`] gives, cut between pairs.
+    pub fn push_packed(&mut self, pairs: &str) {
+        self.packed.push_str(pairs);
+    }
+
+    /// Pairs as they stand, in order of their names.
+    #[must_use]
+    pub fn iter(&self) -> LabelsIter<'_> {
+        LabelsIter { rest: &self.packed }
+    }
+
+    /// The label set as it stands. The writer can be used further.
+    #[must_use]
+    pub fn build(&self) -> Labels {
+        debug_assert!(Labels::from_packed(&self.packed).is_some(), "label names are strictly sorted");
+        if self.packed.is_empty() {
+            return Labels::empty();
+        }
+        Labels { packed: Arc::from(self.packed.as_str()) }
+    }
+}
+
 /// Collects label changes and makes a [`Labels`]. Reusable: [`LabelsBuilder::reset`] keeps the buffers.
 #[derive(Clone, Default, Debug)]
 pub struct LabelsBuilder {
@@ -560,6 +621,23 @@ mod tests {
         assert_eq!(l.without(&["a"]).to_string(), r#"up{b="2"}"#);
         assert_eq!(l.keep(&["a"]).to_string(), r#"{a="1"}"#);
         assert!(l.keep::<&str>(&[]).is_empty());
+    }
+
+    #[test]
+    fn writers_pack_as_builders_do() {
+        let long = "v".repeat(200);
+        let l = Labels::from_pairs([("__name__", "up"), ("a", &long), ("b", "2"), ("c", "3")]);
+        let mut rest = l.iter();
+        rest.nth(1);
+        let mut w = LabelsWriter::new();
+        w.push("x", "gone");
+        w.clear();
+        assert!(w.build().is_empty());
+        w.push("__name__", "up");
+        w.push("a", &long);
+        w.push_packed(rest.as_packed());
+        assert_eq!(w.build(), l);
+        assert!(w.iter().eq(l.iter()));
     }
 
     #[test]

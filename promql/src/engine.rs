@@ -22,6 +22,7 @@ use crate::plan::Grid;
 use crate::plan::lower::{Params, lower};
 use crate::plan::node::{Node, Plan};
 use crate::plan::optimize::optimize;
+use crate::stack::run_deep;
 use crate::value::{QueryOutput, QueryStats, Value};
 
 /// Settings of an [`Engine`].
@@ -299,7 +300,9 @@ impl Engine {
     ) -> Result<String, QueryError> {
         let prepared = self.prepare(query)?;
         let span = Span { start_ms, end_ms, step_ms };
-        Ok(self.plan(&prepared.expr, query, span, self.inner.config.lookback_ms)?.to_string())
+        run_deep(&prepared.expr, || {
+            Ok(self.plan(&prepared.expr, query, span, self.inner.config.lookback_ms)?.to_string())
+        })?
     }
 
     fn plan(&self, expr: &Expr, text: &str, span: Span, lookback_ms: i64) -> Result<Plan, QueryError> {
@@ -318,6 +321,17 @@ impl Engine {
     }
 
     fn run(
+        &self,
+        storage: &dyn Queryable,
+        expr: &Expr,
+        text: &str,
+        span: Span,
+        options: &QueryOptions,
+    ) -> Result<QueryOutput, QueryError> {
+        run_deep(expr, || self.run_here(storage, expr, text, span, options))?
+    }
+
+    fn run_here(
         &self,
         storage: &dyn Queryable,
         expr: &Expr,

@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 pub mod parser;
 mod plan;
+mod stack;
 pub mod value;
 
 #[cfg(test)]
@@ -24,4 +25,5 @@ mod tests;
 
 pub use engine::{CancelToken, Engine, EngineConfig, Prepared, QueryOptions};
 pub use error::QueryError;
+pub use stack::run_deep;
 pub use value::{MatrixSeries, PointValue, QueryOutput, QueryStats, Value, VectorSample};

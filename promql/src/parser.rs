@@ -58,8 +58,10 @@ pub struct ParserOptions {
     pub fill_modifiers: bool,
     /// Longest query text, in bytes.
     pub max_query_bytes: usize,
-    /// Greatest height of the tree.
+    /// How deep expressions may be nested. A chain of operators counts as one level.
     pub max_depth: usize,
+    /// Greatest height of the tree, every operator of a chain counted.
+    pub max_levels: usize,
 }
 
 impl Default for ParserOptions {
@@ -71,6 +73,7 @@ impl Default for ParserOptions {
             fill_modifiers: false,
             max_query_bytes: 1 << 20,
             max_depth: 1_000,
+            max_levels: 20_000,
         }
     }
 }

@@ -140,6 +140,27 @@ fn twins_on_the_one_side_are_complained_about_first() {
 }
 
 #[test]
+fn deep_expressions_do_not_need_a_deep_stack() {
+    let (engine, store) = (engine(EngineConfig::default()), store(1));
+    let options = QueryOptions::default();
+    let value = |query: &str| floats(&engine, &store, query).into_iter().map(|(_, v)| v).collect::<Vec<_>>();
+    assert_eq!(value(&vec!["1"; 10_001].join("+")), [10_001.0]);
+    assert_eq!(value(&format!("time() * 0{}", " + 1".repeat(10_000))), [10_000.0]);
+    assert_eq!(value(&format!("m * 0{}", " + 1".repeat(10_000))), [10_000.0]);
+    assert_eq!(value(&format!("m * 0{}", " + on (i) vector(1)".repeat(10_000))), []);
+    assert_eq!(value(&format!("m{}", " or m".repeat(10_000))).len(), 1);
+    let nested = |open: &str, inner: &str| {
+        format!("{}{inner}{}", open.repeat(990), ")".repeat(990 * open.matches('(').count()))
+    };
+    for query in [nested("abs(", "m"), nested("sum by (i) (", "m"), nested("-(", "m").replace("-(-(", "-(")] {
+        let _ = engine.instant(&store, &query, 0, &options);
+        let _ = engine.range(&store, &query, 0, MINUTE, MINUTE, &options);
+        let _ = engine.explain(&query, 0, 0, 0);
+    }
+    assert!(engine.explain(&vec!["m"; 10_001].join(" or "), 0, 0, 0).is_ok());
+}
+
+#[test]
 fn plans_are_printed() {
     let text = engine(EngineConfig::default())
         .explain(

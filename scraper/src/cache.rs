@@ -21,7 +21,7 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use model::labels::{TYPE_LABEL, UNIT_LABEL};
+use model::labels::{LabelsWriter, TYPE_LABEL, UNIT_LABEL};
 use model::{AppendError, Appender, Exemplar, Labels, MetricType, Sample, SeriesRef, stale_nan};
 
 use crate::error::ScrapeFailure;
@@ -146,6 +146,7 @@ struct Run<'a> {
     fresh: Option<Vec<Line>>,
     parser: Parser<'a>,
     pairs: Vec<Pair<'a>>,
+    writer: LabelsWriter,
 }
 
 /// How a sample ended.
@@ -205,6 +206,7 @@ impl ScrapeCache {
             fresh: None,
             parser: Parser::new(format, body),
             pairs: Vec::new(),
+            writer: LabelsWriter::new(),
         };
         if self.lines.is_empty() {
             self.reserve(body.len());
@@ -739,7 +741,7 @@ impl Run<'_> {
             let unit = self.family.and_then(|f| metadata.get(f)).map(|(_, m)| m.unit);
             self.add_type_and_unit(&unit.unwrap_or_default());
         }
-        self.rules.series_labels(&mut self.pairs)
+        self.rules.series_labels(&mut self.pairs, &mut self.writer)
     }
 
     fn add_type_and_unit(&mut self, unit: &str) {

@@ -22,7 +22,7 @@ use std::fmt;
 
 use model::{Exemplar, MetricType};
 
-use series::Spans;
+use series::{Span, Spans};
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,6 +155,8 @@ pub struct Parser<'a> {
     at: usize,
     metric_type: MetricType,
     unit: &'a [u8],
+    /// The metric name read last, where it stands plain.
+    known: Span,
     spans: Spans,
     exemplar: Option<RawExemplar>,
     ended: bool,
@@ -181,6 +183,7 @@ impl<'a> Parser<'a> {
             at: 0,
             metric_type: MetricType::Unknown,
             unit: b"",
+            known: (0, 0),
             spans: Spans::default(),
             exemplar: None,
             ended: false,

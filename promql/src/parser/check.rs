@@ -1,6 +1,6 @@
 //! Types of operands and arguments, and what else the grammar alone does not say.
 //!
-//! Runs over a tree of bounded height, operands before operators, and stops at the first error. It also settles what
+//! Runs over a tree that is nested to a bounded depth, operands before operators, and stops at the first error. It also settles what
 //! depends on types: set operators match many to many, and matching exists only between vectors.
 
 use model::Matcher;
@@ -47,7 +47,7 @@ impl Checker<'_> {
             }
             Expr::Call(c) => self.call(c),
             Expr::Aggregate(a) => self.aggregate(a),
-            Expr::Binary(b) => self.binary(b),
+            Expr::Binary(b) => self.chain(b),
             Expr::Unary(u) => {
                 self.expr(&mut u.expr)?;
                 match u.expr.value_type() {
@@ -161,8 +161,32 @@ impl Checker<'_> {
 
     // === Binary operations ===
 
+    /// An operation and those on its left, in the order of the text. The chain is taken apart and put together again.
+    fn chain(&self, last: &mut Binary) -> Checked {
+        let mut todo = Vec::new();
+        let mut next = last.take_left();
+        while let Some(mut b) = next {
+            next = b.take_left();
+            todo.push(b);
+        }
+        match todo.pop() {
+            None => self.expr(&mut last.lhs)?,
+            Some(mut left) => {
+                self.expr(&mut left.lhs)?;
+                self.binary(&mut left)?;
+                while let Some(mut b) = todo.pop() {
+                    b.lhs = Expr::Binary(left);
+                    self.binary(&mut b)?;
+                    left = b;
+                }
+                last.lhs = Expr::Binary(left);
+            }
+        }
+        self.binary(last)
+    }
+
+    /// An operation whose left operand is checked already.
     fn binary(&self, b: &mut Binary) -> Checked {
-        self.expr(&mut b.lhs)?;
         self.expr(&mut b.rhs)?;
         let (lhs, rhs) = (b.lhs.value_type(), b.rhs.value_type());
         let scalars = lhs == ValueType::Scalar && rhs == ValueType::Scalar;

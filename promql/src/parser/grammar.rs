@@ -4,8 +4,8 @@
 //! labels, `grammar/modifier.rs` what follows an expression (ranges, `offset`, `@`, `anchored`), `grammar/duration.rs` what
 //! stands in brackets. Types are checked afterwards, in [`super::check`].
 //!
-//! Parsing stops at the first error. Time and memory are linear in the text. The stack is bounded, since a tree higher
-//! than [`ParserOptions::max_depth`] is refused while it grows.
+//! Parsing stops at the first error. Time and memory are linear in the text. The stack is bounded, since a tree nested
+//! deeper than [`ParserOptions::max_depth`] is refused while it grows; chains of operators are read in a loop.
 
 mod duration;
 mod modifier;
@@ -28,12 +28,30 @@ pub(super) type Parsed<T> = Result<T, ParseError>;
 /// An expression and the height of its tree.
 struct Node {
     expr: Expr,
-    height: usize,
+    height: Height,
 }
 
 impl Node {
     fn leaf(expr: Expr) -> Self {
-        Self { expr, height: 1 }
+        Self { expr, height: Height { nested: 1, levels: 1 } }
+    }
+}
+
+/// How high a tree is.
+#[derive(Clone, Copy, Default)]
+struct Height {
+    /// A chain of operators counts as one level.
+    nested: usize,
+    levels: usize,
+}
+
+impl Height {
+    fn above(self) -> Self {
+        Self { nested: self.nested + 1, levels: self.levels + 1 }
+    }
+
+    fn max(self, o: Self) -> Self {
+        Self { nested: self.nested.max(o.nested), levels: self.levels.max(o.levels) }
     }
 }
 
@@ -111,7 +129,7 @@ impl<'a> Parser<'a> {
     /// An expression whose operators bind at least as tightly as `min`.
     fn expression(&mut self, min: u8) -> Parsed<Node> {
         self.depth += 1;
-        self.check_height(self.depth, self.token.span)?;
+        self.check_depth(self.depth, self.token.span)?;
         let mut lhs = self.operand()?;
         while let Kind::Op(op) = self.token.kind {
             let power = binding(op);
@@ -135,7 +153,12 @@ impl<'a> Parser<'a> {
         }
         let scalar = |n: &Node| n.expr.value_type() == ValueType::Scalar;
         let value_type = if scalar(&lhs) && scalar(&rhs) { ValueType::Scalar } else { ValueType::Vector };
-        let height = self.above(lhs.height.max(rhs.height), span)?;
+        let mut height = lhs.height.max(rhs.height).above();
+        if matches!(lhs.expr, Expr::Binary(_)) {
+            // One more of a chain.
+            height.nested = lhs.height.nested.max(rhs.height.nested + 1);
+        }
+        self.check_height(height, span)?;
         let (lhs, rhs, matching) = (lhs.expr, rhs.expr, Some(matching));
         let expr = Expr::Binary(Box::new(Binary { op, lhs, rhs, matching, return_bool, value_type, span }));
         Ok(Node { expr, height })
@@ -337,9 +360,9 @@ impl<'a> Parser<'a> {
     }
 
     /// Arguments in parentheses, and the greatest of their heights.
-    fn arguments(&mut self) -> Parsed<(Vec<Expr>, usize)> {
+    fn arguments(&mut self) -> Parsed<(Vec<Expr>, Height)> {
         self.expect(Kind::LeftParen)?;
-        let (mut args, mut height) = (Vec::new(), 0);
+        let (mut args, mut height) = (Vec::new(), Height::default());
         if self.eat(Kind::RightParen)? {
             return Ok((args, height));
         }
@@ -425,15 +448,25 @@ impl<'a> Parser<'a> {
     // === Small steps ===
 
     /// The height of a node over operands of the given height.
-    fn above(&self, height: usize, span: Span) -> Parsed<usize> {
-        self.check_height(height + 1, span)?;
-        Ok(height + 1)
+    fn above(&self, height: Height, span: Span) -> Parsed<Height> {
+        let height = height.above();
+        self.check_height(height, span)?;
+        Ok(height)
     }
 
-    fn check_height(&self, height: usize, span: Span) -> Parsed<()> {
-        if height > self.options.max_depth {
-            let reason = format!("expression is nested more than {} levels deep", self.options.max_depth);
-            return Err(self.error(span, reason));
+    fn check_height(&self, height: Height, span: Span) -> Parsed<()> {
+        self.check_depth(height.nested, span)?;
+        self.check_levels(height.levels, self.options.max_levels, span)
+    }
+
+    /// Refuses what is nested too deep.
+    fn check_depth(&self, depth: usize, span: Span) -> Parsed<()> {
+        self.check_levels(depth, self.options.max_depth, span)
+    }
+
+    fn check_levels(&self, levels: usize, max: usize, span: Span) -> Parsed<()> {
+        if levels > max {
+            return Err(self.error(span, format!("expression is nested more than {max} levels deep")));
         }
         Ok(())
     }

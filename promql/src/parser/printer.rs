@@ -187,15 +187,24 @@ impl Display for Aggregate {
 
 impl Display for Binary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.lhs, self.op.as_str())?;
-        if self.return_bool {
-            f.write_str(" bool")?;
+        let chain = self.chain();
+        chain.last().map_or(Ok(()), |b| b.lhs.fmt(f))?;
+        for b in chain.iter().rev() {
+            f.write_char(' ')?;
+            operator(f, b)?;
+            write!(f, " {}", b.rhs)?;
         }
-        if let Some(m) = &self.matching {
-            matching(f, m)?;
-        }
-        write!(f, " {}", self.rhs)
+        Ok(())
     }
+}
+
+/// The operator with what belongs to it.
+fn operator(f: &mut Formatter<'_>, b: &Binary) -> fmt::Result {
+    f.write_str(b.op.as_str())?;
+    if b.return_bool {
+        f.write_str(" bool")?;
+    }
+    b.matching.as_ref().map_or(Ok(()), |m| matching(f, m))
 }
 
 fn matching(f: &mut Formatter<'_>, m: &VectorMatching) -> fmt::Result {

@@ -150,12 +150,14 @@ fn binary_modifiers() {
     check("1 == bool 2", "1 == bool 2");
     check("fill + fill", "fill + fill");
     check("a </ 1 >/ -2", "a </ 1 >/ -2");
-    match parsed("a unless b") {
-        Expr::Binary(b) => assert_eq!(b.matching.map(|m| m.card), Some(MatchCardinality::ManyToMany)),
+    match &parsed("a unless b") {
+        Expr::Binary(b) => {
+            assert_eq!(b.matching.as_ref().map(|m| m.card), Some(MatchCardinality::ManyToMany))
+        }
         other => panic!("{other}"),
     }
-    match parsed("a + 1") {
-        Expr::Binary(b) => assert_eq!((b.matching, b.value_type), (None, ValueType::Vector)),
+    match &parsed("a + 1") {
+        Expr::Binary(b) => assert_eq!((b.matching.is_none(), b.value_type), (true, ValueType::Vector)),
         other => panic!("{other}"),
     }
 }
@@ -305,6 +307,10 @@ fn limits_hold_and_the_stack_does_too() {
         let err = parse(text, &options).expect_err("too deep").to_string();
         assert!(err.contains("levels deep") || err.contains("subquery is only"), "{err}");
     }
+    for text in deep(10_000).iter().enumerate().filter(|(i, _)| *i != 2).map(|(_, t)| t) {
+        let err = parse(text, &options).expect_err("too deep").to_string();
+        assert!(err.contains("more than 1000 levels deep") || err.contains("subquery is only"), "{err}");
+    }
     for text in &deep(options.max_depth - 2)[..9] {
         match parse(text, &options) {
             Ok(e) => assert_eq!(parsed(&e.clone().to_string()), e),
@@ -313,6 +319,26 @@ fn limits_hold_and_the_stack_does_too() {
     }
     let long = " ".repeat(options.max_query_bytes + 1);
     assert!(parse(&long, &options).is_err_and(|e| e.reason.contains("longer than the limit")));
+}
+
+#[test]
+fn chains_of_operators_may_be_long() {
+    let options = ParserOptions::all();
+    for op in [" + ", " or ", " / on (x) group_left () ", " > bool "] {
+        let text = vec!["a"; 10_001].join(op);
+        let chain = parsed(&text);
+        assert_eq!(chain.levels(), 10_001);
+        assert_eq!(chain.to_string(), text);
+        assert_eq!(chain.clone(), chain);
+        assert_ne!(chain, parsed(&vec!["a"; 10_000].join(op)));
+        assert!(format!("{chain:?}").len() > text.len());
+    }
+    // Chains within chains are nested as deep as they look.
+    let nested = |n: usize| (0..n).fold("a".to_owned(), |inner, _| format!("a + a + ({inner}) * a"));
+    assert!(parse(&nested(200), &options).is_ok());
+    assert!(parse(&nested(400), &options).is_err());
+    let err = parse(&vec!["1"; 30_000].join("+"), &options).expect_err("too long").to_string();
+    assert!(err.ends_with("expression is nested more than 20000 levels deep"), "{err}");
 }
 
 #[test]

@@ -79,18 +79,35 @@ impl Lower<'_> {
                 let inner = self.node(&u.expr, grid)?;
                 Ok(if u.op == UnaryOp::Minus { Node::Negate(Box::new(inner)) } else { inner })
             }
-            Expr::Binary(b) => self.binary(b, grid),
+            Expr::Binary(b) => self.chain(b, grid),
             Expr::Aggregate(a) => self.aggregate(a, grid),
             Expr::Call(c) => self.call(c, grid),
         }
     }
 
-    fn binary(&mut self, b: &ast::Binary, grid: Grid) -> Result<Node> {
-        let trims = matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
-        self.context.push(Context::Binary { trims });
-        let lhs = self.node(&b.lhs, grid)?;
-        let rhs = self.node(&b.rhs, grid)?;
+    /// An operation and those on its left, in the order of the text. One entry stands for the whole chain in the context:
+    /// what encloses an operand are the operators from its own on.
+    fn chain(&mut self, last: &ast::Binary, grid: Grid) -> Result<Node> {
+        let chain = last.chain();
+        let trims = |b: &&ast::Binary| matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper);
+        let outermost_trim = chain.iter().position(trims);
+        self.context.push(Context::Binary { trims: outermost_trim.is_some() });
+        let mut left = None;
+        for (i, b) in chain.iter().enumerate().rev() {
+            let lhs = match left.take() {
+                Some(node) => node,
+                None => self.node(&b.lhs, grid)?,
+            };
+            self.context.pop();
+            self.context.push(Context::Binary { trims: outermost_trim.is_some_and(|t| t <= i) });
+            left = Some(self.binary(b, lhs, grid)?);
+        }
         self.context.pop();
+        left.ok_or_else(|| QueryError::execution("an operation without operands"))
+    }
+
+    fn binary(&mut self, b: &ast::Binary, lhs: Node, grid: Grid) -> Result<Node> {
+        let rhs = self.node(&b.rhs, grid)?;
         let both = (b.lhs.value_type(), b.rhs.value_type());
         let scalars = both == (ValueType::Scalar, ValueType::Scalar);
         if scalars && (b.op.is_set() || matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper)) {
@@ -102,7 +119,15 @@ impl Lower<'_> {
             _ => None,
         };
         let site = self.site(b.span);
-        Ok(Node::Binary(Box::new(Binary { op: b.op, lhs, rhs, matching, return_bool: b.return_bool, site })))
+        Ok(Node::Binary(Box::new(Binary {
+            op: b.op,
+            lhs,
+            rhs,
+            matching,
+            return_bool: b.return_bool,
+            value_type: b.value_type,
+            site,
+        })))
     }
 
     fn aggregate(&mut self, a: &ast::Aggregate, grid: Grid) -> Result<Node> {

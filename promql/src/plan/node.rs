@@ -171,6 +171,8 @@ pub(crate) struct Binary {
     /// There when both sides are vectors.
     pub(crate) matching: Option<VectorMatching>,
     pub(crate) return_bool: bool,
+    /// Scalar when both sides are, else vector.
+    pub(crate) value_type: ValueType,
     pub(crate) site: Site,
 }
 
@@ -183,10 +185,7 @@ impl Node {
             Self::Instant(_) | Self::Window(_) | Self::Aggregate(_) => ValueType::Vector,
             Self::Ranges(_) => ValueType::Matrix,
             Self::Call(c) => c.returns,
-            Self::Binary(b) => match (b.lhs.value_type(), b.rhs.value_type()) {
-                (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
-                _ => ValueType::Vector,
-            },
+            Self::Binary(b) => b.value_type,
             Self::Negate(n) | Self::Invariant(n) => n.value_type(),
         }
     }

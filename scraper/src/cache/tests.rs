@@ -417,7 +417,7 @@ fn oracle(
         parser.labels(&mut pairs).expect("ASCII");
         let key = String::from_utf8_lossy(tail.series).into_owned();
         // The first sight decides the labels for good, as the cache keeps them.
-        let fresh = rules.series_labels(&mut pairs).expect("valid").expect("kept");
+        let fresh = rules.series_labels(&mut pairs, &mut LabelsWriter::new()).expect("valid").expect("kept");
         let again = now.get(&key).cloned();
         let before = again.as_ref().or(known.get(&key));
         let labels = before.map_or(fresh, |(labels, _)| labels.clone());

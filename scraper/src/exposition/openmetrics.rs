@@ -36,7 +36,7 @@ fn comment<'a>(p: &mut Parser<'a>) -> Result<Option<Entry<'a>>, Failure> {
     if ![b"# HELP ", b"# TYPE ", b"# UNIT "].iter().any(|k| line.starts_with(*k)) {
         return Err(Failure::expected(at, "# HELP, # TYPE, # UNIT or # EOF"));
     }
-    let Some(((from, to), name_end)) = series::family_name(body, at + 7) else {
+    let Some(((from, to), name_end)) = series::family_name(body, at + 7, &mut p.known) else {
         return Err(Failure::expected(at + 7, "metric name"));
     };
     let family = &body[from..to];
@@ -85,7 +85,7 @@ fn sample<'a>(p: &mut Parser<'a>) -> Result<Entry<'a>, Failure> {
     let body = p.body;
     let start = p.at;
     p.spans.clear();
-    let mut end = series::metric_name_end(body, start);
+    let mut end = series::metric_name_end(body, start, &mut p.known);
     if end > start {
         p.spans.name = Some((start, end));
     } else if body[start] != b'{' {

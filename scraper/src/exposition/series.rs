@@ -12,7 +12,7 @@ use super::value::{float, format_openmetrics, is_canonical_bound};
 use super::{Failure, Pair};
 
 /// Half-open range of the body.
-pub(super) type Span = (usize, usize);
+pub(crate) type Span = (usize, usize);
 
 /// Where name and labels of a sample stand. Quotes are left out.
 #[derive(Clone, Debug, Default)]
@@ -63,19 +63,32 @@ const CLASS: [u8; 256] = {
     t
 };
 
-/// End of the metric name that begins at `at`; `at` itself when none does.
-pub(super) fn metric_name_end(body: &[u8], at: usize) -> usize {
-    name_end(body, at, COLON)
+/// End of the metric name that begins at `at`; `at` itself when none does. `known` is the name read before: mostly it
+/// stands here again, and only what follows it has to be read.
+pub(super) fn metric_name_end(body: &[u8], at: usize, known: &mut Span) -> usize {
+    let before = &body[known.0..known.1];
+    let repeats = !before.is_empty() && body[at..].starts_with(before);
+    let end = if repeats {
+        chars_end(body, at + before.len(), NAME_PART | COLON)
+    } else {
+        name_end(body, at, COLON)
+    };
+    *known = (at, end);
+    end
 }
 
 fn name_end(body: &[u8], at: usize, also: u8) -> usize {
-    let mut i = at;
-    let mut accepted = NAME_START | also;
-    while i < body.len() && CLASS[usize::from(body[i])] & accepted != 0 {
-        accepted = NAME_PART | also;
-        i += 1;
+    match body.get(at) {
+        Some(b) if CLASS[usize::from(*b)] & (NAME_START | also) != 0 => {
+            chars_end(body, at + 1, NAME_PART | also)
+        }
+        _ => at,
     }
-    i
+}
+
+fn chars_end(body: &[u8], at: usize, accepted: u8) -> usize {
+    let rest = body.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|b| CLASS[usize::from(**b)] & accepted != 0).count()
 }
 
 pub(super) fn skip_blanks(body: &[u8], mut at: usize) -> usize {
@@ -106,13 +119,13 @@ fn string_end(body: &[u8], at: usize, escaped: &mut bool) -> Result<usize, Failu
 }
 
 /// A metric name in a `HELP`, `TYPE` or `UNIT` line: plain or in quotes. Returns its span without quotes, and its end.
-pub(super) fn family_name(body: &[u8], at: usize) -> Option<(Span, usize)> {
+pub(super) fn family_name(body: &[u8], at: usize, known: &mut Span) -> Option<(Span, usize)> {
     if body.get(at) == Some(&b'"') {
         let end = string_end(body, at, &mut false).ok()?;
         let one_line = memchr::memchr(b'\n', &body[at..end]).is_none();
         return one_line.then_some(((at + 1, end - 1), end));
     }
-    let end = metric_name_end(body, at);
+    let end = metric_name_end(body, at, known);
     (end > at).then_some(((at, end), end))
 }
 
@@ -192,13 +205,20 @@ pub(super) fn pairs<'a>(
     metric_type: MetricType,
     out: &mut Vec<Pair<'a>>,
 ) -> Result<(), Failure> {
+    // One check for the whole sample; only what fails it is looked at piece by piece.
+    let first = spans.labels.first().map(|(name, _)| name.0);
+    let last = spans.labels.last().map(|(_, value)| value.1);
+    let start = spans.name.map(|n| n.0).into_iter().chain(first).min().unwrap_or(0);
+    let end = spans.name.map(|n| n.1).into_iter().chain(last).max().unwrap_or(start);
+    let whole = std::str::from_utf8(&body[start..end]).ok();
     let text = |span: Span| -> Result<Cow<'a, str>, Failure> {
-        let s = std::str::from_utf8(&body[span.0..span.1]).map_err(|_| {
-            Failure::text(
-                span.0,
-                format!("invalid UTF-8 in {:?}", String::from_utf8_lossy(&body[span.0..span.1])),
-            )
-        })?;
+        let s = match whole.and_then(|w| w.get(span.0 - start..span.1 - start)) {
+            Some(s) => s,
+            None => std::str::from_utf8(&body[span.0..span.1]).map_err(|_| {
+                let piece = String::from_utf8_lossy(&body[span.0..span.1]);
+                Failure::text(span.0, format!("invalid UTF-8 in {piece:?}"))
+            })?,
+        };
         Ok(if spans.escaped { unescape(s, true) } else { Cow::Borrowed(s) })
     };
     let bound_label = match metric_type {

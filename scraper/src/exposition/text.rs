@@ -45,7 +45,7 @@ fn comment<'a>(p: &mut Parser<'a>, at: usize) -> Result<Entry<'a>, Failure> {
         return Ok(Entry::Comment(&body[at..end]));
     }
     let name_at = skip_blanks(body, keyword + 4);
-    let Some(((from, to), name_end)) = series::family_name(body, name_at) else {
+    let Some(((from, to), name_end)) = series::family_name(body, name_at, &mut p.known) else {
         return Err(Failure::expected(
             name_at,
             if is_help { "metric name after HELP" } else { "metric name after TYPE" },
@@ -82,7 +82,7 @@ fn metric_type(word: &[u8]) -> Option<MetricType> {
 fn sample<'a>(p: &mut Parser<'a>, start: usize) -> Result<Entry<'a>, Failure> {
     let body = p.body;
     p.spans.clear();
-    let mut end = series::metric_name_end(body, start);
+    let mut end = series::metric_name_end(body, start, &mut p.known);
     if end > start {
         p.spans.name = Some((start, end));
     } else if body[start] != b'{' {

@@ -58,7 +58,7 @@ impl Parser<'_> {
     /// Arithmetic whose operators bind at least as tightly as `min`.
     pub(super) fn duration_expr(&mut self, min: u8) -> Parsed<DurationExpr> {
         self.depth += 1;
-        self.check_height(self.depth, self.token.span)?;
+        self.check_depth(self.depth, self.token.span)?;
         let first = match self.sign()? {
             Some((op, sign)) => {
                 let operand = self.duration_expr(UNARY_BINDING)?;
@@ -83,7 +83,7 @@ impl Parser<'_> {
             }
             // A chain of operators grows the tree to the left, one level for each.
             height += 1;
-            self.check_height(height, lhs.span())?;
+            self.check_depth(height, lhs.span())?;
             let operator = self.bump()?.span;
             let rhs = self.duration_expr(if op == DurationOp::Pow { power } else { power + 1 })?;
             self.check_arithmetic(lhs.span())?;
