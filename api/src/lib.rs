@@ -23,7 +23,6 @@ mod body;
 mod exposition;
 mod failure;
 mod federate;
-mod format;
 mod intake;
 mod json;
 mod labels;

@@ -11,7 +11,6 @@ use promql::{QueryOptions, QueryOutput, QueryStats, Value, VectorSample};
 use crate::app::{Answer, App, Request};
 use crate::body::BodyOut;
 use crate::failure::Failure;
-use crate::format;
 use crate::json::write_plain_float;
 use crate::params::{MAX_TIME_MS, MIN_TIME_MS, Params, parse_duration_ns};
 use crate::query_tree;
@@ -245,7 +244,7 @@ fn write_exemplars(out: &mut BodyOut, labels: &Labels, exemplars: &[Exemplar]) {
 /// `/api/v1/format_query`
 pub(crate) fn format(app: &Arc<App>, request: &Request) -> Result<Answer, Failure> {
     let expr = parse_expr(app, request)?;
-    let text = format::pretty(&expr);
+    let text = parser::pretty(&expr);
     Ok(Answer::data(move |out| out.string(&text)))
 }
 

@@ -97,15 +97,24 @@ impl Display for MatrixSelector {
 
 impl Display for Subquery {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}[", self.expr)?;
-        range(f, &self.range)?;
+        write!(f, "{}{}", self.expr, SubqueryTail(self))
+    }
+}
+
+/// What follows the expression of a subquery.
+pub(super) struct SubqueryTail<'a>(pub(super) &'a Subquery);
+
+impl Display for SubqueryTail<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_char('[')?;
+        range(f, &self.0.range)?;
         f.write_char(':')?;
-        if let Some(step) = &self.step {
+        if let Some(step) = &self.0.step {
             range(f, step)?;
         }
         f.write_char(']')?;
-        at(f, self.at)?;
-        offset(f, &self.offset)
+        at(f, self.0.at)?;
+        offset(f, &self.0.offset)
     }
 }
 
@@ -171,17 +180,27 @@ fn boundary(f: &mut Formatter<'_>, boundary: Boundary) -> fmt::Result {
 
 impl Display for Aggregate {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(self.op.as_str())?;
-        if self.without || !self.grouping.is_empty() {
-            f.write_str(if self.without { " without (" } else { " by (" })?;
-            labels(f, &self.grouping)?;
-            f.write_str(") ")?;
-        }
-        f.write_char('(')?;
+        write!(f, "{}(", AggregateHead(self))?;
         if let Some(param) = &self.param {
             write!(f, "{param}, ")?;
         }
         write!(f, "{})", self.expr)
+    }
+}
+
+/// What stands before the parenthesis of an aggregation.
+pub(super) struct AggregateHead<'a>(pub(super) &'a Aggregate);
+
+impl Display for AggregateHead<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Aggregate { op, grouping, without, .. } = self.0;
+        f.write_str(op.as_str())?;
+        if *without || !grouping.is_empty() {
+            f.write_str(if *without { " without (" } else { " by (" })?;
+            labels(f, grouping)?;
+            f.write_str(") ")?;
+        }
+        Ok(())
     }
 }
 
@@ -190,21 +209,23 @@ impl Display for Binary {
         let chain = self.chain();
         chain.last().map_or(Ok(()), |b| b.lhs.fmt(f))?;
         for b in chain.iter().rev() {
-            f.write_char(' ')?;
-            operator(f, b)?;
-            write!(f, " {}", b.rhs)?;
+            write!(f, " {} {}", Operator(b), b.rhs)?;
         }
         Ok(())
     }
 }
 
-/// The operator with what belongs to it.
-fn operator(f: &mut Formatter<'_>, b: &Binary) -> fmt::Result {
-    f.write_str(b.op.as_str())?;
-    if b.return_bool {
-        f.write_str(" bool")?;
+/// The operator of a binary operation, with what belongs to it.
+pub(super) struct Operator<'a>(pub(super) &'a Binary);
+
+impl Display for Operator<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.op.as_str())?;
+        if self.0.return_bool {
+            f.write_str(" bool")?;
+        }
+        self.0.matching.as_ref().map_or(Ok(()), |m| matching(f, m))
     }
-    b.matching.as_ref().map_or(Ok(()), |m| matching(f, m))
 }
 
 fn matching(f: &mut Formatter<'_>, m: &VectorMatching) -> fmt::Result {
