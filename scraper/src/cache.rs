@@ -28,12 +28,14 @@ use crate::error::ScrapeFailure;
 use crate::exposition::{self, Format, Pair, Parser, Tail, short_value};
 use crate::sample_labels::SampleRules;
 use entries::{Entries, NONE, Slice};
-use metadata::{Fact, FamilyId, is_part_of};
+use metadata::{Fact, Families, FamilyId, is_part_of};
 
 pub use metadata::MetadataStore;
 
 /// Samples further ahead of the clock are refused.
 const MAX_AHEAD_MS: i64 = 10 * 60 * 1000;
+/// Room for metric families that a first scrape makes at most in advance: bodies may have few of them.
+const FAMILIES_EXPECTED_MAX: usize = 512;
 /// Offsets into the arena are 32 bits wide.
 const BODY_LEN_BYTES_MAX: usize = 512 << 20;
 /// Below this the arena is not worth compacting.
@@ -147,6 +149,7 @@ struct Run<'a> {
     parser: Parser<'a>,
     pairs: Vec<Pair<'a>>,
     writer: LabelsWriter,
+    metadata: &'a MetadataStore,
 }
 
 /// How a sample ended.
@@ -186,6 +189,7 @@ impl ScrapeCache {
             return (ScrapeCounts::default(), Err(ScrapeFailure::BodySizeLimit));
         }
         self.begin();
+        let metadata = self.metadata();
         let mut run = Run {
             body,
             format,
@@ -207,6 +211,7 @@ impl ScrapeCache {
             parser: Parser::new(format, body),
             pairs: Vec::new(),
             writer: LabelsWriter::new(),
+            metadata: &metadata,
         };
         if self.lines.is_empty() {
             self.reserve(body.len());
@@ -274,6 +279,7 @@ impl ScrapeCache {
         self.lines.reserve(lines);
         self.entries.reserve(lines);
         self.arena.reserve(body_len);
+        self.metadata.lock().reserve((lines / 2).min(FAMILIES_EXPECTED_MAX));
     }
 
     fn walk(&mut self, run: &mut Run<'_>) -> Result<(), ScrapeFailure> {
@@ -372,13 +378,18 @@ impl ScrapeCache {
             fresh.extend_from_slice(lines_before);
             fresh
         });
+        let metadata = run.metadata;
+        let mut known = None;
         let tail = loop {
             match run.parser.next()? {
                 None => break None,
                 Some(exposition::Entry::Series(tail)) => break Some(tail),
-                Some(entry) => self.note_metadata(run, &entry),
+                Some(entry) => {
+                    self.note_metadata(run, known.get_or_insert_with(|| metadata.lock()), &entry);
+                }
             }
         };
+        drop(known);
         run.at = run.parser.position();
         run.metric_type = run.parser.metric_type();
         let families = (
@@ -395,7 +406,7 @@ impl ScrapeCache {
         Ok(true)
     }
 
-    fn note_metadata(&mut self, run: &mut Run<'_>, entry: &exposition::Entry<'_>) {
+    fn note_metadata(&mut self, run: &mut Run<'_>, families: &mut Families, entry: &exposition::Entry<'_>) {
         let help;
         let (family, fact) = match entry {
             exposition::Entry::Type { family, metric_type } => {
@@ -409,7 +420,7 @@ impl ScrapeCache {
             exposition::Entry::Unit { family, unit } => (family, Fact::Unit(unit)),
             exposition::Entry::Comment(_) | exposition::Entry::Series(_) => return,
         };
-        let (id, news) = self.metadata.set(family, &fact, self.scrape);
+        let (id, news) = families.set(family, &fact, self.scrape);
         let still_news = run.family_is_news && run.family == Some(id);
         run.family_is_news = run.rules.append_metadata && (news || still_news);
         run.family = Some(id);
@@ -442,7 +453,7 @@ impl ScrapeCache {
             labels = e.labels.clone();
         }
         if series == SeriesRef::NONE && labels.is_none() {
-            match run.labels(&self.metadata)? {
+            match run.labels()? {
                 Some(l) => labels = Some(l),
                 None => {
                     let key = self.store_chunk(tail.series);
@@ -455,7 +466,7 @@ impl ScrapeCache {
         }
         run.counts.post_relabel += 1;
         let at = timestamp_ms.unwrap_or(run.timestamp_ms);
-        let fate = run.store(series, &mut labels, at, tail.value, &self.metadata)?;
+        let fate = run.store(series, &mut labels, at, tail.value)?;
         let Fate::Stored(stored) = fate else { return Ok(known) };
         let id = match known {
             Some(id) => id,
@@ -496,7 +507,7 @@ impl ScrapeCache {
         if !run.rules.append_metadata || !(is_new || run.family_is_news) {
             return;
         }
-        let Some((family, metadata)) = run.family.and_then(|f| self.metadata.get(f)) else { return };
+        let Some((family, metadata)) = run.family.and_then(|f| run.metadata.get(f)) else { return };
         let exposed_name;
         let metric = match labels {
             Some(l) => l.metric_name(),
@@ -509,7 +520,7 @@ impl ScrapeCache {
                 exposed_name.as_ref()
             }
         };
-        if is_part_of(metric, &String::from_utf8_lossy(&family), metadata.metric_type) {
+        if is_part_of(metric, &family, metadata.metric_type) {
             // The sample itself is stored; metadata comes again with the next change.
             let _ = run.app.append_metadata(series, &metadata);
         }
@@ -734,11 +745,11 @@ impl ScrapeCounts {
 
 impl Run<'_> {
     /// Labels of the stored series for the sample that was just parsed; `None` when relabeling drops it.
-    fn labels(&mut self, metadata: &MetadataStore) -> Result<Option<Labels>, ScrapeFailure> {
+    fn labels(&mut self) -> Result<Option<Labels>, ScrapeFailure> {
         self.pairs.clear();
         self.parser.labels(&mut self.pairs)?;
         if self.rules.type_and_unit_labels {
-            let unit = self.family.and_then(|f| metadata.get(f)).map(|(_, m)| m.unit);
+            let unit = self.family.and_then(|f| self.metadata.unit(f));
             self.add_type_and_unit(&unit.unwrap_or_default());
         }
         self.rules.series_labels(&mut self.pairs, &mut self.writer)
@@ -764,7 +775,6 @@ impl Run<'_> {
         labels: &mut Option<Labels>,
         timestamp_ms: i64,
         value: f64,
-        metadata: &MetadataStore,
     ) -> Result<Fate, ScrapeFailure> {
         if self.samples_left == 0 {
             // Parsing goes on, so that the report tells how many samples there were.
@@ -784,7 +794,7 @@ impl Run<'_> {
             }
         }
         if labels.is_none() {
-            *labels = self.labels(metadata)?;
+            *labels = self.labels()?;
         }
         let Some(labels) = labels else { return Ok(Fate::Refused) };
         match self.app.append(SeriesRef::NONE, labels, Sample::float(timestamp_ms, value)) {

@@ -92,7 +92,9 @@ impl SampleRules {
             Merged::Plain if !self.has_limits() && self.names == NameValidation::Utf8 => {}
             Merged::Plain | Merged::Odd => self.verify(|| writer.iter())?,
             Merged::Conflict => return self.relabeled(pairs),
-            Merged::TooLong => return Err(invalid_names(pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref())))),
+            Merged::TooLong => {
+                return Err(invalid_names(pairs.iter().map(|(n, v)| (n.as_ref(), v.as_ref()))));
+            }
         }
         Ok(Some(writer.build()))
     }

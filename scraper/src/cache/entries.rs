@@ -1,11 +1,9 @@
 //! The series that a target exposes, found by the bytes it writes for them.
 //!
 //! Keys live in the cache's arena; the table holds offsets. Lookup is by a seeded hash, so that a target cannot choose
-//! its collisions; entries with one hash are chained.
+//! its collisions.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
+use hashbrown::HashTable;
 use model::{Labels, SeriesRef};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -35,7 +33,6 @@ pub(super) struct Entry {
     /// Only kept when the store gives no reference.
     pub(super) labels: Option<Labels>,
     pub(super) key: Slice,
-    next: u32,
     /// First line of the series in the last completed scrape.
     pub(super) line: u32,
     /// Last scrape that exposed it.
@@ -47,38 +44,25 @@ pub(super) struct Entry {
     live: bool,
 }
 
-/// A hash is its own hash.
-#[derive(Default)]
-pub(super) struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, _bytes: &[u8]) {}
-    fn write_u64(&mut self, n: u64) {
-        self.0 = n;
-    }
-}
-
 /// All entries of a target.
 #[derive(Debug)]
 pub(super) struct Entries {
     slots: Vec<Entry>,
     free: Vec<u32>,
-    first: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+    by_key: HashTable<u32>,
     seed: u64,
 }
 
 impl Entries {
     pub(super) fn new() -> Self {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64);
-        Self { slots: Vec::new(), free: Vec::new(), first: HashMap::default(), seed }
+        Self { slots: Vec::new(), free: Vec::new(), by_key: HashTable::new(), seed }
     }
 
     pub(super) fn reserve(&mut self, n: usize) {
         self.slots.reserve(n);
-        self.first.reserve(n);
+        let slots = &self.slots;
+        self.by_key.reserve(n, |id| slots[*id as usize].hash);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -95,15 +79,7 @@ impl Entries {
     }
 
     pub(super) fn find(&self, hash: u64, key: &[u8], arena: &[u8]) -> Option<u32> {
-        let mut id = *self.first.get(&hash)?;
-        while id != NONE {
-            let e = &self.slots[id as usize];
-            if e.key.of(arena) == key {
-                return Some(id);
-            }
-            id = e.next;
-        }
-        None
+        self.by_key.find(hash, |id| self.slots[*id as usize].key.of(arena) == key).copied()
     }
 
     /// Adds a series that is not there yet.
@@ -113,7 +89,6 @@ impl Entries {
             series,
             labels: None,
             key,
-            next: NONE,
             line: NONE,
             seen: 0,
             tracked: 0,
@@ -130,9 +105,8 @@ impl Entries {
                 (self.slots.len() - 1) as u32
             }
         };
-        if let Some(other) = self.first.insert(hash, id) {
-            self.slots[id as usize].next = other;
-        }
+        let slots = &self.slots;
+        self.by_key.insert_unique(hash, id, |id| slots[*id as usize].hash);
         id
     }
 
@@ -147,24 +121,8 @@ impl Entries {
     }
 
     fn remove(&mut self, id: u32) {
-        let (hash, next) = (self.slots[id as usize].hash, self.slots[id as usize].next);
-        match self.first.get(&hash).copied() {
-            Some(first) if first == id => {
-                if next == NONE {
-                    self.first.remove(&hash);
-                } else {
-                    self.first.insert(hash, next);
-                }
-            }
-            Some(mut at) => {
-                while at != NONE && self.slots[at as usize].next != id {
-                    at = self.slots[at as usize].next;
-                }
-                if at != NONE {
-                    self.slots[at as usize].next = next;
-                }
-            }
-            None => {}
+        if let Ok(found) = self.by_key.find_entry(self.slots[id as usize].hash, |other| *other == id) {
+            found.remove();
         }
         let e = &mut self.slots[id as usize];
         e.live = false;
