@@ -1,7 +1,8 @@
 //! Lines per second from an exposed body to the appender: the body of the scrape before with new numbers (hot), a body
 //! never seen (first sight), and the `prometheus-parse` crate, which only parses, as the baseline.
 //!
-//! The body is a node_exporter's. The appender does nothing, so that the scraper alone is measured.
+//! The body is a node_exporter's. The appender does nothing, so that the scraper alone is measured. The allocator is the
+//! program's, for the baseline too.
 //! Targets: hot at least 20 times, first sight at least 8 times the baseline.
 
 use std::hint::black_box;
@@ -11,6 +12,9 @@ use model::{AppendError, Appender, Exemplar, Labels, Metadata, Sample, SeriesRef
 use scraper::cache::ScrapeCache;
 use scraper::exposition::Format;
 use scraper::sample_labels::SampleRules;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const BODY: &str = include_str!("data/node_exporter.prom");
 

@@ -277,3 +277,68 @@ fn by_name(a: &str, b: &str) -> Ordering {
 fn first_chars(s: &str) -> &str {
     s.char_indices().nth(50).map_or(s, |(at, _)| &s[..at])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Texts = BTreeMap<String, String>;
+
+    /// Few names, so that exposed labels and those of the target meet; empty values among them.
+    fn labels() -> impl Strategy<Value = Texts> {
+        let name = prop_oneof![Just("__name__"), Just("A"), Just("a"), Just("ab"), Just("job"), Just("")];
+        let value = prop_oneof![Just(""), Just("x"), Just("yy")];
+        proptest::collection::btree_map(name.prop_map(String::from), value.prop_map(String::from), 0..6)
+    }
+
+    fn outcome(result: Result<Option<Labels>, ScrapeFailure>) -> Result<Option<Labels>, String> {
+        result.map_err(|e| e.to_string())
+    }
+
+    proptest! {
+        /// Labels written straight away are those that the way through the builder makes.
+        #[test]
+        fn both_ways_agree(
+            exposed in labels(),
+            metric in "m?",
+            target in labels(),
+            honor_labels in any::<bool>(),
+            names in prop_oneof![Just(NameValidation::Utf8), Just(NameValidation::Legacy)],
+            label_limit in 0..5_usize,
+            turn in 0..6_usize,
+        ) {
+            let target_labels = Labels::from_pairs(target.iter().filter(|(n, _)| !n.is_empty()));
+            let rules = SampleRules { target_labels, honor_labels, names, label_limit, ..SampleRules::default() };
+            let mut exposed = exposed;
+            exposed.insert(METRIC_NAME.into(), metric);
+            let mut pairs: Vec<Pair<'_>> =
+                exposed.iter().map(|(n, v)| (n.as_str().into(), v.as_str().into())).collect();
+            let by_builder = outcome(rules.relabeled(&pairs));
+            let turn = turn % pairs.len();
+            pairs.rotate_left(turn);
+            let mut writer = LabelsWriter::new();
+            writer.push("left", "over");
+            let straight = outcome(rules.series_labels(&mut pairs, &mut writer));
+            // Only relabeling may leave nothing at all; what is exposed without a name is an error.
+            if by_builder != Ok(None) {
+                prop_assert_eq!(straight, by_builder);
+            } else {
+                prop_assert!(straight.is_err_and(|e| e.contains("missing metric name")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_twice_is_refused() {
+        let mut pairs: Vec<Pair<'_>> =
+            [("__name__", "m"), ("b", "1"), ("a", "1"), ("b", "2")].map(|(n, v)| (n.into(), v.into())).into();
+        let error = SampleRules::default()
+            .series_labels(&mut pairs, &mut LabelsWriter::new())
+            .expect_err("one label has one value");
+        assert_eq!(error.to_string(), "label name \"b\" is not unique: invalid sample");
+    }
+}

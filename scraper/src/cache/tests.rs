@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use model::relabel::{RelabelAction, RelabelRule};
-use model::{Appendable, Regexp};
+use model::{Appendable, Exemplar, Labels, Regexp};
 use proptest::prelude::*;
 
+use super::compaction::ARENA_SLACK_BYTES;
 use super::*;
+use crate::exposition;
 use crate::test_store::TestStore;
 
 /// A target that is scraped every 1000 ms.

@@ -1,0 +1,75 @@
+//! The hot path: samples whose lines are those of the last scrape.
+//!
+//! Leaves out everything that needs parsing: at the first doubt `first_sight` takes over for one sample.
+
+use model::{AppendError, SeriesRef};
+
+use super::{Run, ScrapeCache};
+use crate::error::ScrapeFailure;
+use crate::exposition::{self, short_value};
+
+impl ScrapeCache {
+    /// Appends samples as long as the body agrees with the last scrape. Stops before the first sample that needs a
+    /// closer look. Cost per sample: one `memcmp`, one number, one call.
+    pub(super) fn follow_prediction(&mut self, run: &mut Run<'_>) -> Result<(), ScrapeFailure> {
+        let scrape = self.scrape;
+        while let Some(line) = self.lines.get(run.line).copied() {
+            let chunk = line.chunk.of(&self.arena);
+            if !line.predictable || !run.body[run.at..].starts_with(chunk) {
+                return Ok(());
+            }
+            if line.families_len > 0 {
+                run.family_is_news = false;
+                let last = line.families_start as usize + usize::from(line.families_len) - 1;
+                run.family = self.family_lists.get(last).copied();
+            } else if run.family_is_news {
+                return Ok(());
+            }
+            let value_at = run.at + chunk.len();
+            let entry = self.entries.get_mut(line.entry);
+            let (value, explicit_ms, next) = match short_value(run.body, value_at) {
+                Some((value, next)) => (value, None, next),
+                None => {
+                    // Timestamps, exemplars and special values; errors are reported by the parser.
+                    let Ok(tail) = exposition::sample_tail(run.format, run.body, value_at) else {
+                        return Ok(());
+                    };
+                    if tail.exemplar.is_some() {
+                        return Ok(());
+                    }
+                    (tail.value, tail.timestamp_ms.filter(|_| run.rules.honor_timestamps), tail.next)
+                }
+            };
+            if !entry.dropped {
+                let at = explicit_ms.unwrap_or(run.timestamp_ms);
+                let plain = entry.series != SeriesRef::NONE && entry.seen != scrape;
+                if !plain || run.samples_left == 0 || at > run.latest_ms {
+                    return Ok(());
+                }
+                match run.app.append_float(entry.series, at, value) {
+                    Ok(()) if explicit_ms.is_none() || run.rules.track_timestamps_staleness => {
+                        entry.tracked = scrape;
+                        run.tracked += 1;
+                    }
+                    Ok(()) => {}
+                    Err(AppendError::UnknownRef) => {
+                        entry.series = SeriesRef::NONE;
+                        return Ok(());
+                    }
+                    Err(e) => run.counts.refuse(e)?,
+                }
+                run.samples_left -= 1;
+                run.counts.post_relabel += 1;
+            }
+            entry.seen = scrape;
+            run.counts.scraped += 1;
+            run.metric_type = line.sets_type.unwrap_or(run.metric_type);
+            run.at = next;
+            run.line += 1;
+            if let Some(fresh) = &mut run.fresh {
+                fresh.push(line);
+            }
+        }
+        Ok(())
+    }
+}
