@@ -245,7 +245,7 @@ impl Chunk {
             Payload::Encoded { codec, bytes } => codec.decode(bytes, mint, maxt, out),
             Payload::Columns(s) => {
                 let start = s.timestamps_ms.partition_point(|t| *t < mint);
-                let end = s.timestamps_ms.partition_point(|t| *t <= maxt).max(start);
+                let end = start + leading(&s.timestamps_ms[start..], maxt);
                 if s.histograms.is_empty()
                     && s.start_timestamps_ms.is_empty()
                     && out.histograms.is_empty()
@@ -266,6 +266,16 @@ impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Chunk({:?}, [{}, {}])", self.encoding(), self.mint, self.maxt)
     }
+}
+
+/// How many of the sorted `times` are at or before `maxt`. Looks at the first ones first: ranges are short and what lies
+/// behind them is not in the cache.
+fn leading(times: &[i64], maxt: i64) -> usize {
+    let mut reach = 16;
+    while reach < times.len() && times[reach] <= maxt {
+        reach *= 2;
+    }
+    times[..times.len().min(reach)].partition_point(|t| *t <= maxt)
 }
 
 /// Fills `out` with exactly the samples of `chunks` within `[mint, maxt]`, strictly rising by timestamp.

@@ -212,29 +212,37 @@ impl Labels {
     /// The labels whose name passes. Returns a clone of `self` without allocating when all do.
     #[must_use]
     pub fn filter(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
-        let mut packed: Option<String> = None;
         let mut rest: &str = &self.packed;
         let total = rest.len();
+        // What passes is one run in most cases, such as all but the metric name; only further runs need a buffer.
+        let mut run = 0..0;
+        let mut before = String::new();
         while !rest.is_empty() {
             let start = total - rest.len();
             let name = split_packed(&mut rest);
             let _value = split_packed(&mut rest);
             let end = total - rest.len();
-            if keep(name) {
-                if let Some(p) = &mut packed {
-                    p.push_str(&self.packed[start..end]);
-                }
-            } else if packed.is_none() {
-                let mut p = String::with_capacity(total);
-                p.push_str(&self.packed[..start]);
-                packed = Some(p);
+            if !keep(name) {
+                continue;
             }
+            if run.end == start {
+                run.end = end;
+                continue;
+            }
+            if !run.is_empty() {
+                before.reserve(total);
+                before.push_str(&self.packed[run]);
+            }
+            run = start..end;
         }
-        match packed {
-            None => self.clone(),
-            Some(p) if p.is_empty() => Self::empty(),
-            Some(p) => Self { packed: p.into() },
+        if run.len() == total {
+            return self.clone();
         }
+        if before.is_empty() {
+            return if run.is_empty() { Self::empty() } else { Self { packed: self.packed[run].into() } };
+        }
+        before.push_str(&self.packed[run]);
+        Self { packed: before.into() }
     }
 }
 

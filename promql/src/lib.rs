@@ -13,6 +13,7 @@ pub mod engine;
 pub mod error;
 mod exec;
 mod functions;
+mod hash;
 mod limits;
 mod metrics;
 pub mod parser;

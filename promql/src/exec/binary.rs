@@ -1,7 +1,6 @@
 //! Binary operators between two vectors, set operators aside. The "one" side is read first and kept by match group; the
 //! "many" side is streamed. For one-to-many the sides are swapped and the values swapped back.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use model::labels::{METRIC_NAME, TYPE_LABEL, UNIT_LABEL};
@@ -18,6 +17,7 @@ use crate::annotations::{HistogramOperation, Note};
 use crate::error::{QueryError, Result};
 use crate::functions::histogram as hist;
 use crate::functions::math::{arithmetic, changes_meaning, compare};
+use crate::hash::FastMap;
 use crate::parser::ast::{BinaryOp, MatchCardinality, VectorMatching};
 use crate::plan::Grid;
 use crate::plan::node::Binary;
@@ -36,7 +36,7 @@ pub(crate) struct VectorBinary<'q> {
     /// Steps at which a group gave a result.
     matched: Vec<StepBits>,
     /// Results by group, for many-to-one.
-    results: Vec<HashMap<Labels, StepBits>>,
+    results: Vec<FastMap<Labels, StepBits>>,
     /// Steps at which the "many" side has anything.
     many_present: StepBits,
     conflict: Option<Conflict>,
@@ -218,7 +218,7 @@ impl<'q> VectorBinary<'q> {
             self.matched.resize_with(len, || StepBits::new(steps));
         }
         if self.duplicates.is_some() && self.results.len() < len {
-            self.results.resize_with(len, HashMap::new);
+            self.results.resize_with(len, FastMap::default);
         }
     }
 

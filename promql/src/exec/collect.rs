@@ -1,8 +1,6 @@
 //! Makes the answer of the rows at the root: drops names that were kept back, brings rows with equal labels together,
 //! sorts.
 
-use std::collections::HashMap;
-
 use model::Labels;
 
 use super::batch::{Batch, Cell};
@@ -11,13 +9,14 @@ use super::duplicates::same_labelset;
 use super::operator::BoxOperator;
 use super::ranges::push_row;
 use crate::error::Result;
+use crate::hash::FastSet;
 use crate::plan::Grid;
 use crate::value::{MatrixSeries, PointValue, VectorSample};
 
 /// The samples at the only step, in the order they come.
 pub(crate) fn vector(ctx: &Context<'_>, mut root: BoxOperator<'_>, ts_ms: i64) -> Result<Vec<VectorSample>> {
     let (mut rows, mut out) = (Batch::new(), Vec::new());
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = FastSet::default();
     while root.next(&mut rows)? {
         ctx.check()?;
         let before = out.len();
@@ -49,10 +48,10 @@ pub(crate) fn matrix(ctx: &Context<'_>, mut root: BoxOperator<'_>, grid: Grid) -
             let labels = final_labels(&head.labels, head.drop_name);
             let mut s = MatrixSeries { labels, ..MatrixSeries::default() };
             push_row(&mut s, &rows, i, grid);
-            merge.add(s)?;
+            merge.add(s);
         }
     }
-    Ok(merge.finish())
+    merge.finish()
 }
 
 /// Like [`matrix`], of series that are made already.
@@ -60,45 +59,51 @@ pub(crate) fn ranges(all: Vec<(MatrixSeries, bool)>) -> Result<Vec<MatrixSeries>
     let mut merge = Merge::default();
     for (mut s, drop_name) in all {
         s.labels = final_labels(&s.labels, drop_name);
-        merge.add(s)?;
+        merge.add(s);
     }
-    Ok(merge.finish())
+    merge.finish()
 }
 
 fn final_labels(labels: &Labels, drop_name: bool) -> Labels {
     if drop_name { without_metadata(labels) } else { labels.clone() }
 }
 
-/// Series by their labels.
+/// Series, brought together at the end: most come sorted already, and then nothing is to be done.
 #[derive(Default)]
 struct Merge {
-    index: HashMap<Labels, usize>,
-    out: Vec<MatrixSeries>,
+    all: Vec<MatrixSeries>,
 }
 
 impl Merge {
-    /// Adds a series; one with the same labels takes its samples, which must lie at other times.
-    fn add(&mut self, s: MatrixSeries) -> Result<()> {
-        if s.floats.is_empty() && s.histograms.is_empty() {
-            return Ok(());
+    fn add(&mut self, s: MatrixSeries) {
+        if !s.floats.is_empty() || !s.histograms.is_empty() {
+            self.all.push(s);
         }
-        let Some(at) = self.index.get(&s.labels) else {
-            self.index.insert(s.labels.clone(), self.out.len());
-            self.out.push(s);
-            return Ok(());
-        };
-        let kept = &mut self.out[*at];
-        kept.floats.extend(s.floats);
-        kept.histograms.extend(s.histograms);
-        kept.floats.sort_by_key(|(t, _)| *t);
-        kept.histograms.sort_by_key(|(t, _)| *t);
-        let twice = kept.floats.windows(2).any(|w| w[0].0 == w[1].0)
-            || kept.histograms.windows(2).any(|w| w[0].0 == w[1].0);
-        if twice { Err(same_labelset()) } else { Ok(()) }
     }
 
-    fn finish(mut self) -> Vec<MatrixSeries> {
-        self.out.sort_by(|a, b| a.labels.cmp(&b.labels));
-        self.out
+    /// The series sorted by labels. Those with the same labels become one; their samples must lie at different times.
+    fn finish(mut self) -> Result<Vec<MatrixSeries>> {
+        if self.all.is_sorted_by(|a, b| a.labels < b.labels) {
+            return Ok(self.all);
+        }
+        self.all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        let mut out: Vec<MatrixSeries> = Vec::with_capacity(self.all.len());
+        for s in self.all {
+            match out.last_mut().filter(|kept| kept.labels == s.labels) {
+                Some(kept) => join(kept, s)?,
+                None => out.push(s),
+            }
+        }
+        Ok(out)
     }
+}
+
+fn join(kept: &mut MatrixSeries, s: MatrixSeries) -> Result<()> {
+    kept.floats.extend(s.floats);
+    kept.histograms.extend(s.histograms);
+    kept.floats.sort_by_key(|(t, _)| *t);
+    kept.histograms.sort_by_key(|(t, _)| *t);
+    let twice = kept.floats.windows(2).any(|w| w[0].0 == w[1].0)
+        || kept.histograms.windows(2).any(|w| w[0].0 == w[1].0);
+    if twice { Err(same_labelset()) } else { Ok(()) }
 }

@@ -3,13 +3,12 @@
 //! Rows are not merged: whoever consumes them looks at each step by itself. So it is enough to remember, for every label
 //! set, at which steps it was seen.
 
-use std::collections::HashMap;
-
 use model::Labels;
 
 use super::batch::{Batch, is_absent};
 use super::bitmap::StepBits;
 use crate::error::{QueryError, Result};
+use crate::hash::FastMap;
 
 pub(crate) fn same_labelset() -> QueryError {
     QueryError::execution("vector cannot contain metrics with the same labelset")
@@ -18,14 +17,14 @@ pub(crate) fn same_labelset() -> QueryError {
 /// Label sets seen so far.
 #[derive(Default)]
 pub(crate) struct Duplicates {
-    seen: HashMap<Labels, StepBits>,
+    seen: FastMap<Labels, StepBits>,
     /// Equal labels are an error even at different steps.
     strict: bool,
 }
 
 impl Duplicates {
     pub(crate) fn strict() -> Self {
-        Self { seen: HashMap::new(), strict: true }
+        Self { seen: FastMap::default(), strict: true }
     }
 
     /// Fails when a row of `batch` meets another one.

@@ -13,6 +13,9 @@ use crate::error::{QueryError, Result};
 /// Cells that a thread should have at least: starting one costs about as much as filling these.
 const CELLS_PER_THREAD_MIN: usize = 8_192;
 
+/// Cells between two looks at the clock.
+const CELLS_PER_CHECK: usize = 64;
+
 /// Histograms of a row that was filled: step and value.
 pub(crate) type RowHistograms = Vec<(usize, Arc<FloatHistogram>)>;
 
@@ -81,8 +84,12 @@ fn fill_run<F: RowFiller>(
     let mut filler = make();
     let mut all = Vec::new();
     let mut of_row = RowHistograms::new();
+    // Asking for the time costs as much as a row of one step.
+    let rows_per_check = (CELLS_PER_CHECK / steps).max(1);
     for (i, row) in cells.chunks_mut(steps).enumerate() {
-        ctx.check()?;
+        if i % rows_per_check == 0 {
+            ctx.check()?;
+        }
         filler.fill(first_row + i, row, &mut of_row)?;
         all.extend(of_row.drain(..).map(|(step, h)| (first_row + i, step, h)));
     }

@@ -1,22 +1,21 @@
 //! How series of two vectors find each other: series with equal *match groups* do.
 
-use std::collections::HashMap;
-
 use model::Labels;
 use model::labels::METRIC_NAME;
 
+use crate::hash::FastMap;
 use crate::parser::ast::VectorMatching;
 
 /// Numbers match groups in the order they are met.
 pub(crate) struct Groups<'q> {
     matching: &'q VectorMatching,
-    ordinals: HashMap<Box<[u8]>, usize>,
+    ordinals: FastMap<Box<[u8]>, usize>,
     key: Vec<u8>,
 }
 
 impl<'q> Groups<'q> {
     pub(crate) fn new(matching: &'q VectorMatching) -> Self {
-        Self { matching, ordinals: HashMap::new(), key: Vec::new() }
+        Self { matching, ordinals: FastMap::default(), key: Vec::new() }
     }
 
     /// The number of the group of `labels`.

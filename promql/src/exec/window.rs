@@ -109,6 +109,8 @@ impl Operator for WindowOperator<'_> {
             columns: SeriesColumns::default(),
             state: State::default(),
             notes: Notes::default(),
+            held: 0,
+            read: 0,
         })?;
         if self.function.wants_counter {
             self.note_non_counters(out);
@@ -232,6 +234,10 @@ struct Filler<'a> {
     columns: SeriesColumns,
     state: State,
     notes: Notes,
+    /// Samples of the largest window so far.
+    held: u64,
+    /// Samples looked at.
+    read: u64,
 }
 
 impl RowFiller for Filler<'_> {
@@ -263,15 +269,21 @@ impl RowFiller for Filler<'_> {
         let held = (self.columns.floats.len() + self.columns.histograms.len()) as u64;
         let read = self.slide(row, labels, cells, histograms)?;
         if matches!(s.input, Rows::Series(_)) {
-            // What one window holds counts as held, not the whole series: it is gone with the next one.
-            s.ctx.hold(read.largest.min(held))?;
-            s.ctx.release(read.largest.min(held));
+            // What one window holds counts as held, not the whole series: it is gone with the next one. Only growth is
+            // told: threads would wait for each other if every series were counted where all see it.
+            let largest = read.largest.min(held);
+            if largest > self.held {
+                s.ctx.hold(largest - self.held)?;
+                self.held = largest;
+            }
         }
-        s.ctx.read(read.total);
+        self.read += read.total;
         Ok(())
     }
 
     fn finish(self) -> Notes {
+        self.shared.ctx.release(self.held);
+        self.shared.ctx.read(self.read);
         self.notes
     }
 }

@@ -1,17 +1,16 @@
 //! The groups of an aggregation, numbered as they are met.
 
-use std::collections::HashMap;
-
 use model::Labels;
 use model::labels::METRIC_NAME;
 
 use crate::exec::matching::push_pair;
+use crate::hash::FastMap;
 use crate::plan::node::Aggregate;
 
 pub(crate) struct Grouping<'q> {
     names: &'q [String],
     without: bool,
-    numbers: HashMap<Box<[u8]>, usize>,
+    numbers: FastMap<Box<[u8]>, usize>,
     labels: Vec<Labels>,
     key: Vec<u8>,
 }
@@ -21,7 +20,7 @@ impl<'q> Grouping<'q> {
         Self {
             names: &node.grouping,
             without: node.without,
-            numbers: HashMap::new(),
+            numbers: FastMap::default(),
             labels: Vec::new(),
             key: Vec::new(),
         }
