@@ -79,7 +79,7 @@ fn bench(c: &mut Criterion) {
                 scrape(&mut cache, 1000, &rules, &mut app);
                 cache
             },
-            BatchSize::SmallInput,
+            BatchSize::PerIteration,
         );
     });
     group.bench_function("baseline_prometheus_parse", |b| {
