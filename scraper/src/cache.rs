@@ -52,7 +52,7 @@ const BODY_LEN_BYTES_MAX: usize = 512 << 20;
 struct Line {
     /// From the end of the sample before to the value.
     chunk: Slice,
-    /// The series; [`NONE`] when its first sample was refused.
+    /// The series; `NONE` when its first sample was refused.
     entry: u32,
     /// Families whose metadata the chunk holds: range of `family_lists`.
     families_start: u32,
