@@ -1,6 +1,6 @@
 //! Text to typed tree and back.
 //!
-//! [`parse`] is the way in; an [`ast::Expr`] prints as PromQL, [`pretty`] over several lines. In `parser/`: [`ast`] is the tree, [`functions`] the table
+//! [`parse`] is the way in; an [`ast::Expr`] prints as PromQL, [`pretty()`] over several lines. In `parser/`: [`ast`] is the tree, [`functions`] the table
 //! of signatures, [`operators`] what operators there are, [`duration`] what stands between brackets and after `offset`;
 //! behind them `lexer`, `grammar`, `check` (types) and `printer`.
 //!
