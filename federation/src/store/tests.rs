@@ -13,8 +13,8 @@ use std::time::Duration;
 use model::chunk::decode_chunks;
 use model::clock::ManualClock;
 use model::{
-    AppendError, Appendable, Exemplar, Labels, Matcher, Metadata, MetricType, Queryable, Sample, SampleValue,
-    Samples, SelectHints, SeriesRef, StorageError,
+    AppendError, Appendable, Exemplar, HistogramValue, Labels, Matcher, Metadata, MetricType, Queryable,
+    Sample, SampleValue, Samples, SelectHints, SeriesRef, StorageError,
 };
 
 use super::sample_codec::tests::specimens;
@@ -107,11 +107,24 @@ impl Fixture {
     }
 }
 
+/// Copies a folder as a `kill -9` would leave it. RocksDB's background threads go on, so a copy during which files came or
+/// went is thrown away and made again.
 fn copy_dir(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    let names = || -> std::collections::BTreeSet<_> {
+        std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    for _ in 0..1000 {
+        let before = names();
+        let copied = before.iter().all(|name| std::fs::copy(from.join(name), to.join(name)).is_ok());
+        if copied && names() == before {
+            return;
+        }
+        for entry in std::fs::read_dir(to).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
+    panic!("the folder {} never stands still", from.display());
 }
 
 pub(super) fn labels(name: &str, i: usize) -> Labels {
@@ -144,10 +157,26 @@ pub(super) fn read_from(
         assert!(series.chunks.windows(2).all(|w| w[0].maxt < w[1].mint), "chunks do not overlap");
         decode_chunks(&series.chunks, mint, maxt, &mut samples)?;
         assert!(!samples.is_empty(), "series without samples are left out: {}", series.labels);
-        out.insert(series.labels.clone(), samples.iter().map(|s| (s.timestamp_ms, s.value)).collect());
+        out.insert(series.labels.clone(), samples.iter().map(|s| (s.timestamp_ms, plain(s.value))).collect());
         last = Some(series.labels);
     }
     Ok(out)
+}
+
+/// A value without the hint that no reset precedes it, which a store derives when it reads.
+pub(super) fn plain(value: SampleValue) -> SampleValue {
+    use model::histogram::CounterResetHint::{NotCounterReset, Unknown};
+    let SampleValue::Histogram(mut h) = value else { return value };
+    match &mut h {
+        HistogramValue::Int(h) if h.counter_reset_hint == NotCounterReset => {
+            Arc::make_mut(h).counter_reset_hint = Unknown;
+        }
+        HistogramValue::Float(h) if h.counter_reset_hint == NotCounterReset => {
+            Arc::make_mut(h).counter_reset_hint = Unknown;
+        }
+        _ => {}
+    }
+    SampleValue::Histogram(h)
 }
 
 pub(super) fn floats(samples: &[(i64, f64)]) -> BTreeMap<i64, SampleValue> {
@@ -171,7 +200,7 @@ fn what_is_committed_is_read_back_through_every_stage() {
         .map(|s| (b.clone(), s))
         .collect();
     f.commit(&many);
-    expect.insert(b.clone(), many.iter().map(|(_, s)| (s.timestamp_ms, s.value.clone())).collect());
+    expect.insert(b.clone(), many.iter().map(|(_, s)| (s.timestamp_ms, plain(s.value.clone()))).collect());
 
     assert_eq!(f.all(), expect);
     f.kill();
@@ -189,7 +218,9 @@ fn what_is_committed_is_read_back_through_every_stage() {
     let mut set = q.select(&[Matcher::equal("__name__", "b")], &SelectHints::default()).unwrap();
     let mut samples = Samples::new();
     decode_chunks(&set.next().unwrap().unwrap().chunks, i64::MIN, i64::MAX, &mut samples).unwrap();
-    assert_eq!(samples.iter().collect::<Vec<_>>(), many.into_iter().map(|(_, s)| s).collect::<Vec<_>>());
+    let plain = |s: Sample| (s.timestamp_ms, s.start_timestamp_ms, plain(s.value));
+    let expect: Vec<_> = many.into_iter().map(|(_, s)| plain(s)).collect();
+    assert_eq!(samples.iter().map(plain).collect::<Vec<_>>(), expect);
 }
 
 #[test]
