@@ -33,6 +33,7 @@ mod query;
 mod query_tree;
 mod remote_read;
 mod remote_write;
+mod request_target;
 mod router;
 mod rules;
 mod series_cache;

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::config::ApiConfig;
 use crate::error::ApiError;
 use crate::metrics::CountedIn;
+use crate::request_target::LenientTarget;
 use crate::sources::Deps;
 use crate::stall::StallGuard;
 
@@ -153,7 +154,7 @@ async fn accept(
     }
 }
 
-type Connection<S> = http1::Connection<TokioIo<StallGuard<TcpStream>>, S>;
+type Connection<S> = http1::Connection<TokioIo<StallGuard<LenientTarget<TcpStream>>>, S>;
 
 fn serve(
     stream: TcpStream,
@@ -169,7 +170,7 @@ fn serve(
 > {
     // Answers are written in one piece or in large ones: waiting to fill packets only delays them.
     let _ = stream.set_nodelay(true);
-    let io = TokioIo::new(StallGuard::new(stream, app.config.write_stall_timeout));
+    let io = TokioIo::new(StallGuard::new(LenientTarget::new(stream), app.config.write_stall_timeout));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

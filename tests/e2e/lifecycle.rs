@@ -55,6 +55,10 @@ scrape_configs: [{{job_name: {name}, static_configs: [{{targets: ['127.0.0.1:{}'
     ready(&process, port);
     eventually("job one is up", || number(port, "up{job=\"one\"}").filter(|v| *v == 1.0));
 
+    // Quotes as people type them into curl.
+    let typed = get(port, "/api/v1/query?query=up{job=\"one\"}").expect("an answer");
+    assert!(typed.contains("\"job\":\"one\""), "{typed}");
+
     write(dir.path(), "p.yml", "global: {nonsense: 1}\n");
     let (status, body) = http("POST", port, "/-/reload", b"").expect("an answer");
     assert_eq!(status, 500);
