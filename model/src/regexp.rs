@@ -116,10 +116,16 @@ impl Regexp {
     /// `s` does not match.
     #[must_use]
     pub fn expand(&self, s: &str, template: &str) -> Option<String> {
-        let caps = self.inner.regex.captures(s)?;
         let mut out = String::new();
-        expand_go(&caps, template, &mut out);
-        Some(out)
+        self.expand_into(s, template, &mut out).then_some(out)
+    }
+
+    /// The same, appended to `out`; `false`, and nothing appended, when `s` does not match.
+    #[must_use]
+    pub fn expand_into(&self, s: &str, template: &str, out: &mut String) -> bool {
+        let Some(caps) = self.inner.regex.captures(s) else { return false };
+        expand_go(&caps, template, out);
+        true
     }
 }
 

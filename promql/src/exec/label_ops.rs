@@ -1,20 +1,19 @@
 //! `label_replace` and `label_join`: change labels, look at no sample.
 
 use model::labels::METRIC_NAME;
-use model::{Labels, LabelsBuilder};
-use regex::Regex;
+use model::{Labels, LabelsBuilder, Regexp};
 
 use super::batch::Batch;
 use super::duplicates::Duplicates;
 use super::operator::{BoxOperator, Builder, Operator, arg, text_arg};
 use crate::error::{QueryError, Result};
-use crate::functions::label::{expand, is_label_name};
+use crate::functions::label::is_label_name;
 use crate::plan::Grid;
 use crate::plan::node::Call;
 
 pub(crate) fn build_replace<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<BoxOperator<'q>> {
     let (dst, template, src, pattern) = (text_arg(c, 1)?, text_arg(c, 2)?, text_arg(c, 3)?, text_arg(c, 4)?);
-    let regex = Regex::new(&format!("^(?s:{pattern})$")).map_err(|_| {
+    let regex = Regexp::new(pattern).map_err(|_| {
         QueryError::Execution(format!("invalid regular expression in label_replace(): {pattern}"))
     })?;
     check_name(dst, "destination", c.func)?;
@@ -38,7 +37,7 @@ fn check_name(name: &str, role: &str, func: &str) -> Result<()> {
 }
 
 enum Edit<'q> {
-    Replace { regex: Regex, template: &'q str, src: &'q str },
+    Replace { regex: Regexp, template: &'q str, src: &'q str },
     Join { separator: &'q str, sources: Vec<&'q str> },
 }
 
@@ -68,8 +67,9 @@ impl<'q> LabelOp<'q> {
         self.value.clear();
         match &self.edit {
             Edit::Replace { regex, template, src } => {
-                let captures = regex.captures(labels.value(src))?;
-                expand(template, &captures, &mut self.value);
+                if !regex.expand_into(labels.value(src), template, &mut self.value) {
+                    return None;
+                }
             }
             Edit::Join { separator, sources } => {
                 for (i, s) in sources.iter().enumerate() {
