@@ -1,8 +1,8 @@
 //! Writes a checkpoint: what still counts of segments that are about to be removed, in the same format, in a directory
 //! `checkpoint.NNNNNNNN` named after the last of them. It appears by rename, whole or not at all.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use model::{Metadata, SeriesRef, StorageError, WalRecord};
 
@@ -57,20 +57,26 @@ pub(crate) fn write(
         batch_len_bytes: 0,
         compression,
     };
-    let mut metadata: BTreeMap<SeriesRef, Metadata> = BTreeMap::new();
-    for path in sources {
-        let Some(mut reader) = SegmentReader::open(&path)? else { continue };
-        while let Some((offset, bytes)) = reader.next()? {
-            let decoded = record::decode(bytes).map_err(|e| StorageError::Corruption {
-                path: path.clone(),
-                offset,
-                reason: format!("record does not decode: {e}"),
-            })?;
-            for rec in filter(decoded, mint, keep, &mut metadata) {
-                out.push(rec)?;
+    // A reference that is no series' own any more may still have samples that stay: after a restart a series that was
+    // collected and made again has two. Its record must stay with them, or the next replay would not know whose they are.
+    let mut needed: BTreeSet<SeriesRef> = BTreeSet::new();
+    for_each_record(&sources, |record| {
+        match &record {
+            Record::Data(WalRecord::Samples(s)) => {
+                needed.extend(s.iter().filter(|s| s.1 >= mint).map(|s| s.0))
             }
+            Record::Data(WalRecord::Histograms(s)) => {
+                needed.extend(s.iter().filter(|s| s.1 >= mint).map(|s| s.0))
+            }
+            _ => {}
         }
-    }
+        Ok(())
+    })?;
+    let keep = |r: SeriesRef| keep(r) || needed.contains(&r);
+    let mut metadata: BTreeMap<SeriesRef, Metadata> = BTreeMap::new();
+    for_each_record(&sources, |record| {
+        filter(record, mint, &keep, &mut metadata).into_iter().try_for_each(|rec| out.push(rec))
+    })?;
     let metadata: Vec<_> = metadata.into_iter().collect();
     for part in metadata.chunks(10_000) {
         out.push(record::encode_metadata(part))?;
@@ -80,6 +86,24 @@ pub(crate) fn write(
         dir::remove_all(&target)?;
     }
     dir::publish(&temporary, &target)
+}
+
+/// Reads all records of some segments in order.
+fn for_each_record(
+    sources: &[PathBuf],
+    mut visit: impl FnMut(Record) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    for path in sources {
+        let Some(mut reader) = SegmentReader::open(path)? else { continue };
+        while let Some((offset, bytes)) = reader.next()? {
+            visit(record::decode(bytes).map_err(|e| StorageError::Corruption {
+                path: path.clone(),
+                offset,
+                reason: format!("record does not decode: {e}"),
+            })?)?;
+        }
+    }
+    Ok(())
 }
 
 /// What stays of a record.
