@@ -6,10 +6,13 @@
 //!
 //! One instant eval runs its query many times: as it stands, pinned with `@` and evaluated at five times, and each of those
 //! once more as the middle step of a range query. All must give the same answer.
+//!
+//! [`generate`] makes random data and queries for comparing engines.
 
 #![forbid(unsafe_code)]
 
 mod compare;
+pub mod generate;
 mod nhcb;
 pub mod notation;
 mod pin;
