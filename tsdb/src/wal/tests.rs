@@ -232,3 +232,37 @@ fn holds_end_at_their_limit() {
     let droppable = wal.droppable(7).expect("listed").expect("over the limit");
     assert!((4..=6).contains(&droppable), "{droppable}");
 }
+
+/// What a log keeps: references with a series record, and times of samples.
+fn kept(dir: &Path) -> (Vec<u64>, Vec<(u64, i64)>) {
+    let (mut refs, mut samples) = (Vec::new(), Vec::new());
+    reader::replay(dir, |_, r| match r {
+        Record::Data(WalRecord::Series(s)) => refs.extend(s.iter().map(|(r, _)| r.0)),
+        Record::Data(WalRecord::Samples(s)) => samples.extend(s.iter().map(|(r, t, _)| (r.0, *t))),
+        _ => {}
+    })
+    .expect("readable");
+    (refs, samples)
+}
+
+#[test]
+fn a_checkpoint_keeps_the_series_of_every_sample_it_keeps() {
+    let same = Labels::from_pairs([("n", "one")]);
+    let named = |r| record::encode_series([(SeriesRef(r), &same)]);
+    let sample = |r, t| record::encode_samples(&[(SeriesRef(r), t, 1.0)]);
+    // The second reference is an alias: the head knows the series by the first one only.
+    for (time_of_second, expect_refs) in [(50, vec![1, 2]), (49, vec![1])] {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let wal = create(dir.path(), 0);
+        wal.log(vec![named(1), sample(1, 10), named(2)]).expect("logged");
+        wal.next_segment().expect("cut");
+        wal.log(vec![sample(2, time_of_second)]).expect("logged");
+        wal.next_segment().expect("cut");
+        checkpoint::write(dir.path(), 1, 50, WalCompression::Snappy, &|r| r.0 == 1).expect("written");
+        wal.truncate(1).expect("removed");
+        let (refs, samples) = kept(dir.path());
+        assert_eq!(refs, expect_refs, "second reference's sample at {time_of_second}");
+        assert!(samples.iter().all(|(r, _)| refs.contains(r)), "{samples:?}");
+        assert_eq!(samples.len(), usize::from(time_of_second >= 50));
+    }
+}
