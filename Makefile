@@ -50,6 +50,21 @@ bench: deps ## Run the benchmarks; one with BENCH=name
 bench-smoke: deps ## Run every benchmark in a tiny size, only to see that it works
 	cargo bench --profile dev -- --test
 
+# cargo-fuzz wants switches of a nightly compiler; the stable one takes them when asked like this.
+FUZZ_SECONDS ?= 600
+FUZZ_CORPUS ?= $(CACHE)/fuzz
+FUZZ_TARGETS ?= promql_parser promql_script promql_eval
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads foreign text: FUZZ_SECONDS=600 for each of FUZZ_TARGETS
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
+	mkdir -p $(FUZZ_CORPUS)
+	cargo run --quiet -p promql-testkit --example fuzz_seeds -- $(FUZZ_CORPUS)
+	for target in $(FUZZ_TARGETS); do \
+		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz nice cargo fuzz run $$target $(FUZZ_CORPUS)/$$target -- \
+			-dict=$(FUZZ_CORPUS)/promql.dict -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 || exit 1; \
+	done
+
 .PHONY: release
 release: ## Build the optimised program
 	$(MAKE) build PROFILE=release

@@ -113,9 +113,9 @@ impl<A: Accumulator> Fold<'_, A> {
         let group = self.grouping.find(&head.labels);
         if group >= self.drop_name.len() {
             self.drop_name.push(false);
-            self.cells.resize((group + 1) * self.steps, A::default());
-            self.ctx.hold(self.steps as u64)?;
             self.held += self.steps as u64;
+            self.ctx.hold(self.steps as u64)?;
+            self.cells.resize((group + 1) * self.steps, A::default());
         }
         self.drop_name[group] |= head.drop_name;
         let cells = &mut self.cells[group * self.steps..(group + 1) * self.steps];

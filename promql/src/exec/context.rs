@@ -11,6 +11,9 @@ use crate::engine::{CancelToken, EngineConfig};
 use crate::error::{QueryError, Result};
 use crate::plan::node::Site;
 
+/// Cells that the operators of any query may have in a row each, however few samples it may hold: 128 MiB.
+const ROW_CELLS_MIN: u64 = 1 << 24;
+
 /// The stage that is named when a limit is hit.
 const STAGE: &str = "query execution";
 const EVALUATION: &str = "expression evaluation";
@@ -25,6 +28,7 @@ pub(crate) struct Context<'q> {
     /// By the monotonic clock.
     deadline: Duration,
     cancel: Option<CancelToken>,
+    row_cells: AtomicU64,
     samples_now: AtomicU64,
     samples_peak: AtomicU64,
     samples_read: AtomicU64,
@@ -53,6 +57,7 @@ impl<'q> Context<'q> {
             clock,
             deadline,
             cancel,
+            row_cells: AtomicU64::new(0),
             samples_now: AtomicU64::new(0),
             samples_peak: AtomicU64::new(0),
             samples_read: AtomicU64::new(0),
@@ -68,6 +73,17 @@ impl<'q> Context<'q> {
         }
         if self.clock.monotonic() > self.deadline {
             return Err(QueryError::Timeout(EVALUATION));
+        }
+        Ok(())
+    }
+
+    /// Counts the row of cells that an operator has at the least, empty ones too, as long as the query runs: a subquery can
+    /// ask for more steps than there is memory.
+    pub(crate) fn reserve_row(&self, steps: usize) -> Result<()> {
+        let limit = self.config.max_samples.max(ROW_CELLS_MIN);
+        let before = self.row_cells.fetch_add((steps as u64).min(limit + 1), Ordering::Relaxed);
+        if before + steps as u64 > limit {
+            return Err(QueryError::TooManySamples(STAGE));
         }
         Ok(())
     }

@@ -99,5 +99,8 @@ fn fill_run<F: RowFiller>(
 /// Rows that a batch should have.
 pub(crate) fn rows_per_batch(steps: usize) -> usize {
     const CELLS_PER_BATCH: usize = 131_072;
-    (CELLS_PER_BATCH / steps.max(1)).clamp(8, 2_048)
+    /// Some rows at least, so that a batch is worth its while; of very long ones fewer.
+    const CELLS_PER_BATCH_MAX: usize = 8 * CELLS_PER_BATCH;
+    let steps = steps.max(1);
+    (CELLS_PER_BATCH / steps).clamp((CELLS_PER_BATCH_MAX / steps).clamp(1, 8), 2_048)
 }

@@ -34,6 +34,7 @@ pub(crate) struct Builder<'q> {
 impl<'q> Builder<'q> {
     /// The operator of a vector, evaluated at the moments of `grid`.
     pub(crate) fn vector(&self, node: &'q Node, grid: Grid) -> Result<BoxOperator<'q>> {
+        self.ctx.reserve_row(grid.count)?;
         match node {
             Node::Instant(i) => Ok(Box::new(instant::InstantSelector::new(*self, i, grid))),
             Node::Window(w) => window::build(*self, w, grid),

@@ -25,6 +25,7 @@ pub(crate) enum Scalar<'q> {
 
 impl<'q> Scalar<'q> {
     pub(crate) fn build(b: Builder<'q>, node: &'q Node, grid: Grid) -> Result<Self> {
+        b.ctx.reserve_row(grid.count)?;
         let boxed = |n: &'q Node| Ok::<_, QueryError>(Box::new(Self::build(b, n, grid)?));
         Ok(match node {
             Node::Number(v) => Self::Constant(*v, grid.count),

@@ -148,7 +148,10 @@ impl<'q> Pick<'q> {
                     continue;
                 }
                 let group = self.grouping.find(&head.labels);
-                self.candidates.resize_with(self.grouping.len() * steps, Vec::new);
+                if self.candidates.len() < self.grouping.len() * steps {
+                    self.account(steps as i64)?;
+                    self.candidates.resize_with(self.grouping.len() * steps, Vec::new);
+                }
                 let row = u32::try_from(self.heads.len())
                     .map_err(|_| QueryError::TooManySamples("query execution"))?;
                 self.heads.push(head.clone());

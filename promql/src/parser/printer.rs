@@ -8,8 +8,8 @@ use model::labels::{METRIC_NAME, Quoted, is_legacy_label_name};
 use model::{MatchOp, Matcher};
 
 use super::ast::{
-    Aggregate, At, Binary, Boundary, Duration, DurationExpr, Expr, MatchCardinality, MatrixSelector,
-    NumberLiteral, Subquery, UnaryOp, VectorMatching, VectorSelector,
+    Aggregate, At, Binary, BinaryOp, Boundary, Duration, DurationExpr, Expr, MatchCardinality,
+    MatrixSelector, NumberLiteral, Subquery, UnaryOp, VectorMatching, VectorSelector,
 };
 
 impl Display for Expr {
@@ -207,7 +207,11 @@ impl Display for AggregateHead<'_> {
 impl Display for Binary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let chain = self.chain();
-        chain.last().map_or(Ok(()), |b| b.lhs.fmt(f))?;
+        chain.last().map_or(Ok(()), |b| match &b.lhs {
+            // A sign would be read as that of the power.
+            Expr::Number(n) if b.op == BinaryOp::Pow && n.value == f64::INFINITY => f.write_str("Inf"),
+            lhs => lhs.fmt(f),
+        })?;
         for b in chain.iter().rev() {
             write!(f, " {} {}", Operator(b), b.rhs)?;
         }

@@ -13,6 +13,7 @@
 
 mod compare;
 pub mod generate;
+pub mod hostile;
 mod nhcb;
 pub mod notation;
 mod pin;
@@ -26,7 +27,7 @@ use model::{Annotations, Labels, Sample};
 use promql::{Engine, EngineConfig, QueryOptions, Value};
 
 use notation::SeriesValue;
-use script::{AnnotationExpect, Command, Eval, Load, When};
+use script::{AnnotationExpect, Command, Eval, Load, Located, When};
 pub use storage::{MemoryTestStorage, TestStorage};
 
 /// What became of the evals of a script.
@@ -79,16 +80,25 @@ pub fn engine_config() -> EngineConfig {
 /// Runs the script `text` with [`engine_config`]. `path` is for the report; `new_storage` makes empty stores.
 pub fn run_file(path: &str, text: &str, new_storage: &mut dyn FnMut() -> Box<dyn TestStorage>) -> Report {
     let engine = Engine::new(engine_config(), SystemClock::shared(), &prometheus::Registry::new());
+    run_commands(path, script::parse(text), &engine, new_storage)
+}
+
+fn run_commands(
+    path: &str,
+    commands: impl IntoIterator<Item = Located>,
+    engine: &Engine,
+    new_storage: &mut dyn FnMut() -> Box<dyn TestStorage>,
+) -> Report {
     let mut report = Report::default();
     let mut storage = new_storage();
-    for located in script::parse(text) {
+    for located in commands {
         let outcome = located.command.and_then(|command| match command {
             Command::Clear => {
                 storage = new_storage();
                 Ok(false)
             }
             Command::Load(load) => load_series(&load).and_then(|s| storage.load(&s)).map(|()| false),
-            Command::Eval(eval) => run_eval(&engine, &*storage, &eval).map(|()| true),
+            Command::Eval(eval) => run_eval(engine, &*storage, &eval).map(|()| true),
         });
         match outcome {
             Ok(is_eval) => report.passed += usize::from(is_eval),

@@ -8,7 +8,7 @@ use model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Span};
 use model::{FloatHistogram, Labels, MatchOp};
 
 /// Most values one row may stand for, so that a slip in a script does not eat the memory.
-const VALUES_MAX: usize = 1_000_000;
+pub(crate) const VALUES_MAX: usize = 1_000_000;
 
 /// One value of a row.
 #[derive(Clone, Debug, PartialEq)]

@@ -95,8 +95,12 @@ impl std::fmt::Display for TextMatch {
     }
 }
 
+/// Most values that the rows of one script may stand for.
+const VALUES_MAX: usize = 2_000_000;
+
 /// Splits a script into commands. A command that cannot be read is an error in its place.
 pub(crate) fn parse(text: &str) -> Vec<Located> {
+    let mut room = Room(VALUES_MAX);
     let lines: Vec<&str> =
         text.lines().map(str::trim).map(|l| if l.starts_with('#') { "" } else { l }).collect();
     let mut out = Vec::new();
@@ -113,12 +117,12 @@ pub(crate) fn parse(text: &str) -> Vec<Located> {
             (Ok(Command::Clear), String::new())
         } else if word.starts_with("load") {
             let block = take_block(&lines, &mut at);
-            (parse_load(line, block).map(Command::Load), String::new())
+            (parse_load(line, block, &mut room).map(Command::Load), String::new())
         } else if word.starts_with("eval") {
             match parse_eval_head(line) {
                 Ok(mut eval) => {
                     let query = eval.query.clone();
-                    let done = parse_expectations(&lines, &mut at, &mut eval.expect);
+                    let done = parse_expectations(&lines, &mut at, &mut eval.expect, &mut room);
                     (done.map(|()| Command::Eval(Box::new(eval))), query)
                 }
                 Err(e) => {
@@ -134,6 +138,19 @@ pub(crate) fn parse(text: &str) -> Vec<Located> {
     out
 }
 
+/// How many values there may still be: a short row can stand for many.
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, values: usize) -> Result<(), String> {
+        self.0 = self
+            .0
+            .checked_sub(values)
+            .ok_or_else(|| format!("the rows of this script stand for more than {VALUES_MAX} values"))?;
+        Ok(())
+    }
+}
+
 /// The lines up to the next blank one.
 fn take_block<'a>(lines: &'a [&'a str], at: &mut usize) -> &'a [&'a str] {
     let rest = lines.get(*at..).unwrap_or_default();
@@ -144,7 +161,7 @@ fn take_block<'a>(lines: &'a [&'a str], at: &mut usize) -> &'a [&'a str] {
 
 // === load ===
 
-fn parse_load(head: &str, block: &[&str]) -> Result<Load, String> {
+fn parse_load(head: &str, block: &[&str], room: &mut Room) -> Result<Load, String> {
     let words: Vec<&str> = head.split_whitespace().collect();
     let (nhcb, step) = match words[..] {
         [w, step] if w.eq_ignore_ascii_case("load") => (false, step),
@@ -155,8 +172,12 @@ fn parse_load(head: &str, block: &[&str]) -> Result<Load, String> {
     let mut pending: Option<(Labels, StartOffsets)> = None;
     for line in block {
         match parse_row(line)? {
-            Row::StartTimestamps(labels, offsets) => pending = Some((labels, offsets)),
+            Row::StartTimestamps(labels, offsets) => {
+                room.take(offsets.len())?;
+                pending = Some((labels, offsets));
+            }
             Row::Values(labels, values) => {
+                room.take(values.len())?;
                 let start_offsets = match pending.take() {
                     Some((of, _)) if of != labels => {
                         return Err(format!("start timestamps of {of} are not followed by its values"));
@@ -232,7 +253,12 @@ fn from_to_step(
     Ok((start, end, step))
 }
 
-fn parse_expectations(lines: &[&str], at: &mut usize, expect: &mut Expect) -> Result<(), String> {
+fn parse_expectations(
+    lines: &[&str],
+    at: &mut usize,
+    expect: &mut Expect,
+    room: &mut Room,
+) -> Result<(), String> {
     while let Some(line) = lines.get(*at).filter(|l| !l.is_empty()) {
         *at += 1;
         if let Some(value) = parse_number(line) {
@@ -247,7 +273,10 @@ fn parse_expectations(lines: &[&str], at: &mut usize, expect: &mut Expect) -> Re
             }
             "expected_fail_regexp" => expect.fail_text.push(regexp(rest)?),
             _ => match parse_row(line)? {
-                Row::Values(labels, values) => expect.rows.push((labels, values)),
+                Row::Values(labels, values) => {
+                    room.take(values.len())?;
+                    expect.rows.push((labels, values));
+                }
                 Row::StartTimestamps(..) => return Err(format!("start timestamps in a result: {line}")),
             },
         }
