@@ -7,7 +7,7 @@
 //! One instant eval runs its query many times: as it stands, pinned with `@` and evaluated at five times, and each of those
 //! once more as the middle step of a range query. All must give the same answer.
 //!
-//! [`generate`] makes random data and queries for comparing engines.
+//! [`generate`] makes random data and queries for comparing engines; [`hostile`] has what must hold for any text at all.
 
 #![forbid(unsafe_code)]
 
