@@ -196,6 +196,12 @@ pub struct TsdbFlags {
     /// Minimum duration of a block before it is persisted. For use in testing.
     #[arg(long = "storage.tsdb.min-block-duration", value_parser = duration, default_value = "2h", hide = true)]
     pub min_block_duration: Ms,
+    /// Maximum duration blocks are merged to. For use in testing. Defaults to a tenth of the retention period.
+    #[arg(long = "storage.tsdb.max-block-duration", value_parser = duration, hide = true)]
+    pub max_block_duration: Option<Ms>,
+    /// JSON file with uploaded blocks, such as the Thanos shipper's: blocks that are not named in it wait with being merged.
+    #[arg(long = "storage.tsdb.delay-compact-file.path", value_name = "FILE")]
+    pub delay_compact_file: Option<PathBuf>,
     /// Sync the write-ahead log to disk with every commit, so that scrapes survive power loss too.
     #[arg(long = "storage.tsdb.wal-fsync-on-commit")]
     pub wal_fsync_on_commit: bool,
@@ -276,8 +282,6 @@ pub struct InertFlags {
     user_assets: Option<String>,
     #[arg(long = "web.max-notifications-subscribers", hide = true)]
     notifications_subscribers: Option<String>,
-    #[arg(long = "storage.tsdb.max-block-duration", hide = true)]
-    max_block_duration: Option<String>,
     #[arg(long = "storage.tsdb.max-block-chunk-segment-size", hide = true)]
     chunk_segment_size: Option<String>,
     #[arg(long = "storage.tsdb.head-chunks-write-queue-size", hide = true)]
@@ -322,7 +326,6 @@ impl InertFlags {
             (self.console_libraries.is_some(), "web.console.libraries"),
             (self.user_assets.is_some(), "web.user-assets"),
             (self.notifications_subscribers.is_some(), "web.max-notifications-subscribers"),
-            (self.max_block_duration.is_some(), "storage.tsdb.max-block-duration"),
             (self.chunk_segment_size.is_some(), "storage.tsdb.max-block-chunk-segment-size"),
             (self.head_chunks_queue.is_some(), "storage.tsdb.head-chunks-write-queue-size"),
             (self.samples_per_chunk.is_some(), "storage.tsdb.samples-per-chunk"),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::sources::{Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use api::sources::{AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
 use federation::config::{RemoteReadConfig, SenderConfig};
 use federation::remote_read::RemoteRead;
 use federation::sender::{Sender, SenderHandle};
@@ -31,14 +31,13 @@ use crate::longterm_node::blocking;
 use crate::metrics::{self, ReloadMetrics};
 use crate::server::RunningServer;
 use crate::status::{CurrentQueryable, NodeFacts, Rules, Status, Targets};
-use crate::tasks::Periodic;
 use crate::web;
 
 /// How often the local store looks whether a block is due or expired.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 /// Name of the sender to the long-term node.
 const LONGTERM_SENDER: &str = "longterm";
-/// Retention when neither time nor size is given.
+/// Retention when nothing is given.
 const DEFAULT_RETENTION_MS: i64 = 15 * 86_400_000;
 
 /// What a scraper node is started with.
@@ -69,7 +68,6 @@ pub struct Options {
 pub struct ScraperNode {
     core: Arc<Core>,
     server: RunningServer,
-    maintenance: Periodic,
 }
 
 /// What a reload works on.
@@ -139,19 +137,16 @@ impl ScraperNode {
             )),
             rules: Some(Arc::new(Rules(core.rules.clone()))),
             exemplars: Some(Arc::new(DbExemplars(db.clone()))),
-            admin: None,
+            admin: Some(Arc::new(DbAdmin(db.clone()))),
             lifecycle: Arc::new(Reloading(core.clone())),
             readiness: core.readiness.clone(),
         };
         let server = RunningServer::start(api_config, deps).await?;
         core.apply(&config, settings).await?;
-        let maintained = db.clone();
-        let maintenance = Periodic::start("local storage", MAINTENANCE_INTERVAL, move || {
-            maintained.maintain().map_err(|e| e.to_string())
-        });
+        db.start_maintenance(MAINTENANCE_INTERVAL)?;
         core.readiness.set(ReadyState::Ready);
         tracing::info!(address = %server.address(), path = %options.tsdb_path.display(), "scraper node is ready to receive requests");
-        Ok(Self { core, server, maintenance })
+        Ok(Self { core, server })
     }
 
     /// Loads the configuration again. A bad file changes nothing.
@@ -181,7 +176,6 @@ impl ScraperNode {
         }
         self.server.stop().await;
         core.discovery.stop();
-        self.maintenance.stop().await;
         let db = core.db.clone();
         blocking(move || db.close()).await?.context("cannot close the local storage")
     }
@@ -364,7 +358,8 @@ fn load(file: &Path, longterm_beside: Option<&str>) -> anyhow::Result<(Config, S
 fn retention(flags: &TsdbFlags, file: &crate::config::global::Retention) -> (i64, u64) {
     let time = flags.retention_time.or(file.time).map_or(0, |t| t.ms());
     let size = flags.retention_size.or(file.size).map_or(0, |s| s.0);
-    if time == 0 && size == 0 { (DEFAULT_RETENTION_MS, 0) } else { (time, size) }
+    let limited = time != 0 || size != 0 || file.percentage.is_some_and(|p| p > 0.0);
+    if limited { (time, size) } else { (DEFAULT_RETENTION_MS, 0) }
 }
 
 async fn open(
@@ -383,7 +378,10 @@ async fn open(
     let config = tsdb::Config {
         retention_ms,
         retention_bytes,
+        retention_percentage: settings.retention.percentage.unwrap_or(0.0),
         min_block_ms: options.tsdb.min_block_duration.ms(),
+        max_block_ms: options.tsdb.max_block_duration.map_or(0, |d| d.ms()),
+        delay_compact_file: options.tsdb.delay_compact_file.clone(),
         wal_segment_bytes: options.tsdb.wal_segment_size.map_or(defaults.wal_segment_bytes, |s| s.0),
         wal_compression: compression,
         fsync_on_commit: options.tsdb.wal_fsync_on_commit,
@@ -421,6 +419,22 @@ impl ExemplarSource for DbExemplars {
         sets: &[Vec<Matcher>],
     ) -> Result<Vec<(Labels, Vec<Exemplar>)>, StorageError> {
         Ok(self.0.exemplars(sets, mint, maxt))
+    }
+}
+
+struct DbAdmin(Arc<Db>);
+
+impl AdminSource for DbAdmin {
+    fn delete_series(&self, mint: i64, maxt: i64, matchers: &[Matcher]) -> Result<(), StorageError> {
+        self.0.delete(matchers, mint, maxt)
+    }
+
+    fn clean_tombstones(&self) -> Result<(), StorageError> {
+        self.0.clean_tombstones()
+    }
+
+    fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
+        self.0.snapshot(skip_head)
     }
 }
 

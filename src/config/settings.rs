@@ -137,9 +137,6 @@ impl Config {
         if tsdb.chunk_encoding.as_ref().and_then(|c| c.floats.as_deref()) == Some("xor2") {
             return refuse("storage.tsdb.chunk_encoding.floats: xor2 is not built in");
         }
-        if tsdb.retention.as_ref().and_then(|r| r.percentage).is_some_and(|p| p > 0.0) {
-            return refuse("storage.tsdb.retention.percentage is not built in; use size");
-        }
         Ok(())
     }
 

@@ -1,29 +1,41 @@
-//! Makes blocks: cuts the head's oldest range into one. (Merging blocks into longer ones will live here too: it reads
-//! `block::Block`s and writes through the same `BlockWriter`.)
+//! Makes blocks: cuts the head's oldest range into one ([`cut_head`]), and merges blocks into longer ones, as Prometheus's
+//! levelled compaction does.
+//!
+//! Reading order: `plan` (which blocks become one), `merge` (how), then here what both ways have in common.
 
-use std::collections::BTreeSet;
+pub(crate) mod merge;
+pub(crate) mod plan;
+
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{Samples, StorageError};
 
+use crate::block::index_read::SymbolPair;
 use crate::block::meta::{Compaction, Ulid};
 use crate::block::{Block, BlockWriter};
 use crate::chunk::{self, OpenChunk};
 use crate::head::Head;
+use crate::head::delete::shown;
 use crate::head::isolation::Snapshot;
 use crate::head::series::{HeadChunk, MemSeries};
+use crate::metrics::Metrics;
 
-/// Writes everything in the head before `end` into a block and opens it; `None` when there is nothing. No commit may add
-/// such samples any more.
+/// Samples that a chunk gets when it is encoded anew.
+const CHUNK_SAMPLES: u16 = 120;
+
+/// Writes what `seen` sees of the head before `end` into a block below `root` and opens it; `None` when there is nothing.
 pub(crate) fn cut_head(
     head: &Head,
     root: &Path,
     end: i64,
     now_ms: i64,
+    seen: &Snapshot,
+    metrics: &Metrics,
 ) -> Result<Option<Block>, StorageError> {
-    let last = end - 1;
+    let last = end.saturating_sub(1);
     let mut series: Vec<Arc<MemSeries>> = Vec::new();
     head.series.for_each(|s| {
         if s.state.lock().overlaps(i64::MIN, last) {
@@ -31,46 +43,121 @@ pub(crate) fn cut_head(
         }
     });
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
-    let symbols: BTreeSet<&str> =
-        series.iter().flat_map(|s| s.labels.iter()).flat_map(|(n, v)| [n, v]).collect();
-
+    let mut symbols = symbols_of(&series);
     let ulid = Ulid::new(now_ms);
-    let mut writer = BlockWriter::create(root, ulid, symbols.iter().copied())?;
-    let everything = Snapshot::everything();
-    let mut found: Vec<HeadChunk> = Vec::new();
-    let mut chunks = Vec::new();
-    for s in &series {
-        found.clear();
-        chunks.clear();
-        s.state.lock().chunks(i64::MIN, last, &everything, &mut found);
-        for c in found.drain(..) {
-            chunks.extend(before(c, end)?);
+    let mut writer = BlockWriter::create(root, ulid, |out| {
+        let mut sorted: Vec<_> = symbols.iter_mut().collect();
+        sorted.sort_unstable_by_key(|(s, _)| **s);
+        for (symbol, position) in sorted {
+            *position = out.add(symbol)?;
         }
-        if !chunks.is_empty() {
-            writer.add_series(&s.labels, &chunks)?;
-        }
+        Ok(())
+    })?;
+    if let Err(e) = write_series(head, &series, &symbols, (end, seen), &mut writer, metrics) {
+        writer.abandon();
+        return Err(e);
     }
     let compaction = Compaction { level: 1, sources: vec![ulid.to_string()], ..Compaction::default() };
-    if writer.finish(end, compaction)?.is_none() {
+    if writer.finish((None, Some(end)), compaction)?.is_none() {
         return Ok(None);
     }
     Block::open(&root.join(ulid.to_string()), ulid).map(Some)
 }
 
-/// The part of a chunk before `end`. Chunks do not cross the end of a block, so this is nearly always the whole chunk; it is
-/// not when the length of blocks was changed.
-fn before(c: HeadChunk, end: i64) -> Result<Option<(i64, i64, u8, Bytes)>, StorageError> {
-    if c.maxt < end {
-        return Ok(Some((c.mint, c.maxt, c.encoding, c.bytes)));
+/// All names and values, without their positions yet. Neighbours have most of them in common.
+fn symbols_of(series: &[Arc<MemSeries>]) -> HashMap<&str, u32> {
+    let mut symbols: HashMap<&str, u32> = HashMap::new();
+    let mut before = model::Labels::empty();
+    let before_ref = &mut before;
+    for s in series {
+        let mut old = before_ref.iter();
+        for (name, value) in s.labels.iter() {
+            if old.next() != Some((name, value)) {
+                symbols.insert(name, 0);
+                symbols.insert(value, 0);
+            }
+        }
+        *before_ref = s.labels.clone();
     }
-    let codec = chunk::codec(c.encoding).expect("the head writes encodings it can read");
+    symbols
+}
+
+fn write_series(
+    head: &Head,
+    series: &[Arc<MemSeries>],
+    symbols: &HashMap<&str, u32>,
+    (end, seen): (i64, &Snapshot),
+    writer: &mut BlockWriter,
+    metrics: &Metrics,
+) -> Result<(), StorageError> {
+    let tombstones = head.tombstones();
+    let sizes = metrics.chunk_size.local();
+    let counts = metrics.chunk_samples.local();
+    let ranges = metrics.chunk_range.local();
+    let mut found: Vec<HeadChunk> = Vec::new();
+    let mut pairs: Vec<SymbolPair> = Vec::new();
+    for s in series {
+        found.clear();
+        s.state.lock().chunks(i64::MIN, end.saturating_sub(1), seen, &mut found);
+        for c in found.drain(..) {
+            each_before(c, end, tombstones.of(s.reference.0), |mint, maxt, encoding, data| {
+                sizes.observe(data.len() as f64);
+                counts.observe(f64::from(chunk::sample_count(data)));
+                ranges.observe((maxt - mint) as f64);
+                writer.add_chunk(mint, maxt, encoding, data)
+            })?;
+        }
+        pairs.clear();
+        pairs.extend(s.labels.iter().map(|(n, v)| (symbols[n], symbols[v])));
+        writer.end_series(&pairs)?;
+    }
+    sizes.flush();
+    counts.flush();
+    ranges.flush();
+    Ok(())
+}
+
+/// Gives the part of a chunk that is before `end` and not deleted. Chunks do not cross the end of a block, so this is
+/// nearly always the whole chunk; it is not when the length of blocks was changed.
+fn each_before(
+    c: HeadChunk,
+    end: i64,
+    deleted: &[(i64, i64)],
+    mut give: impl FnMut(i64, i64, u8, &[u8]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    if c.maxt < end && !deleted.iter().any(|(a, b)| *a <= c.maxt && c.mint <= *b) {
+        return give(c.mint, c.maxt, c.encoding, &c.bytes);
+    }
     let mut samples = Samples::new();
-    codec.decode(&c.bytes, i64::MIN, end - 1, &mut samples)?;
+    if let Some(rest) = shown(c, deleted)? {
+        rest.decode(i64::MIN, end - 1, &mut samples)?;
+    }
     samples.clip(i64::MIN, end - 1);
-    let (Some(mint), Some(maxt)) = (samples.timestamps_ms.first(), samples.timestamps_ms.last()) else {
-        return Ok(None);
+    encode(&samples, give)
+}
+
+/// Encodes samples into chunks `(mint, maxt, encoding, bytes)`.
+pub(crate) fn encode(
+    samples: &Samples,
+    mut give: impl FnMut(i64, i64, u8, &[u8]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut open: Option<(i64, OpenChunk)> = None;
+    let mut last = i64::MIN;
+    let mut finish = |open: Option<(i64, OpenChunk)>, last: i64| match open {
+        Some((mint, c)) => {
+            let data: Bytes = c.encode_first(c.count());
+            give(mint, last, c.encoding(), &data)
+        }
+        None => Ok(()),
     };
-    let mut out = OpenChunk::new(&samples.get(0).value);
-    samples.iter().for_each(|s| out.append(s.timestamp_ms, &s.value));
-    Ok(Some((*mint, *maxt, c.encoding, out.encode_first(out.count()))))
+    for s in samples.iter() {
+        let fits = |c: &OpenChunk| c.count() < CHUNK_SAMPLES && !c.is_long() && c.takes(&s.value);
+        if !open.as_ref().is_some_and(|(_, c)| fits(c)) {
+            finish(open.take(), last)?;
+        }
+        let (_, chunk) = open.get_or_insert_with(|| (s.timestamp_ms, OpenChunk::new(&s.value)));
+        chunk.append(s.timestamp_ms, &s.value);
+        last = s.timestamp_ms;
+    }
+    finish(open, last)
 }

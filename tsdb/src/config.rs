@@ -25,8 +25,14 @@ pub struct Config {
     pub retention_ms: i64,
     /// The oldest blocks are dropped when blocks and write-ahead log exceed this. 0: no limit.
     pub retention_bytes: u64,
+    /// The same in percent of the file system; wins over `retention_bytes`. 0: no limit.
+    pub retention_percentage: f64,
     /// Range of a block cut from the head, and alignment of its bounds.
     pub min_block_ms: i64,
+    /// Blocks are merged into blocks of at most this range. 0: a tenth of the retention by time, but no more than 31 days.
+    pub max_block_ms: i64,
+    /// A JSON file, `{"uploaded": [ULIDs]}`: blocks cut from the head are not merged before they are named in it.
+    pub delay_compact_file: Option<PathBuf>,
     /// Size at which a segment of the write-ahead log is full. A multiple of 32 KiB.
     pub wal_segment_bytes: u64,
     /// Compression of the write-ahead log.
@@ -49,7 +55,10 @@ impl Config {
             dir: dir.into(),
             retention_ms: 15 * 24 * 3600 * 1000,
             retention_bytes: 0,
+            retention_percentage: 0.0,
             min_block_ms: 2 * 3600 * 1000,
+            max_block_ms: 0,
+            delay_compact_file: None,
             wal_segment_bytes: 128 << 20,
             wal_compression: WalCompression::Snappy,
             fsync_on_commit: false,
@@ -57,6 +66,17 @@ impl Config {
             out_of_order_window_ms: 0,
             exemplars_max: 100_000,
         }
+    }
+
+    /// The longest range that blocks are merged into.
+    pub(crate) fn longest_block_ms(&self) -> i64 {
+        const LONGEST_MS: i64 = 31 * 24 * 3600 * 1000;
+        let wanted = match (self.max_block_ms, self.retention_ms) {
+            (0, 0) => LONGEST_MS,
+            (0, retention) => (retention / 10).min(LONGEST_MS),
+            (given, _) => given,
+        };
+        wanted.max(self.min_block_ms)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
@@ -79,6 +99,15 @@ impl Config {
         }
         if self.retention_ms < 0 {
             return refuse(format!("retention_ms = {}: must not be negative", self.retention_ms));
+        }
+        if self.max_block_ms < 0 {
+            return refuse(format!("max_block_ms = {}: must not be negative", self.max_block_ms));
+        }
+        if !(0.0..=100.0).contains(&self.retention_percentage) {
+            return refuse(format!(
+                "retention_percentage = {}: must be between 0 and 100",
+                self.retention_percentage
+            ));
         }
         Ok(())
     }

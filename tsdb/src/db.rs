@@ -1,5 +1,7 @@
-//! [`Db`]: the database in a directory: lock, head, write-ahead log, blocks, and the maintenance that moves samples from one
-//! to the other.
+//! [`Db`]: the database in a directory: lock, head, write-ahead log and blocks.
+//!
+//! Reading order: this file (opening, and the contracts of `model`), `blocks` (which directories are blocks), `maintain`
+//! (what moves samples from the head into blocks, and from blocks into longer ones), `admin` (deletes and snapshots).
 //!
 //! ```text
 //! lock                       held while open
@@ -8,10 +10,12 @@
 //! 01BKGV7JBM69T2G1BGBGM6KB12/  a block: meta.json, index, chunks/, tombstones
 //! ```
 
-use std::path::Path;
+mod admin;
+mod blocks;
+mod maintain;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::storage::WalSource;
@@ -21,7 +25,6 @@ use model::{
 };
 use parking_lot::Mutex;
 
-use crate::block::meta::Ulid;
 use crate::block::{self, Block};
 use crate::config::Config;
 use crate::dir::{self, DirLock};
@@ -34,13 +37,12 @@ use crate::querier::DbQuerier;
 use crate::stats::Stats;
 use crate::wal::tail::Tail;
 use crate::wal::{Wal, checkpoint};
-use crate::{compact, retention, stats};
+use crate::{compact, stats};
+use maintain::{Maintenance, Signal};
 
 const WAL_DIR: &str = "wal";
 /// Prometheus's log of out-of-order samples.
 const WBL_DIR: &str = "wbl";
-/// How long cutting a block waits for commits that are being applied, in steps of a millisecond. They take far less.
-const SETTLE_STEPS_MAX: u32 = 30_000;
 
 /// An open database.
 ///
@@ -52,16 +54,13 @@ pub struct Db {
     head: Arc<Head>,
     /// Sorted by start.
     blocks: ArcSwap<Vec<Arc<Block>>>,
+    /// Lengths of blocks, rising.
+    ranges: Vec<i64>,
     maintenance: Mutex<Maintenance>,
+    signal: Arc<Signal>,
     closed: AtomicBool,
     metrics: Arc<Metrics>,
     _lock: DirLock,
-}
-
-#[derive(Default)]
-struct Maintenance {
-    /// The head may lose what is before this time as soon as readers up to this number are gone.
-    truncation: Option<(i64, u64)>,
 }
 
 impl Db {
@@ -80,13 +79,15 @@ impl Db {
         let lock = dir::lock(&config.dir)?;
         let metrics = Arc::new(Metrics::register(registry)?);
         metrics.retention_bytes.set(config.retention_bytes as i64);
+        metrics.retention_percentage.set(config.retention_percentage);
         metrics.retention_seconds.set(config.retention_ms as f64 / 1000.0);
         if dir::exists(&config.dir.join(WBL_DIR)) {
             tracing::warn!("the directory has a log of out-of-order samples (wbl), which is not read");
         }
         block::remove_temporary(&config.dir)?;
-        let blocks = open_blocks(&config.dir, &metrics)?;
-        let min_valid = blocks.iter().map(|b| b.meta.max_time).max().unwrap_or(i64::MIN);
+        let blocks = blocks::open_all(&config.dir, &metrics)?;
+        let whole = blocks.iter().filter(|b| b.meta.is_from_whole_head());
+        let min_valid = whole.map(|b| b.meta.max_time).max().unwrap_or(i64::MIN);
 
         let wal_dir = config.dir.join(WAL_DIR);
         dir::create_all(&wal_dir)?;
@@ -102,7 +103,9 @@ impl Db {
         let db = Arc::new(Self {
             head: Arc::new(head),
             blocks: ArcSwap::from_pointee(blocks),
+            ranges: compact::plan::ranges(config.min_block_ms, config.longest_block_ms()),
             maintenance: Mutex::default(),
+            signal: Arc::default(),
             closed: AtomicBool::new(false),
             config,
             clock,
@@ -111,102 +114,6 @@ impl Db {
         });
         db.show_sizes()?;
         Ok(db)
-    }
-
-    /// Cuts blocks from the head, drops what they hold from memory and log, and drops blocks by retention. Blocks the
-    /// caller; meant to be called about every minute. Calls at the same time wait for each other.
-    ///
-    /// # Errors
-    /// When files cannot be read or written. Nothing is lost; the next call tries again.
-    pub fn maintain(&self) -> Result<(), Error> {
-        self.check_open()?;
-        let mut state = self.maintenance.lock();
-        while self.finish_truncation(&mut state)? && self.cut_block(&mut state)? {}
-        self.drop_blocks()?;
-        self.show_sizes()?;
-        Ok(())
-    }
-
-    /// Whether nothing is waiting to be truncated any more.
-    fn finish_truncation(&self, state: &mut Maintenance) -> Result<bool, StorageError> {
-        let Some((end, reader)) = state.truncation else { return Ok(true) };
-        if self.head.isolation.is_reading(reader, end) {
-            return Ok(false);
-        }
-        self.head.truncate_memory(end);
-        state.truncation = None;
-        self.head.truncate_wal(end)?;
-        Ok(true)
-    }
-
-    /// Whether a block was due.
-    fn cut_block(&self, state: &mut Maintenance) -> Result<bool, StorageError> {
-        let Some((_, end)) = self.head.compactable() else { return Ok(false) };
-        let commit = self.head.refuse_before(end);
-        let mut steps = 0;
-        while !self.head.is_settled(commit) {
-            steps += 1;
-            if steps > SETTLE_STEPS_MAX {
-                return Err(StorageError::Unavailable {
-                    who: "head".into(),
-                    reason: "a commit takes too long: no block is cut this time".into(),
-                });
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let timer = self.metrics.compaction_duration.start_timer();
-        let block = match compact::cut_head(&self.head, &self.config.dir, end, self.clock.now_ms()) {
-            Ok(block) => block,
-            Err(e) => {
-                self.metrics.compactions_failed.inc();
-                return Err(e);
-            }
-        };
-        timer.observe_duration();
-        self.metrics.compactions.inc();
-        if let Some(block) = block {
-            tracing::info!(ulid = %block.ulid, mint = block.meta.min_time, maxt = block.meta.max_time,
-                series = block.meta.stats.num_series, "block written");
-            let mut blocks = self.blocks.load().to_vec();
-            blocks.push(Arc::new(block));
-            blocks.sort_by_key(|b| (b.meta.min_time, b.ulid));
-            self.blocks.store(Arc::new(blocks));
-        }
-        state.truncation = Some((end, self.head.isolation.last_reader()));
-        Ok(true)
-    }
-
-    fn drop_blocks(&self) -> Result<(), StorageError> {
-        let blocks = self.blocks.load_full();
-        let doomed = retention::pick(
-            &blocks,
-            self.config.retention_ms,
-            self.config.retention_bytes,
-            self.head.wal.len_bytes()?,
-        );
-        self.metrics.time_retentions.inc_by(doomed.by_time.len() as u64);
-        self.metrics.size_retentions.inc_by(doomed.by_size.len() as u64);
-        let gone: Vec<_> = doomed.by_time.into_iter().chain(doomed.by_size).collect();
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let rest = blocks.iter().filter(|b| !gone.iter().any(|g| g.ulid == b.ulid)).cloned().collect();
-        self.blocks.store(Arc::new(rest));
-        for b in gone {
-            tracing::info!(ulid = %b.ulid, mint = b.meta.min_time, maxt = b.meta.max_time, "block dropped");
-            b.remove()?;
-        }
-        Ok(())
-    }
-
-    fn show_sizes(&self) -> Result<(), StorageError> {
-        let blocks = self.blocks.load();
-        self.metrics.blocks_loaded.set(blocks.len() as i64);
-        self.metrics.blocks_bytes.set(blocks.iter().map(|b| b.len_bytes as i64).sum());
-        self.metrics.symbols_bytes.set(blocks.iter().map(|b| b.index.memory_bytes() as i64).sum());
-        self.metrics.wal_storage_bytes.set(self.head.wal.len_bytes()? as i64);
-        self.metrics.lowest_timestamp.set(self.min_time().unwrap_or(i64::MAX));
-        Ok(())
     }
 
     /// Makes everything committed so far durable.
@@ -224,6 +131,7 @@ impl Db {
     /// When the log cannot be synced.
     pub fn close(&self) -> Result<(), Error> {
         self.closed.store(true, Ordering::SeqCst);
+        self.signal.stop();
         let _maintenance = self.maintenance.lock();
         self.head.wal.close().map_err(Error::from)
     }
@@ -266,36 +174,10 @@ impl Db {
     }
 }
 
-/// Opens all blocks of a directory, sorted by start. Blocks that another one replaces are removed, damaged ones are set
-/// aside.
-fn open_blocks(root: &Path, metrics: &Metrics) -> Result<Vec<Arc<Block>>, StorageError> {
-    let mut blocks = Vec::new();
-    for name in dir::list(root)? {
-        let path = root.join(&name);
-        let Some(ulid) = Ulid::parse(&name).filter(|_| dir::is_dir(&path)) else { continue };
-        match Block::open(&path, ulid) {
-            Ok(b) => blocks.push(Arc::new(b)),
-            Err(e @ StorageError::Corruption { .. }) => {
-                metrics.quarantined_blocks.inc();
-                tracing::error!(block = %name, error = %e, "damaged block set aside: its samples are missing");
-                dir::publish(&path, &root.join(format!("{name}.quarantined")))?;
-            }
-            Err(e) => return Err(e),
-        }
+impl Drop for Db {
+    fn drop(&mut self) {
+        self.signal.stop();
     }
-    let replaced: Vec<Ulid> = blocks
-        .iter()
-        .flat_map(|b| b.meta.compaction.parents.iter())
-        .filter_map(|p| Ulid::parse(&p.ulid))
-        .collect();
-    let (gone, mut kept): (Vec<_>, Vec<_>) = blocks
-        .into_iter()
-        .partition(|b: &Arc<Block>| b.meta.compaction.deletable || replaced.contains(&b.ulid));
-    for b in gone {
-        b.remove()?;
-    }
-    kept.sort_by_key(|b| (b.meta.min_time, b.ulid));
-    Ok(kept)
 }
 
 // === The contracts of `model` ===
@@ -303,6 +185,9 @@ fn open_blocks(root: &Path, metrics: &Metrics) -> Result<Vec<Arc<Block>>, Storag
 impl Appendable for Db {
     fn appender(&self) -> Result<Box<dyn Appender>, StorageError> {
         self.check_open()?;
+        if self.head.compactable().is_some() {
+            self.signal.wake();
+        }
         Ok(Box::new(HeadAppender::new(self.head.clone())))
     }
 }

@@ -96,6 +96,27 @@ pub(crate) fn remove_all(path: &Path) -> Result<()> {
     io("remove", path, fs::remove_dir_all(path))
 }
 
+/// Gives a file a second name.
+pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
+    io("link", from, fs::hard_link(from, to))
+}
+
+/// Size of the file system that holds a path; `None` when it cannot be had.
+pub(crate) fn file_system_bytes(path: &Path) -> Option<u64> {
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+    // SAFETY: an all-zero `statvfs` is a valid value of that plain C structure; the call reads a string that ends in a
+    // zero byte and writes one structure, both of which live on this stack frame.
+    #[allow(unsafe_code)]
+    let stat = unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        if libc::statvfs(path.as_ptr(), &mut stat) != 0 {
+            return None;
+        }
+        stat
+    };
+    (stat.f_blocks as u64).checked_mul(stat.f_frsize as u64)
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync(path: &Path) -> Result<()> {
     let file = io("open directory", path, File::open(path))?;
@@ -186,6 +207,13 @@ impl OutFile {
         self.buffer.extend_from_slice(bytes);
         self.len += bytes.len() as u64;
         if self.buffer.len() >= OUT_BUFFER_LEN_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Replaces bytes that were written before.
+    pub(crate) fn write_back(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        assert!(offset + bytes.len() as u64 <= self.len, "only what was written is replaced");
+        self.flush()?;
+        io("write", &self.path, self.file.write_all_at(bytes, offset))
     }
 
     /// Writes zeros up to the next multiple of `align`.

@@ -2,12 +2,13 @@
 //!
 //! Reading order: `series` (one series and the map of all), `postings` (label index), `append` (batches), `isolation` (what
 //! a reader sees), `read` (selections), `replay` (from the log at open), `truncate` (what moves into a block leaves),
-//! `exemplars`.
+//! `delete`, `exemplars`.
 //!
 //! Order of a commit: log the records, then apply them series by series under one commit number. On replay the same
 //! records are applied in the order of the log.
 
 pub(crate) mod append;
+pub(crate) mod delete;
 pub(crate) mod exemplars;
 pub(crate) mod isolation;
 pub(crate) mod postings;
@@ -20,9 +21,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use arc_swap::ArcSwap;
 use model::{Matcher, SeriesRef, StorageError};
 use parking_lot::{Mutex, RwLock};
 
+use crate::block::tombstones::Tombstones;
 use crate::metrics::Metrics;
 use crate::wal::Wal;
 use exemplars::ExemplarRing;
@@ -44,6 +47,7 @@ pub(crate) struct Head {
     /// Older samples are refused: a block has, or is getting, that time.
     min_valid: AtomicI64,
     exemplars: Mutex<ExemplarRing>,
+    tombstones: ArcSwap<Tombstones>,
     /// References that are gone but that segments after this one may still name.
     expiring: Mutex<HashMap<SeriesRef, u32>>,
     metrics: Arc<Metrics>,
@@ -68,6 +72,7 @@ impl Head {
             max_time: AtomicI64::new(replayed.max_time),
             min_valid: AtomicI64::new(min_valid),
             exemplars: Mutex::new(replayed.exemplars),
+            tombstones: ArcSwap::from_pointee(replayed.tombstones),
             expiring: Mutex::new(replayed.expiring),
             metrics,
         };

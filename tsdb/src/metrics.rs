@@ -63,6 +63,16 @@ fn duration(name: &str, help: &str) -> prometheus::Result<Histogram> {
     Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
 }
 
+/// Buckets from the first number on, each so many times the one before.
+fn exponential(
+    name: &str,
+    help: &str,
+    (start, factor, count): (f64, f64, usize),
+) -> prometheus::Result<Histogram> {
+    let buckets = prometheus::exponential_buckets(start, factor, count)?;
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+}
+
 metrics! {
     head_series: IntGauge = gauge("prometheus_tsdb_head_series", "Total number of series in the head block.");
     series_created: IntCounter = counter("prometheus_tsdb_head_series_created_total", "Total number of series created in the head");
@@ -94,13 +104,23 @@ metrics! {
     replay_duration: Gauge = Gauge::new("prometheus_tsdb_data_replay_duration_seconds", "Time taken to replay the data on disk.");
     compactions: IntCounter = counter("prometheus_tsdb_compactions_total", "Total number of compactions that were executed for the partition.");
     compactions_failed: IntCounter = counter("prometheus_tsdb_compactions_failed_total", "Total number of compactions that failed for the partition.");
-    compaction_duration: Histogram = duration("prometheus_tsdb_compaction_duration_seconds", "Duration of compaction runs");
+    compactions_triggered: IntCounter = counter("prometheus_tsdb_compactions_triggered_total", "Total number of triggered compactions for the partition.");
+    vertical_compactions: IntCounter = counter("prometheus_tsdb_vertical_compactions_total", "Total number of compactions done on overlapping blocks.");
+    populating_block: IntGauge = gauge("prometheus_tsdb_compaction_populating_block", "Set to 1 when a block is currently being written to the disk.");
+    compaction_duration: Histogram = exponential("prometheus_tsdb_compaction_duration_seconds", "Duration of compaction runs", (1.0, 2.0, 14));
+    chunk_size: Histogram = exponential("prometheus_tsdb_compaction_chunk_size_bytes", "Final size of chunks on their first compaction", (32.0, 1.5, 12));
+    chunk_samples: Histogram = exponential("prometheus_tsdb_compaction_chunk_samples", "Final number of samples on their first compaction", (4.0, 1.5, 12));
+    chunk_range: Histogram = exponential("prometheus_tsdb_compaction_chunk_range_seconds", "Final time range of chunks on their first compaction", (100.0, 4.0, 10));
+    tombstone_cleanup: Histogram = exponential("prometheus_tsdb_tombstone_cleanup_seconds", "The time taken to recompact blocks to remove tombstones.", (0.005, 2.5, 11));
+    reloads: IntCounter = counter("prometheus_tsdb_reloads_total", "Number of times the database reloaded block data from disk.");
+    reloads_failed: IntCounter = counter("prometheus_tsdb_reloads_failures_total", "Number of times the database failed to reloadBlocks block data from disk.");
     blocks_loaded: IntGauge = gauge("prometheus_tsdb_blocks_loaded", "Number of currently loaded data blocks");
     blocks_bytes: IntGauge = gauge("prometheus_tsdb_storage_blocks_bytes", "The number of bytes that are currently used for local storage by all blocks.");
     lowest_timestamp: IntGauge = gauge("prometheus_tsdb_lowest_timestamp", "Lowest timestamp value stored in the database. The unit is decided by the library consumer.");
     time_retentions: IntCounter = counter("prometheus_tsdb_time_retentions_total", "The number of times that blocks were deleted because the maximum time limit was exceeded.");
     size_retentions: IntCounter = counter("prometheus_tsdb_size_retentions_total", "The number of times that blocks were deleted because the maximum number of bytes was exceeded.");
     retention_bytes: IntGauge = gauge("prometheus_tsdb_retention_limit_bytes", "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled");
+    retention_percentage: Gauge = Gauge::new("prometheus_tsdb_retention_limit_percentage", "Max percentage of total storage space to be retained in the tsdb blocks, configured 0 means disabled");
     retention_seconds: Gauge = Gauge::new("prometheus_tsdb_retention_limit_seconds", "How long to retain samples in storage.");
     symbols_bytes: IntGauge = gauge("prometheus_tsdb_symbol_table_size_bytes", "Size of symbol table in memory for loaded blocks");
     quarantined_blocks: IntCounter = counter("almanac_tsdb_quarantined_blocks_total", "Total number of blocks set aside because they could not be opened.");

@@ -2,13 +2,42 @@
 //!
 //! Semantics as Prometheus has them: an absent label has the empty value, so a matcher that takes the empty value keeps
 //! every series but those with a value it refuses; any other matcher keeps the series with a value it takes.
+//!
+//! Order of work: matchers that name their values give a short list first. The others mark in it what they find, value by
+//! value, so that no union over many values is ever built; where a label has many more values than the list has series,
+//! the series are asked instead.
 
 use std::borrow::Cow;
 
 use model::{MatchOp, Matcher, StorageError};
 
 /// Sorted, unique ids of series.
-pub(crate) type List<'a> = Cow<'a, [u64]>;
+#[derive(Clone, Debug)]
+pub(crate) enum List<'a> {
+    /// As numbers.
+    Ids(Cow<'a, [u64]>),
+    /// As they lie in a block: four bytes, big-endian.
+    Packed(&'a [[u8; 4]]),
+}
+
+impl List<'_> {
+    /// No series.
+    pub(crate) const EMPTY: Self = List::Packed(&[]);
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            List::Ids(ids) => ids.len(),
+            List::Packed(ids) => ids.len(),
+        }
+    }
+
+    fn into_vec(self) -> Vec<u64> {
+        match self {
+            List::Ids(ids) => ids.into_owned(),
+            List::Packed(ids) => ids.iter().map(|b| u64::from(u32::from_be_bytes(*b))).collect(),
+        }
+    }
+}
 
 /// An index from label pairs to series.
 pub(crate) trait PostingsIndex {
@@ -26,120 +55,236 @@ pub(crate) trait PostingsIndex {
         pass: &mut dyn FnMut(&str) -> bool,
         out: &mut Vec<List<'a>>,
     ) -> Result<(), StorageError>;
+
+    /// Number of values of a label.
+    fn value_count(&self, name: &str) -> usize;
+
+    /// Keeps the series whose value of `name` passes (the empty one where there is no such label), by looking at each of
+    /// them. `false`, and nothing done, when the index does not know the labels of its series.
+    fn retain(
+        &self,
+        ids: &mut Vec<u64>,
+        name: &str,
+        pass: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<bool, StorageError>;
 }
+
+/// A label with so many values more than there are series is matched series by series.
+const VALUES_PER_SERIES: usize = 4;
 
 /// Ids of the series that pass all matchers, sorted.
 pub(crate) fn resolve(index: &impl PostingsIndex, matchers: &[Matcher]) -> Result<Vec<u64>, StorageError> {
-    let mut keep: Vec<List<'_>> = Vec::new();
-    let mut drop: Vec<List<'_>> = Vec::new();
+    let mut named: Vec<List<'_>> = Vec::new();
+    let mut scanned: Vec<&Matcher> = Vec::new();
     for m in matchers {
-        if m.matches("") {
-            if !takes_everything(m) {
-                drop.extend(refused(index, m)?);
-            }
-        } else {
-            let list = taken(index, m)?;
-            if list.is_empty() {
-                return Ok(Vec::new());
-            }
-            keep.push(list);
+        let takes_empty = m.matches("");
+        match (m.op, m.regexp().and_then(|r| r.literal_set())) {
+            (MatchOp::Regexp, _) if m.value == ".*" => {}
+            (MatchOp::Equal, _) if !takes_empty => named.push(index.get(&m.name, &m.value)?),
+            (MatchOp::Regexp, Some([value])) if !takes_empty => named.push(index.get(&m.name, value)?),
+            _ => scanned.push(m),
+        }
+        if named.last().is_some_and(|l| l.len() == 0) {
+            return Ok(Vec::new());
         }
     }
-    keep.sort_by_key(|l| l.len());
-    let mut keep = keep.into_iter();
-    let mut out = match keep.next() {
-        Some(first) => first.into_owned(),
-        None => index.all()?.into_owned(),
+    named.sort_by_key(List::len);
+    let mut named = named.into_iter();
+    let mut out = match named.next() {
+        Some(first) => first.into_vec(),
+        // Without a list to begin with, the union over a matcher's values is shorter than all series.
+        None => match scanned.iter().position(|m| !m.matches("")) {
+            Some(i) => union(values(index, scanned.remove(i))?.1),
+            None => index.all()?.into_vec(),
+        },
     };
-    keep.for_each(|l| intersect(&mut out, &l));
-    drop.iter().for_each(|l| subtract(&mut out, l));
+    named.for_each(|l| intersect(&mut out, &l));
+    // Those that keep less come first.
+    scanned.sort_by_key(|m| m.matches(""));
+    for m in scanned {
+        if out.is_empty() {
+            break;
+        }
+        scan(index, m, &mut out)?;
+    }
     Ok(out)
 }
 
-fn takes_everything(m: &Matcher) -> bool {
-    m.op == MatchOp::Regexp && m.value == ".*"
+/// Keeps the series of `out` that pass `m`.
+fn scan(index: &impl PostingsIndex, m: &Matcher, out: &mut Vec<u64>) -> Result<(), StorageError> {
+    let set = m.regexp().and_then(|r| r.literal_set()).filter(|_| is_positive(m));
+    let known = set.map_or_else(|| index.value_count(&m.name), <[_]>::len);
+    if known / VALUES_PER_SERIES > out.len() && index.retain(out, &m.name, &mut |v| m.matches(v))? {
+        return Ok(());
+    }
+    let (taken, lists) = values(index, m)?;
+    if let [only] = lists.as_slice() {
+        if taken {
+            intersect(out, only)
+        } else {
+            subtract(out, only)
+        }
+        return Ok(());
+    }
+    let mut found = vec![false; out.len()];
+    lists.iter().for_each(|l| mark(out, l, &mut found));
+    let mut found = found.into_iter();
+    out.retain(|_| found.next() == Some(taken));
+    Ok(())
 }
 
-fn prefix(m: &Matcher) -> &str {
-    m.regexp().map_or("", |r| r.prefix())
-}
-
-/// Series with a value that `m`, which refuses the empty value, takes.
-fn taken<'a>(index: &'a impl PostingsIndex, m: &Matcher) -> Result<List<'a>, StorageError> {
+/// The lists of the values that `m` takes, or, when it takes the empty value, of those that it refuses; which of both is
+/// said first.
+fn values<'a>(index: &'a impl PostingsIndex, m: &Matcher) -> Result<(bool, Vec<List<'a>>), StorageError> {
+    let take = !m.matches("");
     let mut lists = Vec::new();
-    match (m.op, m.regexp().and_then(|r| r.literal_set())) {
-        (MatchOp::Equal, _) => return index.get(&m.name, &m.value),
-        (MatchOp::Regexp, Some(set)) => {
-            for v in set {
-                lists.push(index.get(&m.name, v)?);
+    let positive = is_positive(m);
+    match m.regexp() {
+        None if positive => lists.push(index.get(&m.name, &m.value)?),
+        Some(r) if positive => match r.literal_set() {
+            Some(set) => {
+                for v in set.iter().filter(|v| !v.is_empty()) {
+                    lists.push(index.get(&m.name, v)?);
+                }
             }
-        }
-        (MatchOp::Regexp, None) => {
-            index.matching(&m.name, prefix(m), &mut |v| m.matches(v), &mut lists)?;
-        }
-        _ => index.matching(&m.name, "", &mut |v| m.matches(v), &mut lists)?,
+            None => index.matching(&m.name, r.prefix(), &mut |v| r.is_match(v), &mut lists)?,
+        },
+        _ => index.matching(&m.name, "", &mut |v| m.matches(v) == take, &mut lists)?,
     }
-    Ok(union(lists))
+    Ok((take, lists))
 }
 
-/// Series with a value that `m`, which takes the empty value, refuses.
-fn refused<'a>(index: &'a impl PostingsIndex, m: &Matcher) -> Result<Vec<List<'a>>, StorageError> {
-    let mut lists = Vec::new();
-    match (m.op, m.regexp().and_then(|r| r.literal_set())) {
-        (MatchOp::NotEqual, _) => lists.push(index.get(&m.name, &m.value)?),
-        (MatchOp::NotRegexp, Some(set)) => {
-            for v in set {
-                lists.push(index.get(&m.name, v)?);
-            }
-        }
-        (MatchOp::NotRegexp, None) => {
-            index.matching(&m.name, prefix(m), &mut |v| !m.matches(v), &mut lists)?;
-        }
-        _ => index.matching(&m.name, "", &mut |v| !m.matches(v), &mut lists)?,
-    }
-    // One pass over the result instead of one for each value.
-    Ok(if lists.len() > 1 { vec![union(lists)] } else { lists })
+/// Whether the values that [`values`] looks for are those the text of the matcher speaks of.
+fn is_positive(m: &Matcher) -> bool {
+    matches!(m.op, MatchOp::Equal | MatchOp::Regexp) != m.matches("")
 }
 
-fn union(mut lists: Vec<List<'_>>) -> List<'_> {
-    match lists.len() {
-        0 => Cow::Borrowed(&[]),
-        1 => lists.swap_remove(0),
-        _ => {
-            let mut all: Vec<u64> = Vec::with_capacity(lists.iter().map(|l| l.len()).sum());
-            lists.iter().for_each(|l| all.extend_from_slice(l));
-            // The sort finds the sorted runs, which makes this a merge.
-            all.sort();
-            all.dedup();
-            Cow::Owned(all)
-        }
+fn union(lists: Vec<List<'_>>) -> Vec<u64> {
+    let mut lists = lists.into_iter();
+    let Some(first) = lists.next() else { return Vec::new() };
+    if lists.len() == 0 {
+        return first.into_vec();
     }
-}
-
-/// Keeps what is also in `other`. Galloping: cost follows the shorter list.
-pub(crate) fn intersect(out: &mut Vec<u64>, other: &[u64]) {
-    let mut rest = other;
-    out.retain(|id| {
-        rest = skip_below(rest, *id);
-        rest.first() == Some(id)
+    let mut all: Vec<u64> =
+        Vec::with_capacity(first.len() + lists.as_slice().iter().map(List::len).sum::<usize>());
+    std::iter::once(first).chain(lists).for_each(|l| match l {
+        List::Ids(ids) => all.extend_from_slice(&ids),
+        List::Packed(ids) => all.extend(ids.iter().map(|b| u64::from(u32::from_be_bytes(*b)))),
     });
+    // The sort finds the sorted runs, which makes this a merge.
+    all.sort();
+    all.dedup();
+    all
+}
+
+// === Algebra ===
+
+/// An element of a sorted list.
+trait Id: Copy {
+    fn id(self) -> u64;
+}
+
+impl Id for u64 {
+    #[inline]
+    fn id(self) -> u64 {
+        self
+    }
+}
+
+impl Id for [u8; 4] {
+    #[inline]
+    fn id(self) -> u64 {
+        u64::from(u32::from_be_bytes(self))
+    }
+}
+
+/// Keeps what is also in `other`.
+pub(crate) fn intersect(out: &mut Vec<u64>, other: &List<'_>) {
+    match other {
+        List::Ids(ids) => retain(out, ids, true),
+        List::Packed(ids) => retain(out, ids, true),
+    }
 }
 
 /// Keeps what is not in `other`.
-pub(crate) fn subtract(out: &mut Vec<u64>, other: &[u64]) {
+pub(crate) fn subtract(out: &mut Vec<u64>, other: &List<'_>) {
+    match other {
+        List::Ids(ids) => retain(out, ids, false),
+        List::Packed(ids) => retain(out, ids, false),
+    }
+}
+
+/// Whether an entry is in both.
+pub(crate) fn intersects(a: &[u64], other: &List<'_>) -> bool {
+    match other {
+        List::Ids(ids) => meet(a, ids),
+        List::Packed(ids) => meet(a, ids),
+    }
+}
+
+/// Sets `found` for each entry of `of` that is in `other`.
+fn mark(of: &[u64], other: &List<'_>, found: &mut [bool]) {
+    match other {
+        List::Ids(ids) => mark_in(of, ids, found),
+        List::Packed(ids) => mark_in(of, ids, found),
+    }
+}
+
+/// Keeps what is, or is not, in `other`. Galloping through `other`: cost follows `out`, benchmarked in
+/// `benches/postings.rs`.
+fn retain<T: Id>(out: &mut Vec<u64>, other: &[T], wanted: bool) {
     let mut rest = other;
     out.retain(|id| {
         rest = skip_below(rest, *id);
-        rest.first() != Some(id)
+        rest.first().is_some_and(|f| f.id() == *id) == wanted
     });
 }
 
+/// Gallops through both in turn.
+fn meet<T: Id>(mut a: &[u64], mut b: &[T]) -> bool {
+    while let (Some(x), Some(y)) = (a.first(), b.first()) {
+        match x.cmp(&y.id()) {
+            std::cmp::Ordering::Less => a = skip_below(a, y.id()),
+            std::cmp::Ordering::Equal => return true,
+            std::cmp::Ordering::Greater => b = skip_below(b, *x),
+        }
+    }
+    false
+}
+
+/// Walks over the shorter of both and gallops through the longer.
+fn mark_in<T: Id>(of: &[u64], other: &[T], found: &mut [bool]) {
+    if other.len() < of.len() {
+        let mut from = 0;
+        for id in other {
+            let rest = skip_below(&of[from..], id.id());
+            from = of.len() - rest.len();
+            match rest.first() {
+                Some(f) if *f == id.id() => found[from] = true,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    } else {
+        let mut rest = other;
+        for (id, found) in of.iter().zip(found) {
+            rest = skip_below(rest, *id);
+            *found |= rest.first().is_some_and(|f| f.id() == *id);
+        }
+    }
+}
+
 /// The part of a sorted list from the first entry on that is not below `id`.
-fn skip_below(list: &[u64], id: u64) -> &[u64] {
+#[inline]
+fn skip_below<T: Id>(list: &[T], id: u64) -> &[T] {
+    if list.first().is_none_or(|f| f.id() >= id) {
+        return list;
+    }
     let mut step = 1;
-    while step < list.len() && list[step] < id {
+    while step < list.len() && list[step].id() < id {
         step *= 2;
     }
-    let window = &list[..(step + 1).min(list.len())];
-    &list[window.partition_point(|x| *x < id)..]
+    let low = step / 2;
+    let window = &list[low..(step + 1).min(list.len())];
+    &list[low + window.partition_point(|x| x.id() < id)..]
 }

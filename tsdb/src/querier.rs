@@ -9,9 +9,10 @@ use std::sync::Arc;
 use model::{LabelsResult, Matcher, Querier, SelectHints, SeriesSet, StorageError};
 
 use crate::block::Block;
+use crate::block::read::BlockCursor;
 use crate::head::Head;
 use crate::head::isolation::Snapshot;
-use crate::merge::MergeSeriesSet;
+use crate::merge::{MergeSeriesSet, SetSource, Source};
 
 pub(crate) struct DbQuerier {
     head: Arc<Head>,
@@ -32,6 +33,14 @@ impl DbQuerier {
     ) -> Self {
         let blocks = blocks.iter().filter(|b| b.overlaps(mint, maxt)).cloned().collect();
         Self { head, snapshot: Arc::new(snapshot), blocks, mint, maxt }
+    }
+
+    /// The part of the range that is needed. Hints that say nothing are all zeros.
+    fn range(&self, hints: &SelectHints) -> (i64, i64) {
+        if hints.start_ms == 0 && hints.end_ms == 0 {
+            return (self.mint, self.maxt);
+        }
+        (self.mint.max(hints.start_ms), self.maxt.min(hints.end_ms))
     }
 
     fn reads_head(&self) -> bool {
@@ -63,18 +72,19 @@ impl DbQuerier {
 
 impl Querier for DbQuerier {
     fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
-        let (mint, maxt) = (self.mint, self.maxt);
-        let mut sources: Vec<Box<dyn SeriesSet>> = Vec::with_capacity(self.blocks.len() + 1);
-        for b in &self.blocks {
-            sources.push(Box::new(b.select(matchers, hints, mint, maxt)?));
+        let (mint, maxt) = self.range(hints);
+        let mut sources: Vec<Box<dyn Source>> = Vec::with_capacity(self.blocks.len() + 1);
+        for b in self.blocks.iter().filter(|b| b.overlaps(mint, maxt)) {
+            sources.push(Box::new(BlockCursor::new(b, matchers, mint, maxt)?));
         }
         if self.reads_head() {
-            sources.push(Box::new(self.head.select(matchers, hints, mint, maxt, &self.snapshot)?));
+            let head = self.head.select(matchers, hints, mint, maxt, &self.snapshot)?;
+            if sources.is_empty() {
+                return Ok(Box::new(head));
+            }
+            sources.push(Box::new(SetSource::new(head)));
         }
-        if sources.len() == 1 {
-            return Ok(sources.swap_remove(0));
-        }
-        Ok(Box::new(MergeSeriesSet::new(sources)))
+        Ok(Box::new(MergeSeriesSet::new(sources, hints.labels_only)))
     }
 
     fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
@@ -90,7 +100,9 @@ impl Querier for DbQuerier {
         self.collect(
             limit,
             |h, out| h.label_values(name, matchers, out),
-            |b, out| b.label_values(name, matchers, out),
+            |b, out| {
+                b.label_values(name, matchers, if limit == 0 { 0 } else { limit.saturating_add(1) }, out)
+            },
         )
     }
 }

@@ -1,5 +1,7 @@
 //! The whole database against a plain model: whatever is appended, cut into blocks and reopened comes back bit for bit.
 
+mod compaction;
+mod deletes;
 mod promtool;
 
 use std::collections::{BTreeMap, BTreeSet};

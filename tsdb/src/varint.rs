@@ -105,6 +105,14 @@ impl<'a> Reader<'a> {
         (n.checked_mul(min_len_bytes)? <= self.rest.len()).then_some(n)
     }
 
+    /// Steps over a string.
+    #[inline]
+    pub(crate) fn skip_str(&mut self) -> Option<()> {
+        let n = usize::try_from(self.uvarint()?).ok()?;
+        self.bytes(n).map(|_| ())
+    }
+
+    #[inline]
     pub(crate) fn str(&mut self) -> Option<&'a str> {
         let n = usize::try_from(self.uvarint()?).ok()?;
         std::str::from_utf8(self.bytes(n)?).ok()

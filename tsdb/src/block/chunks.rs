@@ -37,14 +37,21 @@ impl ChunkWriter {
         self.scratch.extend_from_slice(data);
         let crc = crc32c::crc32c(&self.scratch[crc_from..]);
         varint::put_be32(&mut self.scratch, crc);
+        let record = std::mem::take(&mut self.scratch);
+        let reference = self.copy(&record);
+        self.scratch = record;
+        reference
+    }
 
-        let full = |out: &OutFile| out.len() + self.scratch.len() as u64 > FILE_LEN_BYTES_MAX;
+    /// Writes a chunk as it lies in another block: [`StoredChunk::record`].
+    pub(crate) fn copy(&mut self, record: &[u8]) -> Result<u64, StorageError> {
+        let full = |out: &OutFile| out.len() + record.len() as u64 > FILE_LEN_BYTES_MAX;
         if self.out.as_ref().is_none_or(full) {
             self.cut()?;
         }
         let out = self.out.as_mut().expect("cut above when there was none");
         let offset = out.len();
-        out.write(&self.scratch)?;
+        out.write(record)?;
         Ok((self.number - 1) << 32 | offset)
     }
 
@@ -95,8 +102,8 @@ impl ChunkFiles {
         Ok(Self { files })
     }
 
-    /// Encoding and bytes of a chunk, checked, without copying.
-    pub(crate) fn get(&self, reference: u64) -> Result<(u8, Bytes), StorageError> {
+    /// A chunk, checked, where it lies.
+    pub(crate) fn get(&self, reference: u64) -> Result<StoredChunk<'_>, StorageError> {
         let (file, offset) = ((reference >> 32) as usize, (reference & 0xffff_ffff) as usize);
         let Some((path, bytes)) = self.files.get(file) else {
             return Err(StorageError::decode("chunk reference", format!("no chunk file {}", file + 1)));
@@ -116,6 +123,23 @@ impl ChunkFiles {
             return Err(corrupt("checksum of the chunk is wrong"));
         }
         const _: () = assert!(CRC_LEN_BYTES == size_of::<u32>());
-        Ok((covered[0], bytes.slice(start + 1..start + 1 + len)))
+        let record = &bytes[offset..start + 1 + len + CRC_LEN_BYTES];
+        Ok(StoredChunk { encoding: covered[0], data: &covered[1..], record, file: bytes })
+    }
+}
+
+/// A chunk in a file.
+pub(crate) struct StoredChunk<'a> {
+    pub(crate) encoding: u8,
+    pub(crate) data: &'a [u8],
+    /// With what surrounds the data: length, encoding, checksum.
+    pub(crate) record: &'a [u8],
+    file: &'a Bytes,
+}
+
+impl StoredChunk<'_> {
+    /// The data, not copied; the file stays mapped as long as it lives.
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.file.slice_ref(self.data)
     }
 }

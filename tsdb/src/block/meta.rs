@@ -13,6 +13,13 @@ const FILE: &str = "meta.json";
 /// The only version there is.
 pub(crate) const VERSION: u32 = 1;
 
+/// Hint of a block that holds nothing but samples that came out of order.
+pub(crate) const FROM_OUT_OF_ORDER: &str = "from-out-of-order";
+/// Hint of a block that holds only the stale series of a head.
+pub(crate) const FROM_STALE_SERIES: &str = "from-stale-series";
+/// Hint of a block that holds only some chosen series of a head.
+pub(crate) const FROM_SELECTED_SERIES: &str = "from-selected-series";
+
 /// What a block says of itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Meta {
@@ -94,6 +101,12 @@ pub(crate) struct Parent {
 }
 
 impl Meta {
+    /// Whether the block has all that the head had of its time, so that the write-ahead log needs it no more.
+    pub(crate) fn is_from_whole_head(&self) -> bool {
+        let partial = [FROM_OUT_OF_ORDER, FROM_STALE_SERIES, FROM_SELECTED_SERIES];
+        !self.compaction.hints.iter().any(|h| partial.contains(&h.as_str()))
+    }
+
     pub(crate) fn read(block: &Path) -> Result<Self, StorageError> {
         let path = block.join(FILE);
         let corrupt = |reason: String| StorageError::Corruption { path: path.clone(), offset: 0, reason };
@@ -138,6 +151,11 @@ impl Ulid {
         };
         let time = (now_ms.max(0) as u128) & ((1 << 48) - 1);
         Self(time << 80 | (random(1) << 64 | random(2)) & ((1 << 80) - 1))
+    }
+
+    /// 64 of the random bits.
+    pub(crate) fn random(self) -> u64 {
+        self.0 as u64
     }
 
     /// Reads the text form, upper or lower case.

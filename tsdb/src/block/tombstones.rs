@@ -45,7 +45,7 @@ impl Tombstones {
         Ok(out)
     }
 
-    /// Writes the file of a block that is being made.
+    /// Writes the file of a block, in place of the one that is there.
     pub(crate) fn write(&self, block: &Path) -> Result<(), StorageError> {
         let mut series: Vec<_> = self.by_series.iter().collect();
         series.sort();
@@ -63,14 +63,52 @@ impl Tombstones {
         let crc = crc32c::crc32c(&body);
         bytes.extend_from_slice(&body);
         put_be32(&mut bytes, crc);
-        let mut file = OutFile::create(&block.join(FILE))?;
+        let temporary = block.join(format!("{FILE}.tmp"));
+        let mut file = OutFile::create(&temporary)?;
         file.write(&bytes)?;
-        file.sync()
+        file.sync()?;
+        drop(file);
+        dir::publish(&temporary, &block.join(FILE))
     }
 
     /// Deleted ranges of a series.
     pub(crate) fn of(&self, series: u64) -> &[(i64, i64)] {
         self.by_series.get(&series).map_or(&[], Vec::as_slice)
+    }
+
+    /// Number of ranges.
+    pub(crate) fn len(&self) -> u64 {
+        self.by_series.values().map(|r| r.len() as u64).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_series.is_empty()
+    }
+
+    /// The ranges that reach `mint`.
+    pub(crate) fn from(&self, mint: i64) -> Self {
+        let mut kept = self.clone();
+        kept.by_series.retain(|_, ranges| {
+            ranges.retain(|(_, maxt)| *maxt >= mint);
+            !ranges.is_empty()
+        });
+        kept
+    }
+
+    /// Adds a range; those that touch or overlap become one.
+    pub(crate) fn add(&mut self, series: u64, mint: i64, maxt: i64) {
+        let ranges = self.by_series.entry(series).or_default();
+        let (mut mint, mut maxt) = (mint, maxt);
+        ranges.retain(|(a, b)| {
+            let touches = *a <= maxt.saturating_add(1) && mint <= b.saturating_add(1);
+            if touches {
+                mint = mint.min(*a);
+                maxt = maxt.max(*b);
+            }
+            !touches
+        });
+        let at = ranges.partition_point(|(a, _)| *a < mint);
+        ranges.insert(at, (mint, maxt));
     }
 }
 
@@ -80,4 +118,24 @@ pub(crate) fn without(samples: &Samples, ranges: &[(i64, i64)]) -> Samples {
     let deleted = |t: i64| ranges.iter().any(|(mint, maxt)| (*mint..=*maxt).contains(&t));
     samples.iter().filter(|s| !deleted(s.timestamp_ms)).for_each(|s| out.push(s));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_joined_and_come_back() {
+        let mut t = Tombstones::default();
+        for (a, b) in [(10, 20), (40, 50), (21, 25), (-5, 3), (24, 39), (60, 60)] {
+            t.add(7, a, b);
+        }
+        t.add(3, i64::MIN, i64::MAX);
+        t.add(3, 0, 1);
+        assert_eq!(t.of(7), [(-5, 3), (10, 50), (60, 60)]);
+        assert_eq!((t.of(3), t.of(1), t.len()), ([(i64::MIN, i64::MAX)].as_slice(), [].as_slice(), 4));
+        let dir = tempfile::tempdir().expect("tempdir");
+        t.write(dir.path()).expect("written");
+        assert_eq!(Tombstones::read(dir.path()).expect("read"), t);
+    }
 }

@@ -82,12 +82,12 @@ fn insert(list: &mut Vec<u64>, id: u64) {
 
 impl PostingsIndex for MemPostings {
     fn all(&self) -> Result<List<'_>, StorageError> {
-        Ok(Cow::Borrowed(&self.all))
+        Ok(List::Ids(Cow::Borrowed(&self.all)))
     }
 
     fn get(&self, name: &str, value: &str) -> Result<List<'_>, StorageError> {
         let list = self.names.get(name).and_then(|v| v.get(value));
-        Ok(Cow::Borrowed(list.map_or(&[], Vec::as_slice)))
+        Ok(List::Ids(Cow::Borrowed(list.map_or(&[], Vec::as_slice))))
     }
 
     fn matching<'a>(
@@ -103,10 +103,24 @@ impl PostingsIndex for MemPostings {
                 break;
             }
             if pass(v) {
-                out.push(Cow::Borrowed(list));
+                out.push(List::Ids(Cow::Borrowed(list)));
             }
         }
         Ok(())
+    }
+
+    fn value_count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, BTreeMap::len)
+    }
+
+    /// Labels of series are not kept here.
+    fn retain(
+        &self,
+        _: &mut Vec<u64>,
+        _: &str,
+        _: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<bool, StorageError> {
+        Ok(false)
     }
 }
 

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use model::{Labels, Matcher, SelectHints, Series, SeriesRef, SeriesSet, StorageError};
 
 use super::Head;
+use super::delete::shown;
 use super::isolation::Snapshot;
-use super::series::{HeadChunk, MemSeries, to_model};
+use super::series::{HeadChunk, MemSeries};
+use crate::block::tombstones::Tombstones;
 
 /// Series of a selection; chunks are looked up as the reader comes to them.
 pub(crate) struct HeadSeriesSet {
@@ -16,6 +18,7 @@ pub(crate) struct HeadSeriesSet {
     mint: i64,
     maxt: i64,
     labels_only: bool,
+    tombstones: Arc<Tombstones>,
     scratch: Vec<HeadChunk>,
 }
 
@@ -43,6 +46,7 @@ impl Head {
             mint,
             maxt,
             labels_only: hints.labels_only,
+            tombstones: self.tombstones(),
             scratch: Vec::new(),
         })
     }
@@ -107,11 +111,20 @@ impl SeriesSet for HeadSeriesSet {
             if self.scratch.is_empty() {
                 continue;
             }
-            let chunks = if self.labels_only {
-                Vec::new()
+            let deleted = self.tombstones.of(s.reference.0);
+            let mut chunks = Vec::with_capacity(if self.labels_only { 0 } else { self.scratch.len() });
+            if self.labels_only {
+                if self.scratch.iter().all(|c| deleted.iter().any(|(a, b)| *a <= c.mint && c.maxt <= *b)) {
+                    continue;
+                }
             } else {
-                self.scratch.drain(..).filter_map(to_model).collect()
-            };
+                for c in self.scratch.drain(..) {
+                    chunks.extend(shown(c, deleted)?);
+                }
+                if chunks.is_empty() {
+                    continue;
+                }
+            }
             return Ok(Some(Series { labels: s.labels.clone(), chunks }));
         }
         Ok(None)

@@ -13,6 +13,7 @@ use model::{SampleValue, SeriesRef, StorageError, WalRecord};
 use super::exemplars::ExemplarRing;
 use super::postings::MemPostings;
 use super::series::{MemSeries, Outcome, RefMap, SeriesMap};
+use crate::block::tombstones::Tombstones;
 use crate::metrics::Metrics;
 use crate::wal::Record;
 use crate::wal::reader::{self, Replayed};
@@ -25,6 +26,7 @@ pub(crate) struct Replay {
     pub(crate) min_time: i64,
     pub(crate) max_time: i64,
     pub(crate) expiring: HashMap<SeriesRef, u32>,
+    pub(crate) tombstones: Tombstones,
     /// Every reference of the log, aliases included.
     by_ref: RefMap<Arc<MemSeries>>,
     block_ms: i64,
@@ -58,6 +60,7 @@ impl Replay {
             min_time: i64::MAX,
             max_time: i64::MIN,
             expiring: HashMap::new(),
+            tombstones: Tombstones::default(),
             by_ref: RefMap::default(),
             block_ms,
             min_valid,
@@ -96,7 +99,11 @@ impl Replay {
     }
 
     fn apply(&mut self, segment: u32, record: Record) {
-        let Record::Data(record) = record else { return };
+        let record = match record {
+            Record::Data(record) => record,
+            Record::Tombstones(list) => return self.delete(&list),
+            Record::Unknown => return,
+        };
         match record {
             WalRecord::Series(list) => {
                 for (r, labels) in list {
@@ -143,6 +150,15 @@ impl Replay {
                         None => self.unknown.metadata += 1,
                     }
                 }
+            }
+        }
+    }
+
+    fn delete(&mut self, list: &[(SeriesRef, i64, i64)]) {
+        for (r, mint, maxt) in list {
+            let series = self.by_ref.get(&r.0).filter(|_| *maxt >= self.min_valid);
+            if let Some(s) = series {
+                self.tombstones.add(s.reference.0, *mint, *maxt);
             }
         }
     }

@@ -43,6 +43,7 @@ impl Head {
             let new_min = if oldest == i64::MAX { i64::MAX } else { oldest.max(mint) };
             self.min_time.store(new_min, Ordering::SeqCst);
         }
+        self.forget_deleted(mint);
         let gone = self.series.remove_empty();
         self.postings.write().remove(&gone);
         let last_segment = self.wal.end().segment;
