@@ -14,7 +14,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use model::Annotations;
-use promql::CancelToken;
+use promql::{CancelToken, QueryOrigin};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::body::{Body, BodyOut};
@@ -58,6 +58,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     /// The name in the path, escapes resolved.
     pub(crate) name: String,
+    /// Where it came from, for the query log.
+    pub(crate) origin: QueryOrigin,
     /// Set once nobody waits for the answer any more.
     pub(crate) cancel: CancelToken,
 }
@@ -137,7 +139,7 @@ impl App {
             Err(NoRoute::Method(allowed)) => return method_not_allowed(allowed),
         };
         let observation = self.metrics.observe(&self.deps.clock, found.handler);
-        let answer = AssertUnwindSafe(self.clone().dispatch(request, found)).catch_unwind().await;
+        let answer = AssertUnwindSafe(self.clone().dispatch(request, found, peer)).catch_unwind().await;
         let mut response = answer.unwrap_or_else(|_| self.panicked(&method, &path, peer));
         let mut observation = observation;
         observation.set_code(response.status().as_u16());
@@ -166,7 +168,12 @@ impl App {
         plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the log\n")
     }
 
-    async fn dispatch(self: Arc<Self>, request: http::Request<Incoming>, found: Route<'_>) -> Response<Body> {
+    async fn dispatch(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+        found: Route<'_>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
         use Endpoint as E;
         if needs_ready(found.endpoint)
             && let Some(response) = self.not_ready()
@@ -192,11 +199,11 @@ impl App {
             E::Options => self.cors(request.headers(), empty(StatusCode::NO_CONTENT)),
             E::RemoteWrite => self.remote_write(request).await,
             E::RemoteRead => self.remote_read(request).await,
-            E::Metrics => self.run(request, found, exposition::metrics).await,
-            E::Federate => self.run(request, found, federate::federate).await,
+            E::Metrics => self.run(request, found, peer, exposition::metrics).await,
+            E::Federate => self.run(request, found, peer, federate::federate).await,
             _ => {
                 let headers = request.headers().clone();
-                let response = self.clone().run(request, found, api).await;
+                let response = self.clone().run(request, found, peer, api).await;
                 self.cors(&headers, response)
             }
         }
@@ -218,10 +225,11 @@ impl App {
         self: Arc<Self>,
         request: http::Request<Incoming>,
         found: Route<'_>,
+        peer: SocketAddr,
         handler: fn(&Arc<App>, &Request, BodyOut),
     ) -> Response<Body> {
         let cancel = CancelToken::new();
-        let request = match self.read_form(request, found, cancel.clone()).await {
+        let request = match self.read_form(request, found, peer, cancel.clone()).await {
             Ok(request) => request,
             Err(response) => return response,
         };
@@ -253,6 +261,7 @@ impl App {
         &self,
         request: http::Request<Incoming>,
         found: Route<'_>,
+        peer: SocketAddr,
         cancel: CancelToken,
     ) -> Result<Request, Response<Body>> {
         let (parts, body) = request.into_parts();
@@ -271,7 +280,12 @@ impl App {
             )));
         }
         let name = percent_encoding::percent_decode_str(found.name).decode_utf8_lossy().into_owned();
-        Ok(Request { endpoint: found.endpoint, params, headers: parts.headers, name, cancel })
+        let origin = QueryOrigin::Http {
+            client_ip: peer.ip().to_canonical().to_string(),
+            method: parts.method.as_str().to_owned(),
+            path: parts.uri.path().to_owned(),
+        };
+        Ok(Request { endpoint: found.endpoint, params, headers: parts.headers, name, origin, cancel })
     }
 
     /// Reads a body of at most `limit` bytes within the read time-out.

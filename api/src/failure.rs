@@ -93,7 +93,9 @@ impl Failure {
     pub(crate) fn query(e: &QueryError) -> Self {
         let kind = match e {
             QueryError::Parse(_) => return Self::invalid("query", e),
-            QueryError::Execution(_) | QueryError::TooManySamples(_) => Kind::Execution,
+            QueryError::Execution(_) | QueryError::TooManySamples(_) | QueryError::TooMuchMemory { .. } => {
+                Kind::Execution
+            }
             QueryError::Timeout(_) => Kind::Timeout,
             QueryError::Canceled(_) => Kind::Canceled,
             QueryError::Storage(StorageError::Closed) => Kind::Unavailable,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::labels::Quoted;
 use model::{Exemplar, Labels};
 use promql::parser::{self, ParserOptions};
-use promql::{QueryOptions, QueryOutput, QueryStats, Value, VectorSample};
+use promql::{QueryOptions, QueryOutput, QueryStats, StepStats, Value, VectorSample};
 
 use crate::app::{Answer, App, Request};
 use crate::body::BodyOut;
@@ -68,7 +68,12 @@ fn step_ms(p: &Params, start_ms: i64, end_ms: i64, max_points: i64) -> Result<i6
 
 fn options(request: &Request) -> Result<QueryOptions, Failure> {
     let p = &request.params;
-    let mut options = QueryOptions { cancel: Some(request.cancel.clone()), ..QueryOptions::default() };
+    let mut options = QueryOptions {
+        cancel: Some(request.cancel.clone()),
+        origin: Some(request.origin.clone()),
+        per_step_stats: p.get("stats") == "all",
+        ..QueryOptions::default()
+    };
     match p.get("timeout") {
         "" => {}
         text => {
@@ -174,11 +179,10 @@ fn write_sample(out: &mut BodyOut, s: &VectorSample) {
 }
 
 fn write_stats(out: &mut BodyOut, stats: &QueryStats) {
-    let eval_total = (stats.exec_total_seconds - stats.exec_queue_seconds).max(0.0);
     let mut first = true;
     out.raw("{\"timings\":{");
     for (name, seconds) in [
-        ("evalTotalTime", eval_total),
+        ("evalTotalTime", stats.eval_total_seconds),
         ("resultSortTime", stats.result_sort_seconds),
         ("queryPreparationTime", stats.query_preparation_seconds),
         ("innerEvalTime", stats.inner_eval_seconds),
@@ -191,14 +195,37 @@ fn write_stats(out: &mut BodyOut, stats: &QueryStats) {
         out.key(name);
         out.number(seconds);
     }
-    out.raw("},\"samples\":{\"totalQueryableSamples\":");
+    out.raw("},\"samples\":{");
+    if let Some(steps) = &stats.by_step {
+        write_points(out, "totalQueryableSamplesPerStep", steps, &steps.queryable);
+    }
+    out.raw("\"totalQueryableSamples\":");
     out.int(stats.total_queryable_samples);
-    out.raw(",\"samplesRead\":");
-    // Windows slide over one decode, so what operators see is all that the engine counts.
-    out.int(stats.total_queryable_samples);
+    out.raw(",");
+    if let Some(steps) = &stats.by_step {
+        write_points(out, "samplesReadPerStep", steps, &steps.read);
+    }
+    out.raw("\"samplesRead\":");
+    out.int(stats.samples_read);
     out.raw(",\"peakSamples\":");
     out.int(stats.peak_samples);
     out.raw("}}");
+}
+
+/// Counts by step; nothing at all when there is no step.
+fn write_points(out: &mut BodyOut, name: &str, steps: &StepStats, counts: &[u64]) {
+    if counts.is_empty() {
+        return;
+    }
+    out.key(name);
+    out.list(steps.points(counts), |out, (seconds, n)| {
+        out.raw("[");
+        out.number(seconds);
+        out.raw(",");
+        out.int(n);
+        out.raw("]");
+    });
+    out.raw(",");
 }
 
 /// `/api/v1/query_exemplars`
@@ -255,13 +282,6 @@ pub(crate) fn parse(app: &Arc<App>, request: &Request) -> Result<Answer, Failure
 }
 
 fn parse_expr(app: &Arc<App>, request: &Request) -> Result<parser::Expr, Failure> {
-    let config = app.deps.engine.config();
-    let options = ParserOptions {
-        experimental_functions: config.experimental_functions,
-        duration_expressions: config.duration_expressions,
-        extended_range_selectors: config.extended_range_selectors,
-        fill_modifiers: config.fill_modifiers,
-        ..ParserOptions::default()
-    };
+    let options = app.deps.engine.parser_options();
     parser::parse(request.params.get("query"), &options).map_err(|e| Failure::invalid("query", e))
 }

@@ -176,7 +176,10 @@ pub(crate) fn wal_replay(app: &Arc<App>) -> Result<Answer, Failure> {
 
 /// `/api/v1/features`
 pub(crate) fn features(app: &Arc<App>) -> Result<Answer, Failure> {
-    let mut all = app.deps.status.features();
+    let mut all = app.deps.engine.features();
+    for (category, features) in app.deps.status.features() {
+        all.entry(category).or_default().extend(features);
+    }
     let api = all.entry("api".into()).or_default();
     let c = &app.config;
     for (name, on) in [

@@ -236,6 +236,20 @@ impl Chunk {
         }
     }
 
+    /// Bytes of the payload, as far as they are known without decoding: histograms in columns are counted without their
+    /// buckets.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let payload = match &self.payload {
+            Payload::Encoded { bytes, .. } => bytes.len(),
+            Payload::Columns(s) => {
+                (s.timestamps_ms.len() * 2 + s.start_timestamps_ms.len()) * size_of::<i64>()
+                    + s.histograms.len() * size_of::<Option<HistogramValue>>()
+            }
+        };
+        size_of::<Self>() + payload
+    }
+
     /// Appends to `out` at least the samples within `[mint, maxt]`; samples outside may come too.
     ///
     /// # Errors
@@ -286,6 +300,21 @@ fn leading(times: &[i64], maxt: i64) -> usize {
 /// # Errors
 /// When a chunk does not decode.
 pub fn decode_chunks(chunks: &[Chunk], mint: i64, maxt: i64, out: &mut Samples) -> Result<(), StorageError> {
+    decode_chunks_watched(chunks, mint, maxt, out, |_| Ok(()))
+}
+
+/// Like [`decode_chunks`], and asks `go_on` after each chunk, with what is decoded so far, whether to go on: a series may
+/// be longer than whoever reads it has time or memory for.
+///
+/// # Errors
+/// When a chunk does not decode, or what `go_on` gave.
+pub fn decode_chunks_watched<E: From<StorageError>>(
+    chunks: &[Chunk],
+    mint: i64,
+    maxt: i64,
+    out: &mut Samples,
+    mut go_on: impl FnMut(&Samples) -> Result<(), E>,
+) -> Result<(), E> {
     out.clear();
     for c in chunks {
         if c.maxt < mint || c.mint > maxt {
@@ -298,6 +327,7 @@ pub fn decode_chunks(chunks: &[Chunk], mint: i64, maxt: i64, out: &mut Samples) 
         if !ordered {
             merge_tail(out, before);
         }
+        go_on(out)?;
     }
     if out.timestamps_ms.first().is_some_and(|t| *t < mint)
         || out.timestamps_ms.last().is_some_and(|t| *t > maxt)

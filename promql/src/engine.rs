@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::{Clock, Queryable};
+use model::{Annotations, Clock, Queryable};
+use parking_lot::RwLock;
 
 use crate::error::QueryError;
 use crate::exec::context::Context;
 use crate::exec::operator::Builder;
 use crate::exec::scalar::ScalarVector;
 use crate::exec::source::Selections;
+use crate::exec::tally::Tallies;
 use crate::exec::{collect, ranges};
 use crate::limits::Slots;
 use crate::metrics::EngineMetrics;
+use crate::observer::{Active, ActiveQueries, QueryLog, QueryOrigin, QueryRecord};
 use crate::parser::ast::ValueType;
 use crate::parser::{Expr, ParserOptions, parse};
 use crate::plan::Grid;
@@ -23,7 +26,7 @@ use crate::plan::lower::{Params, lower};
 use crate::plan::node::{Node, Plan};
 use crate::plan::optimize::optimize;
 use crate::stack::run_deep;
-use crate::value::{QueryOutput, QueryStats, Value};
+use crate::value::{QueryOutput, QueryStats, StepStats, Value};
 
 /// Settings of an [`Engine`].
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct EngineConfig {
     pub timeout: Duration,
     /// Most samples one query may hold at once.
     pub max_samples: u64,
+    /// Most bytes one query may hold at once, as it counts them; 0 for no limit.
+    pub max_memory_bytes: u64,
     /// Most queries that run at once; further ones wait.
     pub max_concurrency: usize,
     /// Step of subqueries that name none.
@@ -52,6 +57,8 @@ pub struct EngineConfig {
     pub use_start_timestamps: bool,
     /// `__type__` and `__unit__` are dropped where the metric name is.
     pub type_and_unit_labels: bool,
+    /// Statistics by step may be asked for.
+    pub per_step_stats: bool,
     /// Threads one query may use; 0 for one per core.
     pub worker_threads: usize,
     /// Plans are optimised. Answers are the same either way; tests compare them.
@@ -64,15 +71,17 @@ impl Default for EngineConfig {
             lookback_ms: 300_000,
             timeout: Duration::from_secs(120),
             max_samples: 50_000_000,
+            max_memory_bytes: 2 << 30,
             max_concurrency: 20,
             default_subquery_step_ms: 60_000,
             experimental_functions: false,
-            duration_expressions: false,
+            duration_expressions: true,
             extended_range_selectors: false,
             fill_modifiers: false,
             delayed_name_removal: false,
             use_start_timestamps: false,
             type_and_unit_labels: false,
+            per_step_stats: false,
             worker_threads: 0,
             optimize: true,
         }
@@ -111,6 +120,10 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Stops the query from outside.
     pub cancel: Option<CancelToken>,
+    /// Statistics by step are wanted, as far as the engine's settings allow them.
+    pub per_step_stats: bool,
+    /// Where the query comes from, for the query log.
+    pub origin: Option<QueryOrigin>,
     /// At most so many series in the answer; 0 for all. A cut answer carries a warning.
     pub limit: usize,
 }
@@ -126,6 +139,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     slots: Slots,
     metrics: EngineMetrics,
+    active: Option<Arc<dyn ActiveQueries>>,
+    query_log: RwLock<Option<Arc<dyn QueryLog>>>,
 }
 
 /// A query that was read already, to be evaluated many times.
@@ -162,10 +177,28 @@ impl Engine {
     /// An engine whose metrics are registered on `registry`.
     #[must_use]
     pub fn new(config: EngineConfig, clock: Arc<dyn Clock>, registry: &prometheus::Registry) -> Self {
-        let metrics = EngineMetrics::new();
+        Self::with_active_queries(config, clock, registry, None)
+    }
+
+    /// Like [`Engine::new`], of an engine that tells `active` which queries run.
+    #[must_use]
+    pub fn with_active_queries(
+        config: EngineConfig,
+        clock: Arc<dyn Clock>,
+        registry: &prometheus::Registry,
+        active: Option<Arc<dyn ActiveQueries>>,
+    ) -> Self {
+        let metrics = EngineMetrics::new(clock.clone());
         metrics.register(registry, config.max_concurrency);
         let slots = Slots::new(config.max_concurrency);
-        Self { inner: Arc::new(Inner { config, clock, slots, metrics }) }
+        let query_log = RwLock::default();
+        Self { inner: Arc::new(Inner { config, clock, slots, metrics, active, query_log }) }
+    }
+
+    /// Queries that end from now on are told to `log`.
+    pub fn set_query_log(&self, log: Option<Arc<dyn QueryLog>>) {
+        self.inner.metrics.query_log_enabled(log.is_some());
+        *self.inner.query_log.write() = log;
     }
 
     /// The settings.
@@ -185,6 +218,12 @@ impl Engine {
             fill_modifiers: c.fill_modifiers,
             ..ParserOptions::default()
         }
+    }
+
+    /// What of the language is switched on, by category and name.
+    #[must_use]
+    pub fn features(&self) -> crate::features::Features {
+        crate::features::of(&self.inner.config)
     }
 
     /// Reads a query.
@@ -340,45 +379,113 @@ impl Engine {
         options: &QueryOptions,
     ) -> Result<QueryOutput, QueryError> {
         let inner = &*self.inner;
-        let clock = &*inner.clock;
-        let begin = clock.monotonic();
+        let _running = inner.metrics.running();
+        let begin = inner.clock.monotonic();
+        let mut stats = QueryStats::default();
+        let result = self.run_in_slot(storage, expr, text, span, options, begin, &mut stats);
+        stats.exec_total_seconds = (inner.clock.monotonic() - begin).as_secs_f64();
+        inner.metrics.count_samples(&stats);
+        self.log(text, span, options, &stats, result.as_ref().err());
+        let (value, annotations) = result?;
+        Ok(QueryOutput { value, annotations, stats })
+    }
+
+    /// Waits for a slot and evaluates. What it took is in `stats`, also when the query failed.
+    #[allow(clippy::too_many_arguments, reason = "the query, and when it began")]
+    fn run_in_slot(
+        &self,
+        storage: &dyn Queryable,
+        expr: &Expr,
+        text: &str,
+        span: Span,
+        options: &QueryOptions,
+        begin: Duration,
+        stats: &mut QueryStats,
+    ) -> Result<(Value, Annotations), QueryError> {
+        let inner = &*self.inner;
+        let (clock, metrics) = (&*inner.clock, &inner.metrics);
         let timeout = options.timeout.map_or(inner.config.timeout, |t| t.min(inner.config.timeout));
         let deadline = begin.saturating_add(timeout);
-        let _running = inner.metrics.running();
-        let _slot = inner.slots.take(clock, deadline, options.cancel.as_ref())?;
+        let slot = inner.slots.take(clock, deadline, options.cancel.as_ref());
         let queued = clock.monotonic();
-        let mut stats =
-            QueryStats { exec_queue_seconds: (queued - begin).as_secs_f64(), ..Default::default() };
+        stats.exec_queue_seconds = (queued - begin).as_secs_f64();
+        metrics.observe("queue_time", stats.exec_queue_seconds, queued);
+        let slot = slot?;
+        let _active = inner.active.as_ref().map(|log| Active::insert(&**log, slot.number(), text));
 
         let lookback_ms = options.lookback_ms.filter(|l| *l > 0).unwrap_or(inner.config.lookback_ms);
         let Plan { root, selections } = self.plan(expr, text, span, lookback_ms)?;
         let mint = selections.iter().map(|s| s.hints.start_ms).min().unwrap_or(0);
         let maxt = selections.iter().map(|s| s.hints.end_ms).max().unwrap_or(0);
         let querier = storage.querier(mint, maxt)?;
-        let ctx =
-            Context::new(&*querier, &inner.config, clock, deadline, options.cancel.clone(), lookback_ms);
+        let grid = Grid::new(span.start_ms, span.end_ms, span.step_ms);
+        let by_step = inner.config.per_step_stats && options.per_step_stats;
+        let tallies = Tallies::new(grid, by_step);
+        let cancel = options.cancel.clone();
+        let ctx = Context::new(&*querier, &inner.config, clock, deadline, cancel, lookback_ms, tallies);
         let selections = Selections::new(selections);
         let prepared = clock.monotonic();
         stats.query_preparation_seconds = (prepared - queued).as_secs_f64();
+        metrics.observe("prepare_time", stats.query_preparation_seconds, prepared);
 
-        let builder = Builder { ctx: &ctx, selections: &selections };
+        let builder = Builder { ctx: &ctx, selections: &selections, tally: ctx.tallies.root() };
         // A bug in an operator fails this query and no other: nothing it touched outlives it.
         let result = catch_unwind(AssertUnwindSafe(|| evaluate(builder, &root, span))).unwrap_or_else(|_| {
             Err(QueryError::execution("unexpected error: the evaluation of the query failed"))
         });
         let evaluated = clock.monotonic();
-        stats.inner_eval_seconds = (evaluated - prepared).as_secs_f64();
-        stats.exec_total_seconds = (evaluated - begin).as_secs_f64();
-        stats.total_queryable_samples = ctx.samples_read();
+        stats.result_sort_seconds = ctx.sort_seconds();
+        stats.inner_eval_seconds = (evaluated - prepared).as_secs_f64() - stats.result_sort_seconds;
+        stats.eval_total_seconds = (evaluated - queued).as_secs_f64();
+        metrics.observe("inner_eval", stats.inner_eval_seconds, evaluated);
+        let counts = ctx.tallies.finish();
+        stats.total_queryable_samples = counts.queryable;
+        stats.samples_read = counts.read;
+        stats.by_step = by_step.then_some(StepStats {
+            start_ms: grid.start_ms,
+            step_ms: grid.step_ms,
+            queryable: counts.queryable_by_step,
+            read: counts.read_by_step,
+        });
         stats.peak_samples = ctx.samples_peak();
-        inner.metrics.observe(&stats);
+        stats.peak_bytes = ctx.memory.peak();
+        debug_assert_eq!(ctx.memory.passing(), 0, "operators give back what they hold");
         let mut value = result?;
+        if matches!(value, Value::Matrix(_)) {
+            metrics.observe("result_sort", stats.result_sort_seconds, evaluated);
+        }
         let mut annotations = ctx.take_notes().into_annotations(text);
         ctx.take_storage_warnings().into_iter().for_each(|w| annotations.warn(w));
         if options.limit > 0 && truncate(&mut value, options.limit) {
             annotations.warn("results truncated due to limit");
         }
-        Ok(QueryOutput { value, annotations, stats })
+        Ok((value, annotations))
+    }
+
+    /// Writes the query to the query log, if there is one.
+    fn log(
+        &self,
+        text: &str,
+        span: Span,
+        options: &QueryOptions,
+        stats: &QueryStats,
+        error: Option<&QueryError>,
+    ) {
+        let inner = &*self.inner;
+        let Some(log) = inner.query_log.read().clone() else { return };
+        let record = QueryRecord {
+            now_ms: inner.clock.now_ms(),
+            query: text,
+            start_ms: span.start_ms,
+            end_ms: span.end_ms,
+            step_ms: span.step_ms,
+            error,
+            stats,
+            origin: options.origin.as_ref(),
+        };
+        if log.log(&record).is_err() {
+            inner.metrics.query_log_failed();
+        }
     }
 }
 
@@ -390,7 +497,9 @@ fn evaluate<'q>(b: Builder<'q>, root: &'q Node, span: Span) -> Result<Value, Que
     match root {
         Node::Text(value) => return Ok(Value::String { timestamp_ms, value: value.clone() }),
         Node::Ranges(source) => {
-            return Ok(Value::Matrix(collect::ranges(ranges::collect(b, source, grid)?)?));
+            // What is collected stays on the account until the answer is made.
+            let (all, _held) = ranges::collect(b, source, grid)?;
+            return Ok(Value::Matrix(collect::ranges(b.ctx, all)?));
         }
         _ => {}
     }

@@ -21,6 +21,16 @@ pub enum QueryError {
     /// More samples at once than the limit allows. API: `execution`.
     #[error("query processing would load too many samples into memory in {0}")]
     TooManySamples(&'static str),
+    /// More memory than one query may hold. API: `execution`.
+    #[error(
+        "query processing would hold more than {} of memory, the limit of one query; select fewer series or steps, or \
+         raise --query.max-memory",
+        bytes_text(*limit_bytes)
+    )]
+    TooMuchMemory {
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// The store could not answer. API: `internal`.
     #[error("expanding series: {0}")]
     Storage(#[from] StorageError),
@@ -32,7 +42,7 @@ impl QueryError {
     pub fn api_type(&self) -> &'static str {
         match self {
             Self::Parse(_) => "bad_data",
-            Self::Execution(_) | Self::TooManySamples(_) => "execution",
+            Self::Execution(_) | Self::TooManySamples(_) | Self::TooMuchMemory { .. } => "execution",
             Self::Timeout(_) => "timeout",
             Self::Canceled(_) => "canceled",
             Self::Storage(_) => "internal",
@@ -41,6 +51,15 @@ impl QueryError {
 
     pub(crate) fn execution(text: impl Into<String>) -> Self {
         Self::Execution(text.into())
+    }
+}
+
+/// Bytes in the largest unit that divides them.
+fn bytes_text(bytes: u64) -> String {
+    let units = [(1_u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{} {name}", bytes / unit),
+        None => format!("{bytes} bytes"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Running a plan. Operators hand on batches of series × steps as columns ([`batch`]); the one who asks owns the buffer
-//! ([`operator`]). What all operators of a query share, limits and annotations, is in [`context`].
+//! ([`operator`]). What all operators of a query share, limits and annotations, is in [`context`]; what they hold and read is
+//! counted in [`memory`] and [`tally`].
 //!
 //! Leaves: [`source`] reads series, [`instant`] and [`window`] make rows of them, [`ranges`] hands whole windows on.
 //! Everything else takes rows and gives rows. [`collect`] makes the answer.
@@ -22,11 +23,13 @@ pub(crate) mod instant;
 pub(crate) mod invariant;
 pub(crate) mod label_ops;
 pub(crate) mod matching;
+pub(crate) mod memory;
 pub(crate) mod operator;
 pub(crate) mod ranges;
 pub(crate) mod scalar;
 pub(crate) mod set;
 pub(crate) mod sort;
 pub(crate) mod source;
+pub(crate) mod tally;
 pub(crate) mod topk;
 pub(crate) mod window;

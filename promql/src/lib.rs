@@ -12,13 +12,16 @@ mod annotations;
 pub mod engine;
 pub mod error;
 mod exec;
+mod features;
 mod functions;
 mod hash;
 mod limits;
 mod metrics;
+mod observer;
 pub mod parser;
 mod plan;
 mod stack;
+mod summary;
 pub mod value;
 
 #[cfg(test)]
@@ -26,5 +29,7 @@ mod tests;
 
 pub use engine::{CancelToken, Engine, EngineConfig, Prepared, QueryOptions};
 pub use error::QueryError;
+pub use features::Features;
+pub use observer::{ActiveQueries, QueryLog, QueryOrigin, QueryRecord, format_date};
 pub use stack::run_deep;
-pub use value::{MatrixSeries, PointValue, QueryOutput, QueryStats, Value, VectorSample};
+pub use value::{MatrixSeries, PointValue, QueryOutput, QueryStats, StepStats, Value, VectorSample};

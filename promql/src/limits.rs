@@ -14,16 +14,27 @@ const STAGE: &str = "query queue";
 
 /// A number of slots.
 pub(crate) struct Slots {
-    free: Mutex<usize>,
+    /// Numbers of those that are free.
+    free: Mutex<Vec<usize>>,
     freed: Condvar,
 }
 
 /// A slot that is taken; dropping it gives it back.
-pub(crate) struct Slot<'a>(&'a Slots);
+pub(crate) struct Slot<'a> {
+    slots: &'a Slots,
+    number: usize,
+}
+
+impl Slot<'_> {
+    /// Which one of the slots it is, from 0 on.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+}
 
 impl Slots {
     pub(crate) fn new(count: usize) -> Self {
-        Self { free: Mutex::new(count.max(1)), freed: Condvar::new() }
+        Self { free: Mutex::new((0..count.max(1)).rev().collect()), freed: Condvar::new() }
     }
 
     /// Waits for a slot.
@@ -34,7 +45,10 @@ impl Slots {
         cancel: Option<&CancelToken>,
     ) -> Result<Slot<'_>, QueryError> {
         let mut free = self.free.lock();
-        while *free == 0 {
+        loop {
+            if let Some(number) = free.pop() {
+                return Ok(Slot { slots: self, number });
+            }
             if cancel.is_some_and(CancelToken::is_cancelled) {
                 return Err(QueryError::Canceled(STAGE));
             }
@@ -43,15 +57,13 @@ impl Slots {
             }
             self.freed.wait_for(&mut free, LOOK_EVERY);
         }
-        *free -= 1;
-        Ok(Slot(self))
     }
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock() += 1;
-        self.0.freed.notify_one();
+        self.slots.free.lock().push(self.number);
+        self.slots.freed.notify_one();
     }
 }
 

@@ -11,6 +11,9 @@ use proptest::prelude::*;
 
 use crate::{CancelToken, Engine, EngineConfig, PointValue, QueryError, QueryOptions, Value};
 
+mod budget;
+mod statistics;
+
 const MINUTE: i64 = 60_000;
 
 /// `series` series of `m{i="…",g="…"}` and of `n_total`, a sample a minute for an hour.

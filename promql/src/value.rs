@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use model::{Annotations, FloatHistogram, Labels};
 
+use crate::exec::memory::{histograms_bytes, labels_bytes};
+
 /// What a query evaluates to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
@@ -71,12 +73,20 @@ pub struct QueryOutput {
 }
 
 /// What a query took.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryStats {
-    /// Samples that operators read, counted once per step that sees them.
+    /// Samples that were looked at, counted at every step that looks at them; histograms count by their size.
     pub total_queryable_samples: u64,
+    /// Samples that were read from storage: of windows that overlap, each sample once.
+    pub samples_read: u64,
+    /// Both by step, when the query and the engine ask for it.
+    pub by_step: Option<StepStats>,
     /// Most samples held at once.
     pub peak_samples: u64,
+    /// Most bytes held at once, as they are counted.
+    pub peak_bytes: u64,
+    /// Seconds of all the work, without waiting for a slot.
+    pub eval_total_seconds: f64,
     /// Seconds from the call to the answer, waiting for a slot included.
     pub exec_total_seconds: f64,
     /// Seconds of waiting for a slot.
@@ -87,6 +97,38 @@ pub struct QueryStats {
     pub inner_eval_seconds: f64,
     /// Seconds of sorting and shaping the answer.
     pub result_sort_seconds: f64,
+}
+
+impl MatrixSeries {
+    /// Bytes that the series takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let floats = self.floats.capacity() * size_of::<(i64, f64)>();
+        let histograms = self.histograms.capacity() * size_of::<(i64, Arc<FloatHistogram>)>();
+        let values = histograms_bytes(self.histograms.iter().map(|(_, h)| h));
+        labels_bytes(&self.labels) + (size_of::<Self>() + floats + histograms) as u64 + values
+    }
+}
+
+/// Samples by step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepStats {
+    /// The first step, milliseconds.
+    pub start_ms: i64,
+    /// Milliseconds between two steps.
+    pub step_ms: i64,
+    /// Samples looked at.
+    pub queryable: Vec<u64>,
+    /// Samples read.
+    pub read: Vec<u64>,
+}
+
+impl StepStats {
+    /// Counts by step, each with its time in seconds.
+    pub fn points<'a>(&self, counts: &'a [u64]) -> impl Iterator<Item = (f64, u64)> + use<'a> {
+        let (start_ms, step_ms) = (self.start_ms, self.step_ms);
+        let time = move |i: usize| (start_ms + i as i64 * step_ms) as f64 / 1000.0;
+        counts.iter().enumerate().map(move |(i, n)| (time(i), *n))
+    }
 }
 
 /// Equality of floats is by their bits, so that NaNs and the stale marker compare.

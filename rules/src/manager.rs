@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use model::{Appendable, Clock, Labels, Queryable};
 use parking_lot::Mutex;
-use promql::{Engine, QueryOptions};
+use promql::{Engine, QueryOptions, QueryOrigin};
 use tokio::task::JoinHandle;
 
 use crate::alerting::Surroundings;
@@ -135,9 +135,11 @@ impl RuleManager {
 
     fn start(&self, config: GroupConfig, context: (Labels, String), group: Group) -> Running {
         let (engine, queryable) = (self.engine.clone(), Arc::clone(&self.queryable));
+        let origin = QueryOrigin::RuleGroup { file: config.file.clone(), name: config.name.clone() };
+        let options = QueryOptions { origin: Some(origin), ..QueryOptions::default() };
         let environment = Arc::new(Environment {
             query: Arc::new(move |query, ts_ms| {
-                engine.instant(&*queryable, query, ts_ms, &QueryOptions::default()).map(|output| output.value)
+                engine.instant(&*queryable, query, ts_ms, &options).map(|output| output.value)
             }),
             appendable: Arc::clone(&self.appendable),
             clock: Arc::clone(&self.clock),

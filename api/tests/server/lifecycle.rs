@@ -66,6 +66,8 @@ fn what_is_switched_off_says_so() {
     let features = server.get("/api/v1/features").json();
     assert_eq!(features["data"]["api"]["admin"], false);
     assert_eq!(features["data"]["api"]["query_stats"], true);
+    assert_eq!(features["data"]["promql_functions"]["rate"], true);
+    assert_eq!(features["data"]["promql"]["per_step_stats"], false);
 }
 
 #[test]

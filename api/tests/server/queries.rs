@@ -99,6 +99,29 @@ fn range_results() {
 }
 
 #[test]
+fn stats_by_step_are_given_when_enabled() {
+    let server = start_with(|_, deps| {
+        let config = promql::EngineConfig { per_step_stats: true, ..promql::EngineConfig::default() };
+        let registry = prometheus::Registry::new();
+        deps.engine = Arc::new(promql::Engine::new(config, deps.clock.clone(), &registry));
+    });
+    let up = labels(&[("__name__", "up")]);
+    (0..10).for_each(|m| server.store.insert(&up, Sample::float(NOW_MS + m * 60_000, 1.0)));
+    let path = |query: &str, stats: &str| {
+        format!("/api/v1/query_range?query={}&start={NOW}&end=1704067320&step=60&stats={stats}", enc(query))
+    };
+    let samples =
+        |query: &str, stats: &str| server.get(&path(query, stats)).json()["data"]["stats"]["samples"].clone();
+    let with_steps = samples("sum_over_time(up[2m])", "all");
+    let steps =
+        |a: u64, b: u64, c: u64| serde_json::json!([[1704067200, a], [1704067260, b], [1704067320, c]]);
+    assert_eq!(with_steps["totalQueryableSamplesPerStep"], steps(1, 2, 2));
+    assert_eq!(with_steps["samplesReadPerStep"], steps(1, 1, 1));
+    assert_eq!((&with_steps["totalQueryableSamples"], &with_steps["samplesRead"]), (&5.into(), &3.into()));
+    assert!(samples("sum_over_time(up[2m])", "true").get("samplesReadPerStep").is_none());
+}
+
+#[test]
 fn limits_truncate_with_a_warning() {
     let server = start();
     let answer = server.get("/api/v1/query?query=up&limit=1").json();
@@ -134,6 +157,9 @@ fn stats_are_given_when_asked_for() {
     }
     assert_eq!(stats["samples"]["totalQueryableSamples"], 2);
     assert!(stats["samples"]["peakSamples"].as_u64().is_some_and(|n| n >= 2));
+    assert_eq!(stats["samples"]["samplesRead"], 2);
+    let all = server.get("/api/v1/query?query=up&stats=all").json();
+    assert!(all["data"]["stats"]["samples"].get("samplesReadPerStep").is_none(), "not enabled");
     let odd = server.get("/api/v1/query?query=up&stats=yes").json();
     assert!(odd["warnings"][0].as_str().is_some_and(|w| w.contains("deprecated")));
     assert!(server.get("/api/v1/query?query=up").json()["data"].get("stats").is_none());
@@ -382,6 +408,65 @@ fn a_client_that_goes_away_ends_its_request() {
         drop(stream);
         wait_for(&endless.ended, "the handler learns that nobody waits");
     }
+}
+
+/// Queries of `endless`, one at a time.
+fn one_at_a_time(endless: &Endless) -> crate::support::TestServer {
+    start_with(|_, deps| {
+        deps.queryable = Arc::new(endless.clone());
+        let config = promql::EngineConfig { max_concurrency: 1, ..promql::EngineConfig::default() };
+        deps.engine = Arc::new(promql::Engine::new(config, deps.clock.clone(), &prometheus::Registry::new()));
+    })
+}
+
+#[test]
+fn a_client_that_goes_away_frees_its_slot() {
+    let form = "query=sum(e)&start=0&end=600&step=1";
+    let head =
+        "POST /api/v1/query_range HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-www-form-urlencoded";
+    for request in [
+        format!("{head}\r\nContent-Length: {}\r\n\r\n{form}", form.len()),
+        "GET /api/v1/query?query=count_values(%22v%22,e) HTTP/1.1\r\nHost: test\r\n\r\n".to_owned(),
+    ] {
+        let endless = Endless::default();
+        let server = one_at_a_time(&endless);
+        let mut stream = server.connect();
+        stream.write_all(request.as_bytes()).expect("sent");
+        wait_for(&endless.begun, "the query begins");
+        // A second one waits in line; it goes away too, without ever having had the slot.
+        let mut waiting = server.connect();
+        write!(waiting, "GET /api/v1/query?query=2 HTTP/1.1\r\nHost: test\r\n\r\n").expect("sent");
+        drop(waiting);
+        drop(stream);
+        wait_for(&endless.ended, "the query ends");
+        assert_eq!(server.get("/api/v1/query?query=1").status, 200, "the slot is free");
+    }
+}
+
+#[test]
+fn time_runs_out() {
+    let endless = Endless::default();
+    let server = one_at_a_time(&endless);
+    let ask = |path: &str| {
+        let mut stream = server.connect();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("sent");
+        stream
+    };
+    let mut running = ask("/api/v1/query?query=sum(e)");
+    wait_for(&endless.begun, "the query begins");
+    let mut waiting = ask("/api/v1/query?query=1&timeout=1s");
+    std::thread::sleep(Duration::from_millis(100));
+    server.clock.advance(Duration::from_secs(2));
+    let timeout = |stream: &mut std::net::TcpStream, stage: &str| {
+        let answer = crate::support::read_answer(stream);
+        let text =
+            format!(r#"{{"status":"error","errorType":"timeout","error":"query timed out in {stage}"}}"#);
+        assert_eq!((answer.status, answer.text()), (503, text.as_str()));
+    };
+    timeout(&mut waiting, "query queue");
+    server.clock.advance(Duration::from_secs(120));
+    timeout(&mut running, "expression evaluation");
+    assert_eq!(server.get("/api/v1/query?query=1").status, 200);
 }
 
 #[test]

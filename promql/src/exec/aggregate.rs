@@ -7,6 +7,7 @@ pub(crate) mod quantile;
 
 use super::batch::{Batch, Head, clean, is_absent, is_float};
 use super::context::Context;
+use super::memory::HeldBytes;
 use super::operator::{BoxOperator, Operator};
 use crate::annotations::Note;
 use crate::error::Result;
@@ -43,13 +44,14 @@ fn fold<'q, A: Accumulator + 'q>(
         ctx,
         node,
         input: Some(input),
-        grouping: Grouping::new(node),
+        grouping: Grouping::new(ctx, node),
         cells: Vec::new(),
         drop_name: Vec::new(),
-        histograms: HistogramGroups::new(node),
+        histograms: HistogramGroups::new(ctx, node),
         done: 0,
         steps: 0,
         held: 0,
+        bytes: ctx.memory.hold(),
     })
 }
 
@@ -89,6 +91,7 @@ struct Fold<'q, A> {
     done: usize,
     steps: usize,
     held: u64,
+    bytes: HeldBytes<'q>,
 }
 
 impl<A: Accumulator> Fold<'_, A> {
@@ -110,8 +113,9 @@ impl<A: Accumulator> Fold<'_, A> {
             return Ok(());
         }
         let head = &rows.heads[row];
-        let group = self.grouping.find(&head.labels);
+        let group = self.grouping.find(&head.labels)?;
         if group >= self.drop_name.len() {
+            self.bytes.add((self.steps * size_of::<A>()) as u64)?;
             self.drop_name.push(false);
             self.held += self.steps as u64;
             self.ctx.hold(self.steps as u64)?;

@@ -4,9 +4,12 @@
 //! whose histogram is in the side column carry two NaNs that no sample has: leaves replace these bit patterns in what
 //! they read ([`clean`]), and the processor makes NaNs with other payloads.
 
+use std::mem::size_of;
 use std::sync::Arc;
 
 use model::{FloatHistogram, Labels};
+
+use super::memory::histograms_bytes;
 
 const ABSENT_BITS: u64 = 0x7ffc_5eed_ab5e_a700;
 const HISTOGRAM_BITS: u64 = ABSENT_BITS | 1;
@@ -128,6 +131,13 @@ impl Batch {
         self.histograms[at] = Some(h);
     }
 
+    /// Bytes held: columns, histograms and labels.
+    pub(crate) fn bytes(&self) -> u64 {
+        let columns = (self.values.capacity() + self.histograms.capacity()) * size_of::<f64>();
+        let heads = self.heads.iter().map(|h| (size_of::<Head>() + h.labels.size_bytes()) as u64);
+        columns as u64 + heads.sum::<u64>() + histograms_bytes(self.histograms.iter().flatten())
+    }
+
     pub(crate) fn set(&mut self, row: usize, step: usize, cell: Cell) {
         match cell {
             Cell::Absent => self.values[row * self.steps + step] = ABSENT,
@@ -162,18 +172,29 @@ impl Batch {
         self.heads.len() - 1
     }
 
+    /// Makes room for rows, so that their columns are allocated once.
+    pub(crate) fn reserve_rows(&mut self, rows: usize) {
+        self.heads.reserve(rows);
+        self.values.reserve_exact(rows.saturating_mul(self.steps));
+    }
+
     /// Samples held, a histogram counting by its size.
     pub(crate) fn samples(&self) -> u64 {
-        let cells = self.values.iter().filter(|v| !is_absent(**v)).count() as u64;
+        let cells = self.values.iter().filter(|v| is_float(**v)).count() as u64;
         cells + self.histograms.iter().flatten().map(|h| histogram_weight(h)).sum::<u64>()
     }
 }
 
-/// What a histogram counts beyond one sample: samples are 16 bytes.
+/// Bytes of so many rows of floats.
+pub(crate) fn rows_bytes(rows: usize, steps: usize) -> u64 {
+    (rows as u64).saturating_mul((steps as u64).saturating_mul(8).saturating_add(size_of::<Head>() as u64))
+}
+
+/// As how many samples a histogram counts, its timestamp included: samples are 16 bytes.
 pub(crate) fn histogram_weight(h: &FloatHistogram) -> u64 {
     let spans = (h.positive_spans.len() + h.negative_spans.len()) * 8;
     let floats = (h.positive_buckets.len() + h.negative_buckets.len() + h.custom_values.len()) * 8;
-    ((spans + floats + 168) / 16) as u64
+    ((spans + floats + 176) / 16) as u64
 }
 
 #[cfg(test)]

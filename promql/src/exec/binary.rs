@@ -12,6 +12,7 @@ use super::bitmap::StepBits;
 use super::context::Context;
 use super::duplicates::Duplicates;
 use super::matching::{Groups, group_labels};
+use super::memory::{HeldBytes, labels_bytes};
 use super::operator::{BoxOperator, Operator};
 use crate::annotations::{HistogramOperation, Note};
 use crate::error::{QueryError, Result};
@@ -21,6 +22,9 @@ use crate::hash::FastMap;
 use crate::parser::ast::{BinaryOp, MatchCardinality, VectorMatching};
 use crate::plan::Grid;
 use crate::plan::node::Binary;
+
+/// Rows that are looked at between two looks at the clock.
+const ROWS_PER_CHECK: usize = 64;
 
 pub(crate) struct VectorBinary<'q> {
     ctx: &'q Context<'q>,
@@ -40,9 +44,13 @@ pub(crate) struct VectorBinary<'q> {
     /// Steps at which the "many" side has anything.
     many_present: StepBits,
     conflict: Option<Conflict>,
-    duplicates: Option<Duplicates>,
+    duplicates: Option<Duplicates<'q>>,
     stage: Stage,
     held: u64,
+    /// What lasts: the "one" side and what was found out about it.
+    kept_bytes: HeldBytes<'q>,
+    /// The rows that were handed on last.
+    out_bytes: HeldBytes<'q>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -77,16 +85,18 @@ impl<'q> VectorBinary<'q> {
             many,
             one: Some(one),
             grid,
-            groups: Groups::new(matching),
+            groups: Groups::new(ctx, matching),
             kept: Batch::new(),
             by_group: Vec::new(),
             matched: Vec::new(),
             results: Vec::new(),
             many_present: StepBits::new(grid.count),
             conflict: None,
-            duplicates: grouped.then(Duplicates::default),
+            duplicates: grouped.then(|| Duplicates::new(ctx)),
             stage: Stage::Begin,
             held: 0,
+            kept_bytes: ctx.memory.hold(),
+            out_bytes: ctx.memory.hold(),
         }
     }
 
@@ -106,15 +116,16 @@ impl<'q> VectorBinary<'q> {
         while one.next(&mut rows)? {
             self.ctx.check()?;
             self.ctx.hold(rows.samples())?;
+            self.kept_bytes.add(rows.bytes())?;
             for (i, head) in rows.heads.iter().enumerate() {
                 if rows.row(i).iter().all(|v| is_absent(*v)) {
                     continue;
                 }
-                let group = self.groups.ordinal(&head.labels);
+                let group = self.groups.ordinal(&head.labels)?;
                 if group >= self.by_group.len() {
                     self.by_group.resize_with(group + 1, Vec::new);
                 }
-                self.find_conflict(group, head, rows.row(i));
+                self.find_conflict(group, head, rows.row(i))?;
                 let row = self.kept.push_copy(head.clone(), &rows, i);
                 self.by_group[group].push(row);
             }
@@ -123,8 +134,11 @@ impl<'q> VectorBinary<'q> {
     }
 
     /// Whether two rows share a group at a step is an error only when the other side has something there.
-    fn find_conflict(&mut self, group: usize, head: &Head, row: &[f64]) {
-        for other in &self.by_group[group] {
+    fn find_conflict(&mut self, group: usize, head: &Head, row: &[f64]) -> Result<()> {
+        for (i, other) in self.by_group[group].iter().enumerate() {
+            if i % ROWS_PER_CHECK == ROWS_PER_CHECK - 1 {
+                self.ctx.check()?;
+            }
             let both = |s: &usize| !is_absent(row[*s]) && !is_absent(self.kept.row(*other)[*s]);
             let steps: Vec<usize> = (0..row.len()).filter(both).collect();
             if steps.is_empty() {
@@ -136,6 +150,7 @@ impl<'q> VectorBinary<'q> {
             });
             steps.into_iter().for_each(|s| conflict.steps.set(s));
         }
+        Ok(())
     }
 
     fn check_conflict(&self) -> Result<()> {
@@ -146,7 +161,11 @@ impl<'q> VectorBinary<'q> {
     }
 
     fn combine_rows(&mut self, rows: &Batch, out: &mut Batch) -> Result<()> {
+        out.reserve_rows(rows.rows());
         for row in 0..rows.rows() {
+            if row % ROWS_PER_CHECK == ROWS_PER_CHECK - 1 {
+                self.ctx.check()?;
+            }
             if !self.combine_floats(rows, row, out)? {
                 self.combine_row(rows, row, out)?;
             }
@@ -163,13 +182,13 @@ impl<'q> VectorBinary<'q> {
         let labels = rows.heads[row].labels.clone();
         let fill = self.matching.fill_right;
         let group = match fill {
-            Some(_) => self.groups.ordinal(&labels),
+            Some(_) => self.groups.ordinal(&labels)?,
             None => match self.groups.find(&labels) {
                 Some(g) => g,
                 None => return Ok(()),
             },
         };
-        self.grow(group);
+        self.grow(group)?;
         let ones = self.by_group.get(group).cloned().unwrap_or_default();
         for one in &ones {
             let one_labels = self.kept.heads[*one].labels.clone();
@@ -197,7 +216,8 @@ impl<'q> VectorBinary<'q> {
     /// Rows for the steps at which the "one" side found no partner.
     fn combine_leftovers(&mut self, fill: f64, out: &mut Batch) -> Result<()> {
         for group in 0..self.by_group.len() {
-            self.grow(group);
+            self.ctx.check()?;
+            self.grow(group)?;
             let matched = self.matched[group].clone();
             for one in self.by_group[group].clone() {
                 let labels = self.kept.heads[one].labels.clone();
@@ -211,15 +231,18 @@ impl<'q> VectorBinary<'q> {
         Ok(())
     }
 
-    fn grow(&mut self, group: usize) {
+    fn grow(&mut self, group: usize) -> Result<()> {
         let steps = self.grid.count;
         let len = self.groups.len().max(group + 1);
         if self.matched.len() < len {
+            let added = (len - self.matched.len()) as u64;
+            self.kept_bytes.add(added * StepBits::bytes(steps))?;
             self.matched.resize_with(len, || StepBits::new(steps));
         }
         if self.duplicates.is_some() && self.results.len() < len {
             self.results.resize_with(len, FastMap::default);
         }
+        Ok(())
     }
 
     fn push_result(&self, many: &Labels, one: &Labels, out: &mut Batch) -> usize {
@@ -258,9 +281,12 @@ impl<'q> VectorBinary<'q> {
                 let labels = &out.heads[at].labels;
                 let seen = match self.results[group].get_mut(labels) {
                     Some(bits) => bits,
-                    None => self.results[group]
-                        .entry(labels.clone())
-                        .or_insert_with(|| StepBits::new(self.grid.count)),
+                    None => {
+                        self.kept_bytes.add(labels_bytes(labels) + StepBits::bytes(self.grid.count))?;
+                        self.results[group]
+                            .entry(labels.clone())
+                            .or_insert_with(|| StepBits::new(self.grid.count))
+                    }
                 };
                 if seen.get(step) {
                     return Err(QueryError::execution(
@@ -297,7 +323,7 @@ impl<'q> VectorBinary<'q> {
         if self.node.op == BinaryOp::TrimLower || self.node.op == BinaryOp::TrimUpper {
             return Ok(false);
         }
-        self.grow(group);
+        self.grow(group)?;
         let labels = labels.clone();
         let at = self.push_result(&labels, &self.kept.heads[one].labels, out);
         let (op, return_bool) = (self.node.op, self.node.return_bool);
@@ -360,6 +386,7 @@ impl Operator for VectorBinary<'_> {
         }
         self.held = out.samples();
         self.ctx.hold(self.held)?;
+        self.out_bytes.set(out.bytes())?;
         Ok(true)
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct VectorScalar<'q> {
     column: Option<Vec<f64>>,
     /// The scalar stands on the left.
     swapped: bool,
-    duplicates: Option<Duplicates>,
+    duplicates: Option<Duplicates<'q>>,
 }
 
 impl<'q> VectorScalar<'q> {
@@ -30,7 +30,7 @@ impl<'q> VectorScalar<'q> {
         swapped: bool,
     ) -> Self {
         let drops = changes_meaning(node.op) || node.return_bool;
-        let duplicates = (drops && !ctx.delayed_names()).then(Duplicates::default);
+        let duplicates = (drops && !ctx.delayed_names()).then(|| Duplicates::new(ctx));
         Self { ctx, node, vector, scalar, column: None, swapped, duplicates }
     }
 }

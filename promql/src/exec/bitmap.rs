@@ -13,6 +13,11 @@ impl StepBits {
         Self { words: vec![0; steps.div_ceil(64)].into() }
     }
 
+    /// Bytes that the bits of so many steps take.
+    pub(crate) fn bytes(steps: usize) -> u64 {
+        (size_of::<Self>() + steps.div_ceil(64) * 8) as u64
+    }
+
     #[inline]
     pub(crate) fn get(&self, step: usize) -> bool {
         self.words[step / 64] >> (step % 64) & 1 == 1

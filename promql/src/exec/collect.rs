@@ -17,6 +17,7 @@ use crate::value::{MatrixSeries, PointValue, VectorSample};
 pub(crate) fn vector(ctx: &Context<'_>, mut root: BoxOperator<'_>, ts_ms: i64) -> Result<Vec<VectorSample>> {
     let (mut rows, mut out) = (Batch::new(), Vec::new());
     let mut seen = FastSet::default();
+    let mut bytes = ctx.memory.hold();
     while root.next(&mut rows)? {
         ctx.check()?;
         let before = out.len();
@@ -33,6 +34,8 @@ pub(crate) fn vector(ctx: &Context<'_>, mut root: BoxOperator<'_>, ts_ms: i64) -
             out.push(VectorSample { labels, timestamp_ms: ts_ms, value });
         }
         ctx.hold((out.len() - before) as u64)?;
+        // The rows, and their labels once more among those seen.
+        bytes.add(2 * rows.bytes())?;
     }
     Ok(out)
 }
@@ -41,6 +44,7 @@ pub(crate) fn vector(ctx: &Context<'_>, mut root: BoxOperator<'_>, ts_ms: i64) -
 pub(crate) fn matrix(ctx: &Context<'_>, mut root: BoxOperator<'_>, grid: Grid) -> Result<Vec<MatrixSeries>> {
     let mut rows = Batch::new();
     let mut merge = Merge::default();
+    let mut bytes = ctx.memory.hold();
     while root.next(&mut rows)? {
         ctx.check()?;
         ctx.hold(rows.samples())?;
@@ -48,20 +52,21 @@ pub(crate) fn matrix(ctx: &Context<'_>, mut root: BoxOperator<'_>, grid: Grid) -
             let labels = final_labels(&head.labels, head.drop_name);
             let mut s = MatrixSeries { labels, ..MatrixSeries::default() };
             push_row(&mut s, &rows, i, grid);
+            bytes.add(s.bytes())?;
             merge.add(s);
         }
     }
-    merge.finish()
+    ctx.sorting(|| merge.finish())
 }
 
 /// Like [`matrix`], of series that are made already.
-pub(crate) fn ranges(all: Vec<(MatrixSeries, bool)>) -> Result<Vec<MatrixSeries>> {
+pub(crate) fn ranges(ctx: &Context<'_>, all: Vec<(MatrixSeries, bool)>) -> Result<Vec<MatrixSeries>> {
     let mut merge = Merge::default();
     for (mut s, drop_name) in all {
         s.labels = final_labels(&s.labels, drop_name);
         merge.add(s);
     }
-    merge.finish()
+    ctx.sorting(|| merge.finish())
 }
 
 fn final_labels(labels: &Labels, drop_name: bool) -> Labels {

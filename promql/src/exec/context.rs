@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use crate::annotations::{Note, Notes};
 use crate::engine::{CancelToken, EngineConfig};
 use crate::error::{QueryError, Result};
+use crate::exec::memory::MemoryAccount;
+use crate::exec::tally::Tallies;
 use crate::plan::node::Site;
 
 /// Cells that the operators of any query may have in a row each, however few samples it may hold: 128 MiB.
@@ -31,7 +33,11 @@ pub(crate) struct Context<'q> {
     row_cells: AtomicU64,
     samples_now: AtomicU64,
     samples_peak: AtomicU64,
-    samples_read: AtomicU64,
+    /// Bytes held, against the budget.
+    pub(crate) memory: MemoryAccount,
+    /// Samples looked at.
+    pub(crate) tallies: Tallies,
+    sort_nanos: AtomicU64,
     notes: Mutex<Notes>,
     storage_warnings: Mutex<Vec<String>>,
 }
@@ -44,6 +50,7 @@ impl<'q> Context<'q> {
         deadline: Duration,
         cancel: Option<CancelToken>,
         lookback_ms: i64,
+        tallies: Tallies,
     ) -> Self {
         let threads = match config.worker_threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -60,7 +67,9 @@ impl<'q> Context<'q> {
             row_cells: AtomicU64::new(0),
             samples_now: AtomicU64::new(0),
             samples_peak: AtomicU64::new(0),
-            samples_read: AtomicU64::new(0),
+            memory: MemoryAccount::new(config.max_memory_bytes),
+            tallies,
+            sort_nanos: AtomicU64::new(0),
             notes: Mutex::default(),
             storage_warnings: Mutex::default(),
         }
@@ -106,13 +115,17 @@ impl<'q> Context<'q> {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| Some(n.saturating_sub(samples)));
     }
 
-    /// Counts samples that some step looked at.
-    pub(crate) fn read(&self, samples: u64) {
-        self.samples_read.fetch_add(samples, Ordering::Relaxed);
+    /// Does the sorting of an answer and counts the time that it takes.
+    pub(crate) fn sorting<T>(&self, sort: impl FnOnce() -> T) -> T {
+        let begin = self.clock.monotonic();
+        let sorted = sort();
+        let nanos = self.clock.monotonic().saturating_sub(begin).as_nanos();
+        self.sort_nanos.fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+        sorted
     }
 
-    pub(crate) fn samples_read(&self) -> u64 {
-        self.samples_read.load(Ordering::Relaxed)
+    pub(crate) fn sort_seconds(&self) -> f64 {
+        Duration::from_nanos(self.sort_nanos.load(Ordering::Relaxed)).as_secs_f64()
     }
 
     pub(crate) fn samples_peak(&self) -> u64 {

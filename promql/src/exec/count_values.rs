@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use model::labels::METRIC_NAME;
 use model::{Labels, LabelsBuilder};
 
-use super::batch::{Batch, Cell, Head};
+use super::batch::{Batch, Cell, Head, rows_bytes};
 use super::context::Context;
+use super::memory::{HeldBytes, labels_bytes};
 use super::operator::{BoxOperator, Operator};
 use crate::error::Result;
 use crate::functions::format::format_f;
@@ -18,6 +19,7 @@ pub(crate) struct CountValues<'q> {
     label: &'q str,
     input: Option<BoxOperator<'q>>,
     held: u64,
+    bytes: HeldBytes<'q>,
 }
 
 impl<'q> CountValues<'q> {
@@ -27,7 +29,7 @@ impl<'q> CountValues<'q> {
         label: &'q str,
         input: BoxOperator<'q>,
     ) -> Self {
-        Self { ctx, node, label, input: Some(input), held: 0 }
+        Self { ctx, node, label, input: Some(input), held: 0, bytes: ctx.memory.hold() }
     }
 
     /// The group of a series that has `value`.
@@ -60,6 +62,7 @@ impl Operator for CountValues<'_> {
                 result.reset(rows.steps());
             }
             for (i, head) in rows.heads.iter().enumerate() {
+                self.ctx.check()?;
                 // Neighbouring steps often have the same value.
                 let mut last: Option<(u64, usize)> = None;
                 for step in 0..rows.steps() {
@@ -81,6 +84,7 @@ impl Operator for CountValues<'_> {
                             let steps = rows.steps() as u64;
                             self.ctx.hold(steps)?;
                             self.held += steps;
+                            self.bytes.add(rows_bytes(1, rows.steps()) + 2 * labels_bytes(&labels))?;
                             let row = result.push_row(Head { labels: labels.clone(), drop_name: false });
                             row_of.insert(labels, row);
                             row

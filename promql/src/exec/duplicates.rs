@@ -7,6 +7,8 @@ use model::Labels;
 
 use super::batch::{Batch, is_absent};
 use super::bitmap::StepBits;
+use super::context::Context;
+use super::memory::{HeldBytes, labels_bytes};
 use crate::error::{QueryError, Result};
 use crate::hash::FastMap;
 
@@ -15,16 +17,20 @@ pub(crate) fn same_labelset() -> QueryError {
 }
 
 /// Label sets seen so far.
-#[derive(Default)]
-pub(crate) struct Duplicates {
+pub(crate) struct Duplicates<'q> {
     seen: FastMap<Labels, StepBits>,
     /// Equal labels are an error even at different steps.
     strict: bool,
+    bytes: HeldBytes<'q>,
 }
 
-impl Duplicates {
-    pub(crate) fn strict() -> Self {
-        Self { seen: FastMap::default(), strict: true }
+impl<'q> Duplicates<'q> {
+    pub(crate) fn new(ctx: &'q Context<'_>) -> Self {
+        Self { seen: FastMap::default(), strict: false, bytes: ctx.memory.hold() }
+    }
+
+    pub(crate) fn strict(ctx: &'q Context<'_>) -> Self {
+        Self { strict: true, ..Self::new(ctx) }
     }
 
     /// Fails when a row of `batch` meets another one.
@@ -46,6 +52,7 @@ impl Duplicates {
                 false => Ok(()),
             },
             None => {
+                self.bytes.add(labels_bytes(labels) + StepBits::bytes(row.len()))?;
                 let mut bits = StepBits::new(row.len());
                 bits.add_row(row);
                 self.seen.insert(labels.clone(), bits);

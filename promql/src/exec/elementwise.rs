@@ -28,7 +28,7 @@ pub(crate) fn build<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<BoxOp
         _ => return Err(QueryError::Execution(format!("not supported: function {}", c.func))),
     };
     let one_name = one_name(b, first);
-    let duplicates = (!b.ctx.delayed_names() && !one_name).then(Duplicates::default);
+    let duplicates = (!b.ctx.delayed_names() && !one_name).then(|| Duplicates::new(b.ctx));
     Ok(Box::new(Elementwise { ctx: b.ctx, input, map, grid, duplicates }))
 }
 
@@ -117,7 +117,7 @@ struct Elementwise<'q> {
     input: BoxOperator<'q>,
     map: Map,
     grid: Grid,
-    duplicates: Option<Duplicates>,
+    duplicates: Option<Duplicates<'q>>,
 }
 
 impl Operator for Elementwise<'_> {
@@ -146,12 +146,12 @@ impl Operator for Elementwise<'_> {
 pub(crate) struct Negate<'q> {
     ctx: &'q Context<'q>,
     input: BoxOperator<'q>,
-    duplicates: Option<Duplicates>,
+    duplicates: Option<Duplicates<'q>>,
 }
 
 impl<'q> Negate<'q> {
     pub(crate) fn new(ctx: &'q Context<'q>, input: BoxOperator<'q>) -> Self {
-        let duplicates = (!ctx.delayed_names()).then(Duplicates::default);
+        let duplicates = (!ctx.delayed_names()).then(|| Duplicates::new(ctx));
         Self { ctx, input, duplicates }
     }
 }

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use model::labels::{BUCKET_LABEL, METRIC_NAME};
 use model::{Labels, LabelsBuilder};
 
-use super::batch::{Batch, Cell, Head, clean, is_absent, is_float};
+use super::batch::{Batch, Cell, Head, clean, is_absent, is_float, rows_bytes};
 use super::context::Context;
 use super::duplicates::Duplicates;
+use super::memory::HeldBytes;
 use super::operator::{BoxOperator, Builder, Operator, arg, text_arg};
 use super::scalar::Scalar;
 use crate::annotations::Note;
@@ -64,11 +65,12 @@ struct Family {
     native: Vec<usize>,
 }
 
-impl OfBuckets<'_> {
+impl<'q> OfBuckets<'q> {
     /// Reads all rows and sorts them into families.
-    fn read(&self, mut input: BoxOperator<'_>) -> Result<(Batch, Vec<Family>)> {
+    fn read(&self, mut input: BoxOperator<'_>) -> Result<(Batch, Vec<Family>, HeldBytes<'q>)> {
         let (mut all, mut rows) = (Batch::new(), Batch::new());
         all.reset(self.grid.count);
+        let mut bytes = self.ctx.memory.hold();
         let mut families: Vec<Family> = Vec::new();
         let mut index: HashMap<Labels, usize> = HashMap::new();
         let mut family = |labels: Labels| {
@@ -81,6 +83,7 @@ impl OfBuckets<'_> {
         while input.next(&mut rows)? {
             self.ctx.check()?;
             self.ctx.hold(rows.samples())?;
+            bytes.add(rows.bytes())?;
             for (i, head) in rows.heads.iter().enumerate() {
                 let values = rows.row(i);
                 if values.iter().all(|v| is_absent(*v)) {
@@ -114,7 +117,7 @@ impl OfBuckets<'_> {
         for f in &mut families {
             f.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         }
-        Ok((all, families))
+        Ok((all, families, bytes))
     }
 
     /// The name that annotations give: only where it is still there.
@@ -204,7 +207,9 @@ impl Operator for OfBuckets<'_> {
             }
             params.push(column);
         }
-        let (all, families) = self.read(input)?;
+        let (all, families, mut bytes) = self.read(input)?;
+        let copies = if self.label.is_some() { params.len() } else { 1 };
+        bytes.add(rows_bytes(families.len() * copies, self.grid.count))?;
         // Native histograms come before classic ones.
         let order = || {
             let native = families.iter().filter(|f| !f.native.is_empty());
@@ -229,7 +234,7 @@ impl Operator for OfBuckets<'_> {
         }
         self.ctx.release(all.samples());
         if !self.ctx.delayed_names() {
-            Duplicates::default().check(out)?;
+            Duplicates::new(self.ctx).check(out)?;
         }
         Ok(true)
     }

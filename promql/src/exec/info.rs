@@ -9,8 +9,10 @@ use super::batch::{Batch, Head, is_absent};
 use super::binary::braced;
 use super::context::Context;
 use super::duplicates::Duplicates;
+use super::memory::{HeldBytes, labels_bytes};
 use super::operator::{BoxOperator, Builder, Operator, arg};
 use super::source::decode;
+use super::tally::TallyId;
 use crate::error::{QueryError, Result};
 use crate::plan::Grid;
 use crate::plan::grid::Shift;
@@ -30,7 +32,7 @@ pub(crate) fn build<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<BoxOp
         if m.name == METRIC_NAME { names.push(m.clone()) } else { data.push(m.clone()) }
     }
     let names = name_matchers(names)?;
-    Ok(Box::new(Info { ctx: b.ctx, input: Some(input), names, data, shift: *shift, grid }))
+    Ok(Box::new(Info { ctx: b.ctx, tally: b.tally, input: Some(input), names, data, shift: *shift, grid }))
 }
 
 /// The matchers that pick info series: `target_info` when none is given, names ending in `_info` when all exclude.
@@ -52,6 +54,7 @@ fn regexp_matcher(name: &str, pattern: &str) -> Result<Matcher> {
 
 struct Info<'q> {
     ctx: &'q Context<'q>,
+    tally: TallyId,
     input: Option<BoxOperator<'q>>,
     /// Matchers of the names of info series.
     names: Vec<Matcher>,
@@ -76,7 +79,7 @@ impl Info<'_> {
     }
 
     /// Reads the info series that may belong to the base series.
-    fn read(&self, base: &Batch) -> Result<Vec<InfoSeries>> {
+    fn read(&self, base: &Batch, bytes: &mut HeldBytes<'_>) -> Result<Vec<InfoSeries>> {
         let mut matchers = Vec::new();
         for name in IDENTIFYING {
             let mut values: Vec<String> = base
@@ -111,15 +114,26 @@ impl Info<'_> {
         let (mut out, mut samples) = (Vec::new(), Samples::new());
         while let Some(series) = set.next()? {
             self.ctx.check()?;
-            decode(&series, hints.start_ms, last, &mut samples)?;
+            decode(self.ctx, &series, hints.start_ms, last, &mut samples)?;
             let seen = self.seen(&samples, &series.labels)?;
             if seen.iter().any(Option::is_some) {
                 self.ctx.hold(seen.len() as u64)?;
+                bytes.add(size_of_val(seen.as_slice()) as u64 + labels_bytes(&series.labels))?;
+                self.count(&seen);
                 out.push(InfoSeries { labels: series.labels, seen });
             }
         }
         self.ctx.warn_storage(set.warnings());
         Ok(out)
+    }
+
+    /// Counts the samples of an info series.
+    fn count(&self, seen: &[Option<i64>]) {
+        let mut counts = self.ctx.tallies.part(self.tally);
+        for (step, _) in seen.iter().enumerate().filter(|(_, s)| s.is_some()) {
+            counts.add(step, 1, 1);
+        }
+        self.ctx.tallies.add(self.tally, &counts);
     }
 
     fn seen(&self, samples: &Samples, labels: &Labels) -> Result<Vec<Option<i64>>> {
@@ -143,10 +157,17 @@ impl Info<'_> {
     }
 
     /// At each step, the newest info series of every signature.
-    fn newest(&self, infos: &[InfoSeries]) -> Result<HashMap<Signature, Vec<Option<usize>>>> {
+    fn newest(
+        &self,
+        infos: &[InfoSeries],
+        bytes: &mut HeldBytes<'_>,
+    ) -> Result<HashMap<Signature, Vec<Option<usize>>>> {
         let mut by: HashMap<Signature, Vec<Option<usize>>> = HashMap::new();
         for (at, info) in infos.iter().enumerate() {
             let signature = signature(info.labels.metric_name(), &info.labels);
+            if !by.contains_key(&signature) {
+                bytes.add((self.grid.count * size_of::<Option<usize>>()) as u64)?;
+            }
             let slots = by.entry(signature).or_insert_with(|| vec![None; self.grid.count]);
             for (step, slot) in slots.iter_mut().enumerate() {
                 let Some(ts) = info.seen[step] else { continue };
@@ -205,15 +226,17 @@ impl Operator for Info<'_> {
         let Some(mut input) = self.input.take() else { return Ok(false) };
         let (mut base, mut rows) = (Batch::new(), Batch::new());
         base.reset(self.grid.count);
+        let mut bytes = self.ctx.memory.hold();
         while input.next(&mut rows)? {
             self.ctx.check()?;
             self.ctx.hold(rows.samples())?;
+            bytes.add(2 * rows.bytes())?;
             for (i, head) in rows.heads.iter().enumerate() {
                 base.push_copy(head.clone(), &rows, i);
             }
         }
-        let infos = self.read(&base)?;
-        let newest = self.newest(&infos)?;
+        let infos = self.read(&base, &mut bytes)?;
+        let newest = self.newest(&infos, &mut bytes)?;
         let mut names: Vec<&str> = infos.iter().map(|i| i.labels.metric_name()).collect();
         names.sort_unstable();
         names.dedup();
@@ -249,7 +272,7 @@ impl Operator for Info<'_> {
             }
         }
         self.ctx.release(base.samples());
-        Duplicates::default().check(out)?;
+        Duplicates::new(self.ctx).check(out)?;
         Ok(true)
     }
 }

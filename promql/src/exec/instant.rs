@@ -2,9 +2,10 @@
 
 use model::{Samples, Series, is_stale_nan};
 
-use super::batch::{ABSENT, Batch, Head, clean};
+use super::batch::{ABSENT, Batch, Head, clean, rows_bytes};
 use super::context::Context;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
+use super::memory::HeldBytes;
 use super::operator::{Builder, Operator};
 use super::source::{SeriesStream, decode, strip_buckets};
 use crate::annotations::Notes;
@@ -22,11 +23,20 @@ pub(crate) struct InstantSelector<'q> {
     stream: Option<SeriesStream>,
     series: Vec<Series>,
     held: u64,
+    bytes: HeldBytes<'q>,
 }
 
 impl<'q> InstantSelector<'q> {
     pub(crate) fn new(builder: Builder<'q>, node: &'q Instant, grid: Grid) -> Self {
-        Self { builder, node, grid, stream: None, series: Vec::new(), held: 0 }
+        Self {
+            builder,
+            node,
+            grid,
+            stream: None,
+            series: Vec::new(),
+            held: 0,
+            bytes: builder.ctx.memory.hold(),
+        }
     }
 }
 
@@ -49,6 +59,8 @@ impl Operator for InstantSelector<'_> {
         if self.series.is_empty() {
             return Ok(false);
         }
+        self.bytes.set(rows_bytes(self.series.len(), self.grid.count))?;
+        out.reserve_rows(self.series.len());
         let drops = self.node.reads != Reads::Value;
         for s in &self.series {
             let labels = if drops { ctx.drop_name(&s.labels) } else { s.labels.clone() };
@@ -67,7 +79,11 @@ impl Operator for InstantSelector<'_> {
         })?;
         self.held = out.samples();
         ctx.hold(self.held)?;
-        ctx.read(self.held);
+        self.bytes.set(out.bytes())?;
+        // The values between samples were read by nobody.
+        if self.node.boundary != Boundary::Smoothed {
+            ctx.tallies.add_batch(self.builder.tally, out, self.held);
+        }
         Ok(true)
     }
 }
@@ -90,7 +106,7 @@ impl RowFiller for Filler<'_> {
         let last = shift.apply(self.grid.last_ms());
         let series = &self.series[row];
         if self.node.boundary == Boundary::Smoothed {
-            decode(series, first - lookback + 1, last + lookback, &mut self.samples)?;
+            decode(self.ctx, series, first - lookback + 1, last + lookback, &mut self.samples)?;
             return extended::smooth_series(
                 &mut self.samples,
                 (self.grid, shift, lookback),
@@ -100,7 +116,7 @@ impl RowFiller for Filler<'_> {
                 histograms,
             );
         }
-        decode(series, first - lookback + 1, last, &mut self.samples)?;
+        decode(self.ctx, series, first - lookback + 1, last, &mut self.samples)?;
         if self.stats_only {
             strip_buckets(&mut self.samples);
         }

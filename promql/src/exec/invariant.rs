@@ -1,7 +1,8 @@
 //! Repeats what was evaluated once at every step.
 
-use super::batch::{Batch, Cell};
+use super::batch::{Batch, Cell, rows_bytes};
 use super::context::Context;
+use super::memory::HeldBytes;
 use super::operator::{BoxOperator, Operator};
 use crate::error::Result;
 use crate::plan::Grid;
@@ -14,11 +15,12 @@ pub(crate) struct Repeat<'q> {
     /// Rows of `once` that were handed on.
     done: usize,
     held: u64,
+    bytes: HeldBytes<'q>,
 }
 
 impl<'q> Repeat<'q> {
     pub(crate) fn new(ctx: &'q Context<'q>, input: BoxOperator<'q>, grid: Grid) -> Self {
-        Self { ctx, input, grid, once: Batch::new(), done: 0, held: 0 }
+        Self { ctx, input, grid, once: Batch::new(), done: 0, held: 0, bytes: ctx.memory.hold() }
     }
 }
 
@@ -34,6 +36,10 @@ impl Operator for Repeat<'_> {
             }
         }
         let end = (self.done + super::exchange::rows_per_batch(self.grid.count)).min(self.once.rows());
+        // One float and one reference for every step, at most.
+        let columns = if self.once.histograms.is_empty() { 1 } else { 2 };
+        self.bytes.set(rows_bytes((end - self.done) * columns, self.grid.count))?;
+        out.reserve_rows(end - self.done);
         for row in self.done..end {
             let at = out.push_row(self.once.heads[row].clone());
             match self.once.cell(row, 0) {

@@ -4,6 +4,7 @@ use model::labels::METRIC_NAME;
 use model::{Labels, LabelsBuilder, Regexp};
 
 use super::batch::Batch;
+use super::context::Context;
 use super::duplicates::Duplicates;
 use super::operator::{BoxOperator, Builder, Operator, arg, text_arg};
 use crate::error::{QueryError, Result};
@@ -18,7 +19,7 @@ pub(crate) fn build_replace<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Resu
     })?;
     check_name(dst, "destination", c.func)?;
     let edit = Edit::Replace { regex, template, src };
-    Ok(Box::new(LabelOp::new(b.vector(arg(c, 0)?, grid)?, dst, edit)))
+    Ok(Box::new(LabelOp::new(b.ctx, b.vector(arg(c, 0)?, grid)?, dst, edit)))
 }
 
 pub(crate) fn build_join<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<BoxOperator<'q>> {
@@ -26,7 +27,8 @@ pub(crate) fn build_join<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<
     let sources = (3..c.args.len()).map(|i| text_arg(c, i)).collect::<Result<Vec<_>>>()?;
     sources.iter().try_for_each(|s| check_name(s, "source", c.func))?;
     check_name(dst, "destination", c.func)?;
-    Ok(Box::new(LabelOp::new(b.vector(arg(c, 0)?, grid)?, dst, Edit::Join { separator, sources })))
+    let edit = Edit::Join { separator, sources };
+    Ok(Box::new(LabelOp::new(b.ctx, b.vector(arg(c, 0)?, grid)?, dst, edit)))
 }
 
 fn check_name(name: &str, role: &str, func: &str) -> Result<()> {
@@ -47,18 +49,18 @@ struct LabelOp<'q> {
     edit: Edit<'q>,
     builder: LabelsBuilder,
     value: String,
-    duplicates: Duplicates,
+    duplicates: Duplicates<'q>,
 }
 
 impl<'q> LabelOp<'q> {
-    fn new(input: BoxOperator<'q>, dst: &'q str, edit: Edit<'q>) -> Self {
+    fn new(ctx: &'q Context<'_>, input: BoxOperator<'q>, dst: &'q str, edit: Edit<'q>) -> Self {
         Self {
             input,
             dst,
             edit,
             builder: LabelsBuilder::new(),
             value: String::new(),
-            duplicates: Duplicates::default(),
+            duplicates: Duplicates::new(ctx),
         }
     }
 

@@ -3,30 +3,38 @@
 use model::Labels;
 use model::labels::METRIC_NAME;
 
+use super::context::Context;
+use super::memory::HeldBytes;
+use crate::error::Result;
 use crate::hash::FastMap;
 use crate::parser::ast::VectorMatching;
+
+/// What an entry of the map takes beside its key.
+const ENTRY_BYTES: u64 = 32;
 
 /// Numbers match groups in the order they are met.
 pub(crate) struct Groups<'q> {
     matching: &'q VectorMatching,
     ordinals: FastMap<Box<[u8]>, usize>,
     key: Vec<u8>,
+    bytes: HeldBytes<'q>,
 }
 
 impl<'q> Groups<'q> {
-    pub(crate) fn new(matching: &'q VectorMatching) -> Self {
-        Self { matching, ordinals: FastMap::default(), key: Vec::new() }
+    pub(crate) fn new(ctx: &'q Context<'_>, matching: &'q VectorMatching) -> Self {
+        Self { matching, ordinals: FastMap::default(), key: Vec::new(), bytes: ctx.memory.hold() }
     }
 
     /// The number of the group of `labels`.
-    pub(crate) fn ordinal(&mut self, labels: &Labels) -> usize {
+    pub(crate) fn ordinal(&mut self, labels: &Labels) -> Result<usize> {
         write_key(self.matching, labels, &mut self.key);
         if let Some(o) = self.ordinals.get(self.key.as_slice()) {
-            return *o;
+            return Ok(*o);
         }
+        self.bytes.add(self.key.len() as u64 + ENTRY_BYTES)?;
         let next = self.ordinals.len();
         self.ordinals.insert(self.key.as_slice().into(), next);
-        next
+        Ok(next)
     }
 
     /// The number of the group of `labels`, if it was met before.

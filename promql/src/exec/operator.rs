@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::context::Context;
 use super::source::Selections;
+use super::tally::TallyId;
 use super::{
     absent, aggregate, binary, binary_scalar, count_values, elementwise, histogram_quantile, info, instant,
     invariant, label_ops, scalar, set, sort, topk, window,
@@ -10,6 +11,7 @@ use super::{
 use crate::error::{QueryError, Result};
 use crate::parser::ast::{AggregateOp, ValueType};
 use crate::plan::Grid;
+use crate::plan::grid::Shift;
 use crate::plan::node::{Aggregate, Binary, Call, Node};
 
 /// Something that gives rows. Rows of all batches together are the vector at every step; no two rows have a sample at the
@@ -28,12 +30,15 @@ pub(crate) type BoxOperator<'q> = Box<dyn Operator + 'q>;
 pub(crate) struct Builder<'q> {
     pub(crate) ctx: &'q Context<'q>,
     pub(crate) selections: &'q Selections,
+    /// Where the samples that leaves read are counted.
+    pub(crate) tally: TallyId,
 }
 
 /// What a node of vector type becomes: for a scalar the rows are one row without labels.
 impl<'q> Builder<'q> {
     /// The operator of a vector, evaluated at the moments of `grid`.
     pub(crate) fn vector(&self, node: &'q Node, grid: Grid) -> Result<BoxOperator<'q>> {
+        self.ctx.memory.fits_column(grid.count)?;
         self.ctx.reserve_row(grid.count)?;
         match node {
             Node::Instant(i) => Ok(Box::new(instant::InstantSelector::new(*self, i, grid))),
@@ -43,7 +48,8 @@ impl<'q> Builder<'q> {
             Node::Negate(n) => Ok(Box::new(elementwise::Negate::new(self.ctx, self.vector(n, grid)?))),
             Node::Invariant(n) => {
                 let first = Grid { count: grid.count.min(1), ..Grid::single(grid.start_ms) };
-                Ok(Box::new(invariant::Repeat::new(self.ctx, self.vector(n, first)?, grid)))
+                let once = self.once(grid, first).vector(n, first)?;
+                Ok(Box::new(invariant::Repeat::new(self.ctx, once, grid)))
             }
             Node::Call(c) => self.call(c, grid),
             Node::Number(_) | Node::Time | Node::Text(_) | Node::Ranges(_) => Err(not_a_vector(node)),
@@ -52,7 +58,21 @@ impl<'q> Builder<'q> {
 
     /// The operator of a scalar: one value per moment.
     pub(crate) fn scalar(&self, node: &'q Node, grid: Grid) -> Result<scalar::Scalar<'q>> {
+        self.ctx.memory.fits_column(grid.count)?;
         scalar::Scalar::build(*self, node, grid)
+    }
+
+    /// The builder of what is evaluated once, on `first`, for all of `grid`.
+    pub(crate) fn once(&self, grid: Grid, first: Grid) -> Self {
+        // A grid without moments evaluates nothing, and nothing counts for it.
+        let tally = if grid.count > 0 { self.ctx.tallies.invariant(self.tally, first) } else { self.tally };
+        Self { tally, ..*self }
+    }
+
+    /// The builder of the inside of a subquery that a function looks at.
+    pub(crate) fn inside(&self, inner: Grid, window: Shift, range_ms: i64) -> Result<Self> {
+        let tally = self.ctx.tallies.subquery(&self.ctx.memory, self.tally, inner, window, range_ms)?;
+        Ok(Self { tally, ..*self })
     }
 
     fn aggregate(&self, a: &'q Aggregate, grid: Grid) -> Result<BoxOperator<'q>> {

@@ -2,7 +2,8 @@
 
 use model::Samples;
 
-use super::batch::{Batch, is_absent, is_float};
+use super::batch::{Batch, histogram_weight, is_absent, is_float};
+use super::memory::HeldBytes;
 use super::operator::Builder;
 use super::source::{decode, to_columns};
 use crate::error::{QueryError, Result};
@@ -18,29 +19,33 @@ pub(crate) fn collect<'q>(
     builder: Builder<'q>,
     source: &'q WindowSource,
     grid: Grid,
-) -> Result<Vec<(MatrixSeries, bool)>> {
+) -> Result<(Vec<(MatrixSeries, bool)>, HeldBytes<'q>)> {
     match source {
         WindowSource::Selector { .. } => selector(builder, source, grid),
         WindowSource::Subquery { input, shift, range_ms, step_ms } => {
             let inner = grid.subquery(shift, *range_ms, *step_ms);
-            let mut operator = builder.vector(input, inner)?;
+            let tally = builder.ctx.tallies.answer(builder.tally, inner);
+            let mut operator = Builder { tally, ..builder }.vector(input, inner)?;
+            let mut bytes = builder.ctx.memory.hold();
             let (mut rows, mut out) = (Batch::new(), Vec::new());
             while operator.next(&mut rows)? {
                 builder.ctx.check()?;
                 for (i, head) in rows.heads.iter().enumerate() {
                     let mut s = MatrixSeries { labels: head.labels.clone(), ..Default::default() };
                     push_row(&mut s, &rows, i, inner);
+                    bytes.add(s.bytes())?;
                     builder.ctx.hold((s.floats.len() + s.histograms.len()) as u64)?;
                     out.push((s, head.drop_name));
                 }
             }
-            Ok(out)
+            Ok((out, bytes))
         }
     }
 }
 
 /// Adds the samples of a row to a series.
 pub(crate) fn push_row(s: &mut MatrixSeries, rows: &Batch, row: usize, grid: Grid) {
+    s.floats.reserve_exact(rows.row(row).iter().filter(|v| is_float(**v)).count());
     for (step, v) in rows.row(row).iter().enumerate() {
         if is_float(*v) {
             s.floats.push((grid.at(step), *v));
@@ -52,7 +57,11 @@ pub(crate) fn push_row(s: &mut MatrixSeries, rows: &Batch, row: usize, grid: Gri
     }
 }
 
-fn selector(builder: Builder<'_>, source: &WindowSource, grid: Grid) -> Result<Vec<(MatrixSeries, bool)>> {
+fn selector<'q>(
+    builder: Builder<'q>,
+    source: &WindowSource,
+    grid: Grid,
+) -> Result<(Vec<(MatrixSeries, bool)>, HeldBytes<'q>)> {
     let ctx = builder.ctx;
     let WindowSource::Selector { selection, shift, range_ms, boundary, .. } = source else {
         return Err(QueryError::execution("a range selector was expected"));
@@ -66,15 +75,16 @@ fn selector(builder: Builder<'_>, source: &WindowSource, grid: Grid) -> Result<V
     };
     let mut stream = builder.selections.open(ctx, *selection)?;
     let (mut batch, mut out) = (Vec::new(), Vec::new());
+    let mut bytes = ctx.memory.hold();
     let (mut samples, mut columns) = (Samples::new(), SeriesColumns::default());
     loop {
         ctx.check()?;
         stream.take(ctx, 256, &mut batch)?;
         if batch.is_empty() {
-            return Ok(out);
+            return Ok((out, bytes));
         }
         for series in &batch {
-            decode(series, start - before + 1, end + after, &mut samples)?;
+            decode(ctx, series, start - before + 1, end + after, &mut samples)?;
             to_columns(&mut samples, false, &mut columns);
             if *boundary != Boundary::Plain {
                 if !columns.histograms.is_empty() {
@@ -84,16 +94,27 @@ fn selector(builder: Builder<'_>, source: &WindowSource, grid: Grid) -> Result<V
                 }
                 extend_floats(&mut columns, start, end, *boundary == Boundary::Smoothed);
             }
-            let count = (columns.floats.len() + columns.histograms.len()) as u64;
+            let count = columns.floats.len() as u64
+                + columns.histograms.iter().map(|h| histogram_weight(h)).sum::<u64>();
             if count == 0 {
                 continue;
             }
             ctx.hold(count)?;
-            ctx.read(count);
-            let floats = columns.float_ts.iter().copied().zip(columns.floats.iter().copied()).collect();
-            let histograms =
-                columns.histogram_ts.iter().copied().zip(columns.histograms.iter().cloned()).collect();
-            out.push((MatrixSeries { labels: series.labels.clone(), floats, histograms }, false));
+            let mut counts = ctx.tallies.part(builder.tally);
+            counts.add(0, count, count);
+            ctx.tallies.add(builder.tally, &counts);
+            let s = MatrixSeries {
+                labels: series.labels.clone(),
+                floats: columns.float_ts.iter().copied().zip(columns.floats.iter().copied()).collect(),
+                histograms: columns
+                    .histogram_ts
+                    .iter()
+                    .copied()
+                    .zip(columns.histograms.iter().cloned())
+                    .collect(),
+            };
+            bytes.add(s.bytes())?;
+            out.push((s, false));
         }
     }
 }

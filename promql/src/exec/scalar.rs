@@ -1,6 +1,7 @@
 //! Scalars: one float per step, worked out as a column when first needed.
 
-use super::batch::{Batch, Head, clean, is_float};
+use super::batch::{Batch, Head, clean, is_float, rows_bytes};
+use super::context::Context;
 use super::operator::{BoxOperator, Builder, Operator, arg};
 use crate::error::{QueryError, Result};
 use crate::functions::{math, scalar_binary};
@@ -14,7 +15,7 @@ pub(crate) enum Scalar<'q> {
     Constant(f64, usize),
     Time(Grid),
     /// `scalar(v)`
-    OfVector(BoxOperator<'q>, usize),
+    OfVector(BoxOperator<'q>, usize, &'q Context<'q>),
     Negate(Box<Scalar<'q>>),
     Binary(BinaryOp, Box<Scalar<'q>>, Box<Scalar<'q>>),
     MaxOf(Box<Scalar<'q>>, Box<Scalar<'q>>),
@@ -34,9 +35,11 @@ impl<'q> Scalar<'q> {
             Node::Binary(bin) => Self::Binary(bin.op, boxed(&bin.lhs)?, boxed(&bin.rhs)?),
             Node::Invariant(n) => {
                 let first = Grid { count: grid.count.min(1), ..Grid::single(grid.start_ms) };
-                Self::Once(Box::new(Self::build(b, n, first)?), grid.count)
+                Self::Once(Box::new(Self::build(b.once(grid, first), n, first)?), grid.count)
             }
-            Node::Call(c) if c.func == "scalar" => Self::OfVector(b.vector(arg(c, 0)?, grid)?, grid.count),
+            Node::Call(c) if c.func == "scalar" => {
+                Self::OfVector(b.vector(arg(c, 0)?, grid)?, grid.count, b.ctx)
+            }
             Node::Call(c) if c.func == "max_of" => Self::MaxOf(boxed(arg(c, 0)?)?, boxed(arg(c, 1)?)?),
             Node::Call(c) if c.func == "min_of" => Self::MinOf(boxed(arg(c, 0)?)?, boxed(arg(c, 1)?)?),
             other => {
@@ -59,7 +62,7 @@ impl<'q> Scalar<'q> {
         match self {
             Self::Constant(v, n) => Ok(vec![*v; *n]),
             Self::Time(g) => Ok((0..g.count).map(|i| g.at(i) as f64 / 1000.0).collect()),
-            Self::OfVector(v, steps) => only_floats(v, *steps),
+            Self::OfVector(v, steps, ctx) => only_floats(ctx, v, *steps),
             Self::Negate(s) => {
                 let mut column = s.column()?;
                 column.iter_mut().for_each(|v| *v = -*v);
@@ -81,10 +84,13 @@ impl<'q> Scalar<'q> {
 }
 
 /// At each step the only float of a vector; NaN where there are none or several.
-fn only_floats(v: &mut BoxOperator<'_>, steps: usize) -> Result<Vec<f64>> {
+fn only_floats(ctx: &Context<'_>, v: &mut BoxOperator<'_>, steps: usize) -> Result<Vec<f64>> {
+    let mut bytes = ctx.memory.hold();
+    bytes.add(rows_bytes(2, steps))?;
     let mut found = vec![(0_u8, f64::NAN); steps];
     let mut rows = Batch::new();
     while v.next(&mut rows)? {
+        ctx.check()?;
         for row in 0..rows.rows() {
             for (f, v) in found.iter_mut().zip(rows.row(row)).filter(|(_, v)| is_float(**v)) {
                 *f = (f.0.saturating_add(1), *v);

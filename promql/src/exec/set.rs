@@ -6,6 +6,7 @@ use super::bitmap::StepBits;
 use super::context::Context;
 use super::duplicates::Duplicates;
 use super::matching::Groups;
+use super::memory::HeldBytes;
 use super::operator::{BoxOperator, Operator};
 use crate::error::Result;
 use crate::parser::ast::{BinaryOp, VectorMatching};
@@ -21,7 +22,8 @@ pub(crate) struct SetOperator<'q> {
     /// Steps at which a group has something on the side that was read first.
     present: Vec<StepBits>,
     stage: Stage,
-    duplicates: Option<Duplicates>,
+    duplicates: Option<Duplicates<'q>>,
+    bytes: HeldBytes<'q>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -42,22 +44,25 @@ impl<'q> SetOperator<'q> {
     ) -> Self {
         // Rows of both sides may be equal; an instant query with delayed names finds out at its end.
         let check = op == BinaryOp::Or && (grid.count > 1 || !ctx.delayed_names());
-        let duplicates = check.then(Duplicates::default);
-        let groups = Groups::new(matching);
-        Self { ctx, op, lhs, rhs, grid, groups, present: Vec::new(), stage: Stage::Begin, duplicates }
+        let duplicates = check.then(|| Duplicates::new(ctx));
+        let groups = Groups::new(ctx, matching);
+        let bytes = ctx.memory.hold();
+        Self { ctx, op, lhs, rhs, grid, groups, present: Vec::new(), stage: Stage::Begin, duplicates, bytes }
     }
 
-    fn remember(&mut self, rows: &Batch) {
+    fn remember(&mut self, rows: &Batch) -> Result<()> {
         for (i, head) in rows.heads.iter().enumerate() {
             if rows.row(i).iter().all(|v| is_absent(*v)) {
                 continue;
             }
-            let group = self.groups.ordinal(&head.labels);
+            let group = self.groups.ordinal(&head.labels)?;
             if group >= self.present.len() {
+                self.bytes.add(StepBits::bytes(self.grid.count))?;
                 self.present.resize_with(group + 1, || StepBits::new(self.grid.count));
             }
             self.present[group].add_row(rows.row(i));
         }
+        Ok(())
     }
 
     /// Clears the cells whose group is, or is not, present.
@@ -89,14 +94,15 @@ impl Operator for SetOperator<'_> {
             if self.op != BinaryOp::Or {
                 let mut rows = Batch::new();
                 while self.rhs.next(&mut rows)? {
-                    self.remember(&rows);
+                    self.remember(&rows)?;
+                    self.ctx.check()?;
                 }
             }
         }
         if self.stage == Stage::Left {
             if self.lhs.next(out)? {
                 match self.op {
-                    BinaryOp::Or => self.remember(out),
+                    BinaryOp::Or => self.remember(out)?,
                     op => self.filter(out, op == BinaryOp::And),
                 }
                 if let Some(d) = &mut self.duplicates {

@@ -49,9 +49,12 @@ impl Operator for Sort<'_> {
         }
         let Some(mut input) = self.input.take() else { return Ok(false) };
         let (mut all, mut rows) = (Batch::new(), Batch::new());
+        let mut bytes = self.ctx.memory.hold();
         all.reset(self.grid.count);
         while input.next(&mut rows)? {
             self.ctx.check()?;
+            // Twice: the rows as they came and as they are sorted.
+            bytes.add(2 * rows.bytes())?;
             for r in 0..rows.rows() {
                 let by_value = self.labels.is_none();
                 if by_value && !rows.row(r).first().is_some_and(|v| is_float(*v)) {

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use model::chunk::decode_chunks;
+use model::chunk::decode_chunks_watched;
 use model::{FloatHistogram, HistogramValue, Samples, Series, SeriesSet, is_stale_nan};
 use parking_lot::Mutex;
 
 use super::batch::clean;
 use super::context::Context;
+use super::memory::labels_bytes;
 use crate::error::Result;
 use crate::functions::window::SeriesColumns;
 use crate::plan::node::Selection;
@@ -37,6 +38,7 @@ impl Selections {
             let mut all = Vec::new();
             while let Some(s) = set.next()? {
                 ctx.check()?;
+                ctx.memory.keep(series_bytes(&s))?;
                 all.push(s);
             }
             ctx.warn_storage(set.warnings());
@@ -78,6 +80,8 @@ impl SeriesStream {
             }
             Self::Set(set) => {
                 while out.len() < max {
+                    // Each may be a read from disk or from afar.
+                    ctx.check()?;
                     match set.next()? {
                         Some(s) => out.push(s),
                         None => {
@@ -93,10 +97,38 @@ impl SeriesStream {
     }
 }
 
-/// Decodes the samples of a series within `[mint, maxt]`.
-pub(crate) fn decode(series: &Series, mint: i64, maxt: i64, out: &mut Samples) -> Result<()> {
-    decode_chunks(&series.chunks, mint, maxt, out)?;
-    Ok(())
+/// Bytes of a series that is kept, chunks as they are encoded.
+fn series_bytes(s: &Series) -> u64 {
+    labels_bytes(&s.labels) + s.chunks.iter().map(|c| c.size_bytes() as u64).sum::<u64>()
+}
+
+/// Chunks that are decoded between two looks at the limits.
+const CHUNKS_PER_CHECK: usize = 64;
+
+/// Decodes the samples of a series within `[mint, maxt]`. A series may be longer than the query may hold or has time for,
+/// so the limits are looked at on the way.
+pub(crate) fn decode(
+    ctx: &Context<'_>,
+    series: &Series,
+    mint: i64,
+    maxt: i64,
+    out: &mut Samples,
+) -> Result<()> {
+    let mut chunks = 0;
+    decode_chunks_watched(&series.chunks, mint, maxt, out, |out| {
+        chunks += 1;
+        if chunks % CHUNKS_PER_CHECK != 0 {
+            return Ok(());
+        }
+        ctx.check()?;
+        ctx.memory.fits(samples_bytes(out))
+    })
+}
+
+/// Bytes of decoded columns, histograms without their buckets.
+pub(crate) fn samples_bytes(samples: &Samples) -> u64 {
+    let columns = samples.timestamps_ms.capacity() * 2 + samples.start_timestamps_ms.capacity();
+    (columns * 8 + samples.histograms.capacity() * size_of::<Option<HistogramValue>>()) as u64
 }
 
 /// Strips histograms of their buckets, which would be carried along for nothing. What the buckets tell about resets is

@@ -6,8 +6,9 @@
 use std::cmp::Ordering;
 
 use super::aggregate::groups::Grouping;
-use super::batch::{ABSENT, Batch, Head, is_absent, is_float};
+use super::batch::{ABSENT, Batch, Head, is_absent, is_float, rows_bytes};
 use super::context::Context;
+use super::memory::{HeldBytes, labels_bytes};
 use super::operator::{BoxOperator, Operator};
 use super::scalar::Scalar;
 use crate::annotations::Note;
@@ -16,6 +17,9 @@ use crate::functions::format::format_g;
 use crate::parser::ast::AggregateOp;
 use crate::plan::Grid;
 use crate::plan::node::Aggregate;
+
+/// Cells that are sorted between two looks at the clock.
+const CELLS_PER_CHECK: usize = 1_024;
 
 pub(crate) struct Pick<'q> {
     ctx: &'q Context<'q>,
@@ -35,6 +39,7 @@ pub(crate) struct Pick<'q> {
     /// The outcome, made at the end of the input.
     ready: Option<Batch>,
     held: u64,
+    bytes: HeldBytes<'q>,
 }
 
 #[derive(Clone, Copy)]
@@ -58,12 +63,13 @@ impl<'q> Pick<'q> {
             param: Some(param),
             params: Vec::new(),
             grid,
-            grouping: Grouping::new(node),
+            grouping: Grouping::new(ctx, node),
             picked: Vec::new(),
             candidates: Vec::new(),
             heads: Vec::new(),
             ready: None,
             held: 0,
+            bytes: ctx.memory.hold(),
         }
     }
 
@@ -102,10 +108,11 @@ impl<'q> Pick<'q> {
         Ok(true)
     }
 
-    fn limit(&mut self, out: &mut Batch) {
+    fn limit(&mut self, out: &mut Batch) -> Result<()> {
         for i in 0..out.rows() {
-            let group = self.grouping.find(&out.heads[i].labels);
+            let group = self.grouping.find(&out.heads[i].labels)?;
             let steps = self.grid.count;
+            self.bytes.at_least((self.grouping.len() * steps * size_of::<u64>()) as u64)?;
             self.picked.resize(self.grouping.len() * steps, 0);
             let picked = &mut self.picked[group * steps..(group + 1) * steps];
             for ((v, n), k) in out.row_mut(i).iter_mut().zip(picked).zip(&self.params) {
@@ -119,6 +126,7 @@ impl<'q> Pick<'q> {
                 }
             }
         }
+        Ok(())
     }
 
     fn sample(&self, out: &mut Batch) {
@@ -147,22 +155,27 @@ impl<'q> Pick<'q> {
                 if !values.iter().any(|v| is_float(*v)) {
                     continue;
                 }
-                let group = self.grouping.find(&head.labels);
-                if self.candidates.len() < self.grouping.len() * steps {
+                let group = self.grouping.find(&head.labels)?;
+                if self.grouping.len() * steps > self.candidates.len() {
                     self.account(steps as i64)?;
+                    self.bytes.add((steps * size_of::<Vec<Candidate>>()) as u64)?;
                     self.candidates.resize_with(self.grouping.len() * steps, Vec::new);
                 }
                 let row = u32::try_from(self.heads.len())
                     .map_err(|_| QueryError::TooManySamples("query execution"))?;
+                self.bytes.add(labels_bytes(&head.labels))?;
                 self.heads.push(head.clone());
                 let cells = &mut self.candidates[group * steps..(group + 1) * steps];
-                let mut added = 0;
+                // Candidates that are dropped leave their room to later ones.
+                let (mut added, mut grown) = (0, 0);
                 for ((cell, v), k) in cells.iter_mut().zip(values).zip(&self.params) {
                     if !is_float(*v) || *k < 1.0 {
                         continue;
                     }
                     let k = *k as usize;
+                    let room = cell.capacity();
                     cell.push(Candidate { value: *v, row });
+                    grown += cell.capacity() - room;
                     added += 1;
                     if cell.len() >= k.saturating_mul(2).max(16) {
                         cell.select_nth_unstable_by(k - 1, |a, b| better(bottom, a, b));
@@ -171,9 +184,10 @@ impl<'q> Pick<'q> {
                     }
                 }
                 self.account(added)?;
+                self.bytes.add((grown * size_of::<Candidate>()) as u64)?;
             }
         }
-        Ok(self.result(bottom))
+        self.result(bottom)
     }
 
     fn account(&mut self, added: i64) -> Result<()> {
@@ -187,13 +201,16 @@ impl<'q> Pick<'q> {
     }
 
     /// Rows of the picked series: best first, group after group, when there is one step; else in order of arrival.
-    fn result(&mut self, bottom: bool) -> Batch {
+    fn result(&mut self, bottom: bool) -> Result<Batch> {
         let steps = self.grid.count;
         let mut out = Batch::new();
         out.reset(steps);
         let mut row_of: Vec<Option<usize>> = vec![None; self.heads.len()];
         for (at, cell) in self.candidates.iter_mut().enumerate() {
             let step = at % steps;
+            if at % CELLS_PER_CHECK == 0 {
+                self.ctx.check()?;
+            }
             cell.sort_unstable_by(|a, b| better(bottom, a, b));
             cell.truncate(self.params.get(step).map_or(0, |k| *k as usize));
             if steps == 1 {
@@ -206,8 +223,12 @@ impl<'q> Pick<'q> {
             cell.iter().for_each(|c| row_of[c.row as usize] = Some(0));
         }
         if steps == 1 {
-            return out;
+            self.bytes.add(out.bytes())?;
+            return Ok(out);
         }
+        let picked = row_of.iter().flatten().count();
+        self.bytes.add(rows_bytes(picked, steps))?;
+        out.reserve_rows(picked);
         for (head, row) in self.heads.iter().zip(row_of.iter_mut()).filter(|(_, r)| r.is_some()) {
             *row = Some(out.push_row(head.clone()));
         }
@@ -218,7 +239,7 @@ impl<'q> Pick<'q> {
                 }
             }
         }
-        out
+        Ok(out)
     }
 }
 
@@ -262,7 +283,7 @@ impl Operator for Pick<'_> {
         }
         match self.node.op {
             AggregateOp::LimitRatio => self.sample(out),
-            _ => self.limit(out),
+            _ => self.limit(out)?,
         }
         Ok(true)
     }

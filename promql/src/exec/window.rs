@@ -3,13 +3,15 @@
 use model::labels::TYPE_LABEL;
 use model::{Samples, Series};
 
-use super::batch::{ABSENT, Batch, Cell, Head, is_absent, is_float};
+use super::batch::{ABSENT, Batch, Cell, Head, histogram_weight, is_absent, is_float, rows_bytes};
 use super::context::{Context, without_metadata};
 use super::duplicates::Duplicates;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
+use super::memory::{HeldBytes, histograms_bytes};
 use super::operator::{BoxOperator, Builder, Operator};
 use super::scalar::Scalar;
-use super::source::{SeriesStream, decode, strip_buckets, to_columns};
+use super::source::{SeriesStream, decode, samples_bytes, strip_buckets, to_columns};
+use super::tally::{Counts, TallyId};
 use super::{absent, batch};
 use crate::annotations::{Note, Notes};
 use crate::error::{QueryError, Result};
@@ -20,6 +22,9 @@ use crate::functions::window::{
 use crate::parser::ast::Boundary;
 use crate::plan::Grid;
 use crate::plan::node::{WindowCall, WindowSource};
+
+/// Samples that functions look at between two looks at the clock.
+const SAMPLES_PER_CHECK: u64 = 1 << 18;
 
 /// The operator of a call.
 pub(crate) fn build<'q>(builder: Builder<'q>, call: &'q WindowCall, grid: Grid) -> Result<BoxOperator<'q>> {
@@ -37,7 +42,11 @@ pub(crate) fn build<'q>(builder: Builder<'q>, call: &'q WindowCall, grid: Grid) 
         WindowSource::Selector { .. } => Input::Series { stream: None, series: Vec::new() },
         WindowSource::Subquery { input, shift, range_ms, step_ms } => {
             let inner = grid.subquery(shift, *range_ms, *step_ms);
-            Input::Subquery { inner, operator: builder.vector(input, inner)?, rows: Batch::new() }
+            Input::Subquery {
+                inner,
+                operator: builder.inside(inner, *shift, *range_ms)?.vector(input, inner)?,
+                rows: Batch::new(),
+            }
         }
     };
     let ctx = builder.ctx;
@@ -45,9 +54,20 @@ pub(crate) fn build<'q>(builder: Builder<'q>, call: &'q WindowCall, grid: Grid) 
         WindowSource::Selector { selection, .. } => builder.selections.one_name(*selection),
         WindowSource::Subquery { .. } => false,
     };
-    let duplicates = (!ctx.delayed_names() && !function.keeps_name && !one_name).then(Duplicates::strict);
-    let operator =
-        WindowOperator { builder, call, grid, function, scalars, args: None, input, duplicates, held: 0 };
+    let duplicates =
+        (!ctx.delayed_names() && !function.keeps_name && !one_name).then(|| Duplicates::strict(ctx));
+    let operator = WindowOperator {
+        builder,
+        call,
+        grid,
+        function,
+        scalars,
+        args: None,
+        input,
+        duplicates,
+        held: 0,
+        bytes: ctx.memory.hold(),
+    };
     if call.func == "absent_over_time" {
         return Ok(Box::new(absent::Absent::new(ctx, Box::new(operator), &call.absent_labels, true, grid)));
     }
@@ -63,8 +83,9 @@ struct WindowOperator<'q> {
     /// Values of the scalar arguments.
     args: Option<Vec<Vec<f64>>>,
     input: Input<'q>,
-    duplicates: Option<Duplicates>,
+    duplicates: Option<Duplicates<'q>>,
     held: u64,
+    bytes: HeldBytes<'q>,
 }
 
 enum Input<'q> {
@@ -89,6 +110,7 @@ impl Operator for WindowOperator<'_> {
         }
         let shared = Shared {
             ctx,
+            tally: self.builder.tally,
             call: self.call,
             grid: self.grid,
             function: self.function,
@@ -107,10 +129,13 @@ impl Operator for WindowOperator<'_> {
             shared,
             samples: Samples::new(),
             columns: SeriesColumns::default(),
+            weights: Vec::new(),
             state: State::default(),
             notes: Notes::default(),
             held: 0,
-            read: 0,
+            counts: ctx.tallies.part(shared.tally),
+            bytes: ctx.memory.hold(),
+            unchecked: 0,
         })?;
         if self.function.wants_counter {
             self.note_non_counters(out);
@@ -120,6 +145,7 @@ impl Operator for WindowOperator<'_> {
         }
         self.held = out.samples();
         ctx.hold(self.held)?;
+        self.bytes.set(out.bytes())?;
         Ok(true)
     }
 }
@@ -141,6 +167,8 @@ impl WindowOperator<'_> {
                 if let Some(stream) = stream {
                     stream.take(ctx, rows_per_batch(self.grid.count), series)?;
                 }
+                self.bytes.set(rows_bytes(series.len(), self.grid.count))?;
+                out.reserve_rows(series.len());
                 for s in series.iter() {
                     let labels = if keeps { s.labels.clone() } else { ctx.drop_name(&s.labels) };
                     out.push_row(Head { labels, drop_name: !keeps });
@@ -150,6 +178,8 @@ impl WindowOperator<'_> {
                 if !operator.next(rows)? {
                     return Ok(false);
                 }
+                self.bytes.set(rows_bytes(rows.rows(), self.grid.count))?;
+                out.reserve_rows(rows.rows());
                 for h in &rows.heads {
                     let drop_name = !keeps || h.drop_name;
                     let labels = match drop_name && !ctx.delayed_names() {
@@ -193,6 +223,7 @@ impl WindowOperator<'_> {
 #[derive(Clone, Copy)]
 struct Shared<'a> {
     ctx: &'a Context<'a>,
+    tally: TallyId,
     call: &'a WindowCall,
     grid: Grid,
     function: WindowFunction,
@@ -232,12 +263,17 @@ struct Filler<'a> {
     shared: Shared<'a>,
     samples: Samples,
     columns: SeriesColumns,
+    /// Sizes of the histograms, summed up from the first one on; empty when there is none.
+    weights: Vec<u64>,
     state: State,
     notes: Notes,
     /// Samples of the largest window so far.
     held: u64,
-    /// Samples looked at.
-    read: u64,
+    counts: Counts,
+    /// What is decoded.
+    bytes: HeldBytes<'a>,
+    /// Samples looked at since the last look at the clock.
+    unchecked: u64,
 }
 
 impl RowFiller for Filler<'_> {
@@ -249,7 +285,7 @@ impl RowFiller for Filler<'_> {
             Rows::Series(series) => {
                 let mint = shift.apply(s.grid.start_ms) - range_ms - around.0 + 1;
                 let maxt = shift.apply(s.grid.last_ms()) + around.1;
-                decode(&series[row], mint, maxt, &mut self.samples)?;
+                decode(s.ctx, &series[row], mint, maxt, &mut self.samples)?;
                 if s.stats_only {
                     strip_buckets(&mut self.samples);
                 }
@@ -266,49 +302,65 @@ impl RowFiller for Filler<'_> {
             find_resets(&mut self.columns);
         }
         self.state.begin_series();
-        let held = (self.columns.floats.len() + self.columns.histograms.len()) as u64;
-        let read = self.slide(row, labels, cells, histograms)?;
+        self.weigh()?;
+        let held = self.columns.floats.len() as u64 + self.weights.last().copied().unwrap_or(0);
+        let largest = self.slide(labels, cells, histograms)?;
         if matches!(s.input, Rows::Series(_)) {
             // What one window holds counts as held, not the whole series: it is gone with the next one. Only growth is
             // told: threads would wait for each other if every series were counted where all see it.
-            let largest = read.largest.min(held);
+            let largest = largest.min(held);
             if largest > self.held {
                 s.ctx.hold(largest - self.held)?;
                 self.held = largest;
             }
         }
-        self.read += read.total;
         Ok(())
     }
 
     fn finish(self) -> Notes {
         self.shared.ctx.release(self.held);
-        self.shared.ctx.read(self.read);
+        self.shared.ctx.tallies.add(self.shared.tally, &self.counts);
         self.notes
     }
 }
 
-#[derive(Default)]
-struct Read {
-    total: u64,
-    largest: u64,
-}
-
 impl Filler<'_> {
-    /// Calls the function for every step whose window holds a sample.
+    /// Counts what was decoded.
+    fn weigh(&mut self) -> Result<()> {
+        let histograms = &self.columns.histograms;
+        self.weights.clear();
+        if !histograms.is_empty() {
+            self.weights.push(0);
+            let mut sum = 0;
+            self.weights.extend(histograms.iter().map(|h| {
+                sum += histogram_weight(h);
+                sum
+            }));
+        }
+        let columns = (self.columns.floats.capacity() + self.columns.histograms.capacity()) as u64 * 16;
+        let decoded = samples_bytes(&self.samples);
+        self.bytes.at_least(columns + decoded + histograms_bytes(histograms.iter()))
+    }
+
+    /// Calls the function for every step whose window holds a sample. Gives the samples of the largest window.
     fn slide(
         &mut self,
-        _row: usize,
         labels: &model::Labels,
         cells: &mut [f64],
         histograms: &mut RowHistograms,
-    ) -> Result<Read> {
+    ) -> Result<u64> {
         let s = self.shared;
         let source = &s.call.source;
         let (shift, range_ms, boundary) = (source.shift(), source.range_ms(), source.boundary());
         let around = s.around();
         let (mut f, mut h) = ((0, 0), (0, 0));
-        let mut read = Read::default();
+        let weights = self.weights.as_slice();
+        let size = |f: (usize, usize), h: (usize, usize)| {
+            let histograms = if weights.is_empty() { 0 } else { weights[h.1] - weights[h.0] };
+            (f.1 - f.0) as u64 + histograms
+        };
+        let from_storage = matches!(s.input, Rows::Series(_));
+        let mut largest = 0;
         let mut env = Env {
             labels,
             scalars: [0.0; 2],
@@ -323,14 +375,25 @@ impl Filler<'_> {
             let end_ms = shift.apply(ts_ms);
             let start_ms = end_ms - range_ms;
             let (from, to) = (start_ms - around.0, end_ms + around.1);
+            let seen = (f.1, h.1);
             f = advance(&self.columns.float_ts, f, from, to);
             h = advance(&self.columns.histogram_ts, h, from, to);
-            let samples = (f.1 - f.0 + h.1 - h.0) as u64;
+            let samples = size(f, h);
             if samples == 0 {
                 continue;
             }
-            read.total += samples;
-            read.largest = read.largest.max(samples);
+            let read = match (from_storage, step) {
+                (true, 0) => samples,
+                (true, _) if !shift.is_pinned() => size((f.0.max(seen.0), f.1), (h.0.max(seen.1), h.1)),
+                _ => 0,
+            };
+            self.counts.add(step, samples, read);
+            largest = largest.max(samples);
+            self.unchecked += samples;
+            if self.unchecked > SAMPLES_PER_CHECK {
+                self.unchecked = 0;
+                s.ctx.check()?;
+            }
             for (slot, column) in env.scalars.iter_mut().zip(s.args) {
                 *slot = column[step];
             }
@@ -352,7 +415,7 @@ impl Filler<'_> {
                 }
             };
         }
-        Ok(read)
+        Ok(largest)
     }
 }
 

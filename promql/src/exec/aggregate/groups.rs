@@ -3,7 +3,10 @@
 use model::Labels;
 use model::labels::METRIC_NAME;
 
+use crate::error::Result;
+use crate::exec::context::Context;
 use crate::exec::matching::push_pair;
+use crate::exec::memory::{HeldBytes, labels_bytes};
 use crate::hash::FastMap;
 use crate::plan::node::Aggregate;
 
@@ -13,26 +16,28 @@ pub(crate) struct Grouping<'q> {
     numbers: FastMap<Box<[u8]>, usize>,
     labels: Vec<Labels>,
     key: Vec<u8>,
+    bytes: HeldBytes<'q>,
 }
 
 impl<'q> Grouping<'q> {
-    pub(crate) fn new(node: &'q Aggregate) -> Self {
+    pub(crate) fn new(ctx: &'q Context<'_>, node: &'q Aggregate) -> Self {
         Self {
             names: &node.grouping,
             without: node.without,
             numbers: FastMap::default(),
             labels: Vec::new(),
             key: Vec::new(),
+            bytes: ctx.memory.hold(),
         }
     }
 
     /// The number of the group that a series belongs to.
-    pub(crate) fn find(&mut self, labels: &Labels) -> usize {
+    pub(crate) fn find(&mut self, labels: &Labels) -> Result<usize> {
         if !self.without && self.names.is_empty() {
             if self.labels.is_empty() {
                 self.labels.push(Labels::empty());
             }
-            return 0;
+            return Ok(0);
         }
         let (names, without) = (self.names, self.without);
         let keep = |n: &str| {
@@ -44,12 +49,14 @@ impl<'q> Grouping<'q> {
             push_pair(&mut self.key, n, v);
         }
         if let Some(at) = self.numbers.get(self.key.as_slice()) {
-            return *at;
+            return Ok(*at);
         }
         let at = self.labels.len();
-        self.labels.push(labels.filter(keep));
+        let labels = labels.filter(keep);
+        self.bytes.add(2 * labels_bytes(&labels))?;
+        self.labels.push(labels);
         self.numbers.insert(self.key.as_slice().into(), at);
-        at
+        Ok(at)
     }
 
     pub(crate) fn labels(&self, group: usize) -> &Labels {

@@ -10,6 +10,7 @@ use crate::annotations::{HistogramOperation, Note};
 use crate::error::Result;
 use crate::exec::batch::histogram_weight;
 use crate::exec::context::Context;
+use crate::exec::memory::{HeldBytes, histogram_bytes};
 use crate::functions::histogram::Accumulated;
 use crate::parser::ast::AggregateOp;
 use crate::plan::node::Aggregate;
@@ -18,6 +19,7 @@ use crate::plan::node::Aggregate;
 pub(crate) struct HistogramGroups<'q> {
     node: &'q Aggregate,
     cells: HashMap<usize, State>,
+    bytes: HeldBytes<'q>,
 }
 
 struct State {
@@ -38,8 +40,8 @@ pub(crate) enum Taken {
 }
 
 impl<'q> HistogramGroups<'q> {
-    pub(crate) fn new(node: &'q Aggregate) -> Self {
-        Self { node, cells: HashMap::new() }
+    pub(crate) fn new(ctx: &'q Context<'_>, node: &'q Aggregate) -> Self {
+        Self { node, cells: HashMap::new(), bytes: ctx.memory.hold() }
     }
 
     pub(crate) fn add(
@@ -68,6 +70,8 @@ impl<'q> HistogramGroups<'q> {
             }
             None => {
                 ctx.hold(histogram_weight(h))?;
+                // The sum and what its additions lost.
+                self.bytes.add(2 * histogram_bytes(h) + size_of::<State>() as u64)?;
                 self.cells.entry(cell).or_insert(State {
                     sum: Accumulated::new(h, is_mean),
                     incompatible: false,

@@ -5,10 +5,14 @@ use crate::annotations::Note;
 use crate::error::Result;
 use crate::exec::batch::{Batch, Head, clean, is_absent, is_float};
 use crate::exec::context::Context;
+use crate::exec::memory::HeldBytes;
 use crate::exec::operator::{BoxOperator, Operator};
 use crate::exec::scalar::Scalar;
 use crate::functions::quantile::{of_sorted, order};
 use crate::plan::node::Aggregate;
+
+/// Steps between two looks at the clock: each sorts the samples of its group.
+const STEPS_PER_CHECK: usize = 64;
 
 pub(crate) struct Quantile<'q> {
     ctx: &'q Context<'q>,
@@ -23,6 +27,7 @@ pub(crate) struct Quantile<'q> {
     steps: usize,
     done: usize,
     held: u64,
+    bytes: HeldBytes<'q>,
 }
 
 impl<'q> Quantile<'q> {
@@ -38,12 +43,13 @@ impl<'q> Quantile<'q> {
             input: Some(input),
             param,
             quantiles: Vec::new(),
-            grouping: Grouping::new(node),
+            grouping: Grouping::new(ctx, node),
             columns: Vec::new(),
             drop_name: Vec::new(),
             steps: 0,
             done: 0,
             held: 0,
+            bytes: ctx.memory.hold(),
         }
     }
 
@@ -69,7 +75,7 @@ impl<'q> Quantile<'q> {
                 if !values.iter().any(|v| is_float(*v)) {
                     continue;
                 }
-                let group = self.grouping.find(&head.labels);
+                let group = self.grouping.find(&head.labels)?;
                 if group >= self.columns.len() {
                     self.columns.push(Vec::new());
                     self.drop_name.push(false);
@@ -77,6 +83,7 @@ impl<'q> Quantile<'q> {
                 self.drop_name[group] |= head.drop_name;
                 self.ctx.hold(values.len() as u64)?;
                 self.held += values.len() as u64;
+                self.bytes.add(size_of_val(values) as u64)?;
                 self.columns[group].extend_from_slice(values);
             }
         }
@@ -101,6 +108,9 @@ impl Operator for Quantile<'_> {
         let row = out.push_row(head);
         let mut values = Vec::with_capacity(column.len() / self.steps.max(1));
         for (step, cell) in out.row_mut(row).iter_mut().enumerate() {
+            if step % STEPS_PER_CHECK == 0 {
+                self.ctx.check()?;
+            }
             values.clear();
             values.extend(column.iter().skip(step).step_by(self.steps).filter(|v| is_float(**v)));
             if values.is_empty() {
