@@ -116,7 +116,7 @@ fn timestamp(out: &mut BodyOut, at: Option<At>) {
 /// `"name":ms,"nameExpr":…`
 fn duration(out: &mut BodyOut, name: &str, d: &Duration) {
     let (ms, expr) = match d {
-        Duration::Millis(ms) => (*ms, None),
+        Duration::Nanos(ns) => (*ns / 1_000_000, None),
         Duration::Expr(e) => (0, Some(e)),
     };
     out.key(name);
@@ -147,6 +147,7 @@ fn duration_expr(out: &mut BodyOut, e: &DurationExpr, wrapped: bool) {
         DurationExpr::MinOf(a, b, _) => (Some(&**a), "min_of", Some(&**b)),
         DurationExpr::MaxOf(a, b, _) => (Some(&**a), "max_of", Some(&**b)),
         DurationExpr::Neg(a, _) => (None, "-", Some(&**a)),
+        DurationExpr::Plus(a, _) => (None, "+", Some(&**a)),
         DurationExpr::Binary { op, lhs, rhs, .. } => (Some(&**lhs), operator(*op), Some(&**rhs)),
     };
     out.raw("{\"lhs\":");
@@ -187,7 +188,7 @@ fn subquery(out: &mut BodyOut, s: &Subquery) {
     duration(out, "range", &s.range);
     start_or_end(out, s.at);
     out.raw(",");
-    duration(out, "step", s.step.as_ref().unwrap_or(&Duration::Millis(0)));
+    duration(out, "step", s.step.as_ref().unwrap_or(&Duration::Nanos(0)));
     timestamp(out, s.at);
     out.raw(",\"type\":\"subquery\"}");
 }

@@ -18,9 +18,13 @@ pub fn parse_ms(s: &str) -> Result<i64, String> {
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         let (number, tail) = rest.split_at(digits);
-        let unit_len = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit_len = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_len);
+        let Ok(number) = number.parse::<u64>() else {
+            return Err(bad());
+        };
         let (rank, factor) = match unit {
+            "" => return Err(bad()),
             "y" => (1, 365 * DAY_MS),
             "w" => (2, 7 * DAY_MS),
             "d" => (3, DAY_MS),
@@ -28,14 +32,16 @@ pub fn parse_ms(s: &str) -> Result<i64, String> {
             "m" => (5, 60_000),
             "s" => (6, 1_000),
             "ms" => (7, 1),
-            _ => return Err(bad()),
+            _ => {
+                let (unit, s) = (crate::labels::Quoted(unit), crate::labels::Quoted(s));
+                return Err(format!("unknown unit {unit} in duration {s}"));
+            }
         };
-        if digits == 0 || rank <= last_rank {
+        if rank <= last_rank {
             return Err(bad());
         }
         last_rank = rank;
-        total = number
-            .parse::<i64>()
+        total = i64::try_from(number)
             .ok()
             .and_then(|n| n.checked_mul(factor))
             .and_then(|n| n.checked_add(total))
@@ -104,5 +110,8 @@ mod tests {
         for bad in ["", "1", "1x", "s", "1m1h", "1s1s", "-1s", "1 s", "999999999999999y", "1.5h"] {
             assert!(parse_ms(bad).is_err(), "{bad}");
         }
+        assert_eq!(parse_ms("5hs"), Err("unknown unit \"hs\" in duration \"5hs\"".into()));
+        assert_eq!(parse_ms("1m1h"), Err("not a valid duration string: \"1m1h\"".into()));
+        assert_eq!(parse_ms("300y"), Err("duration out of range".into()));
     }
 }

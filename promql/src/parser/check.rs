@@ -1,4 +1,5 @@
-//! Types of operands and arguments, and what else the grammar alone does not say.
+//! Types of operands and arguments, and what else the grammar alone does not say. Follows Prometheus's
+//! `querying/basics.md`, "Expression language data types", and `querying/operators.md`.
 //!
 //! Runs over a tree that is nested to a bounded depth, operands before operators, and stops at the first error. It also settles what
 //! depends on types: set operators match many to many, and matching exists only between vectors.

@@ -1,24 +1,37 @@
-//! Durations in expressions: a literal, or arithmetic that is worked out when the query's step and range are known.
+//! Durations in expressions: a literal, or arithmetic that is worked out when the query's step and range are known. Follows
+//! Prometheus's `querying/basics.md`, "Float literals and time durations", and `feature_flags.md`, "Experimental duration
+//! arithmetic".
 
 use super::ast::Span;
 
-/// A range, step or offset. Offsets may be negative, ranges and steps are not.
-#[derive(Clone, Debug, PartialEq)]
+/// A range, step or offset. Offsets may be negative, ranges and steps are not. What is below a millisecond makes no two of
+/// them differ.
+#[derive(Clone, Debug)]
 pub enum Duration {
-    /// Milliseconds.
-    Millis(i64),
+    /// Nanoseconds, of which only the whole milliseconds count when the query runs.
+    Nanos(i64),
     /// Arithmetic, to be resolved with [`Duration::resolve_positive`] or [`Duration::resolve_signed`].
     Expr(Box<DurationExpr>),
 }
 
+impl PartialEq for Duration {
+    fn eq(&self, o: &Self) -> bool {
+        match (self, o) {
+            (Self::Nanos(a), Self::Nanos(b)) => a / NANOS_PER_MS == b / NANOS_PER_MS,
+            (Self::Expr(a), Self::Expr(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 impl Default for Duration {
     fn default() -> Self {
-        Self::Millis(0)
+        Self::Nanos(0)
     }
 }
 
 /// Arithmetic on durations. Values are seconds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum DurationExpr {
     /// A number of seconds, or a duration.
     Number {
@@ -39,7 +52,9 @@ pub enum DurationExpr {
     MaxOf(Box<DurationExpr>, Box<DurationExpr>, Span),
     /// `-a`
     Neg(Box<DurationExpr>, Span),
-    /// `(a)`. The span is that of the inside.
+    /// `+a`, which only an offset keeps, and only before a function. It is left out of `==` and of what is printed.
+    Plus(Box<DurationExpr>, Span),
+    /// `(a)`, never in further parentheses. The span is that of the inside.
     Paren(Box<DurationExpr>, Span),
     /// `a + b`
     Binary {
@@ -76,6 +91,8 @@ pub struct DurationError {
     pub reason: &'static str,
 }
 
+pub(super) const NANOS_PER_MS: i64 = 1_000_000;
+
 /// Largest magnitude of a duration in seconds: what 64 bits of nanoseconds hold.
 pub(super) const MAX_SECONDS: f64 = 9_223_372_036.854_776;
 
@@ -83,7 +100,7 @@ impl Duration {
     /// Whether it is the literal zero, which is how a missing offset is written down.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        matches!(self, Self::Millis(0))
+        matches!(self, Self::Nanos(0))
     }
 
     /// Milliseconds of a range or step. `step_ms` and `range_ms` are those of the query; both are 0 for an instant query.
@@ -104,7 +121,7 @@ impl Duration {
 
     fn resolve(&self, step_ms: i64, range_ms: i64, signed: bool) -> Result<i64, DurationError> {
         let expr = match self {
-            Self::Millis(ms) => return Ok(*ms),
+            Self::Nanos(ns) => return Ok(ns / NANOS_PER_MS),
             Self::Expr(e) => e,
         };
         let fail = |reason| Err(DurationError { span: expr.span(), reason });
@@ -133,6 +150,7 @@ impl DurationExpr {
             | Self::MinOf(.., span)
             | Self::MaxOf(.., span)
             | Self::Neg(_, span)
+            | Self::Plus(_, span)
             | Self::Paren(_, span)
             | Self::Binary { span, .. } => *span,
         }
@@ -148,13 +166,22 @@ impl DurationExpr {
         }
     }
 
-    /// A literal becomes milliseconds; what is below a millisecond is cut off.
+    /// The expression in parentheses, which stand at `span` if it is a number. Another pair makes no difference.
+    pub(super) fn in_parens(self, span: Span) -> Self {
+        match self {
+            Self::Paren(..) => self,
+            Self::Number { .. } => Self::Paren(Box::new(self), span),
+            other => {
+                let span = other.span();
+                Self::Paren(Box::new(other), span)
+            }
+        }
+    }
+
+    /// A literal becomes nanoseconds.
     pub(super) fn into_duration(self) -> Duration {
         match self {
-            Self::Number { seconds, .. } => {
-                let nanos = (seconds * 1e9).round() as i64;
-                Duration::Millis(nanos / 1_000_000)
-            }
+            Self::Number { seconds, .. } => Duration::Nanos((seconds * 1e9).round() as i64),
             other => Duration::Expr(Box::new(other)),
         }
     }
@@ -169,7 +196,7 @@ impl DurationExpr {
             Self::MinOf(a, b, _) => nan_or(value(a)?, value(b)?, f64::min),
             Self::MaxOf(a, b, _) => nan_or(value(a)?, value(b)?, f64::max),
             Self::Neg(e, _) => -value(e)?,
-            Self::Paren(e, _) => value(e)?,
+            Self::Plus(e, _) | Self::Paren(e, _) => value(e)?,
             Self::Binary { op, lhs, rhs, span } => {
                 let (a, b) = (value(lhs)?, value(rhs)?);
                 let zero_divisor = |reason| Err(DurationError { span: *span, reason });
@@ -185,6 +212,28 @@ impl DurationExpr {
                 }
             }
         })
+    }
+}
+
+impl PartialEq for DurationExpr {
+    fn eq(&self, o: &Self) -> bool {
+        match (self, o) {
+            (Self::Plus(a, _), b) => **a == *b,
+            (a, Self::Plus(b, _)) => *a == **b,
+            (
+                Self::Number { seconds: a, duration: a_duration, .. },
+                Self::Number { seconds: b, duration: b_duration, .. },
+            ) => a_duration == b_duration && (a == b || (a.is_nan() && b.is_nan())),
+            (Self::Step(_), Self::Step(_)) | (Self::Range(_), Self::Range(_)) => true,
+            (Self::MinOf(a, b, _), Self::MinOf(c, d, _)) | (Self::MaxOf(a, b, _), Self::MaxOf(c, d, _)) => {
+                a == c && b == d
+            }
+            (Self::Neg(a, _), Self::Neg(b, _)) | (Self::Paren(a, _), Self::Paren(b, _)) => a == b,
+            (Self::Binary { op, lhs, rhs, .. }, Self::Binary { op: o_op, lhs: o_lhs, rhs: o_rhs, .. }) => {
+                op == o_op && lhs == o_lhs && rhs == o_rhs
+            }
+            _ => false,
+        }
     }
 }
 

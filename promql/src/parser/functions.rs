@@ -1,4 +1,5 @@
-//! The functions of the language: names, signatures, and whether they are experimental.
+//! The functions of the language: names, signatures, and whether they are experimental. Follows Prometheus's
+//! `querying/functions.md`.
 //!
 //! What they compute is in `crate::functions`.
 

@@ -1,11 +1,16 @@
-//! Text to tokens, one at a time, in time linear in the text.
+//! Text to tokens, one at a time, in time linear in the text. Follows Prometheus's `querying/basics.md` (literals, comments) and
+//! `querying/operators.md` (how operators are written).
 //!
-//! What a character means depends on whether a brace or a bracket is open: within braces every word is a plain name,
-//! within brackets only durations and their operators may stand. Comments and blanks are skipped.
+//! What a character means depends on whether a brace or a bracket is open: within braces every word is a plain name; within
+//! brackets no names may stand, and up to the first number only what durations are made of. Comments and blanks are
+//! skipped. `lexer/literal.rs` knows where numbers, durations and strings end.
+
+mod literal;
 
 use super::ast::{BinaryOp, Span};
 use super::error::ParseError;
-use super::token::{Keyword, Kind, Token};
+use super::token::{Keyword, Kind, Preprocessor, Token};
+use literal::Literal;
 
 /// Reads tokens off a query text.
 pub(super) struct Lexer<'a> {
@@ -15,9 +20,12 @@ pub(super) struct Lexer<'a> {
     paren_depth: u32,
     brace_open: bool,
     bracket_open: bool,
+    /// A bracket was opened and no number was seen since.
+    duration_first: bool,
     /// A colon was seen since the bracket was opened.
     got_colon: bool,
-    /// A number or duration was seen since the bracket was opened.
+    /// A number was seen at the start of a bracket. Any bracket so far: Prometheus does not forget it either, so that
+    /// `[step():1m]` is an error in the first bracket of a query and none in later ones.
     got_duration: bool,
 }
 
@@ -31,6 +39,7 @@ impl<'a> Lexer<'a> {
             paren_depth: 0,
             brace_open: false,
             bracket_open: false,
+            duration_first: false,
             got_colon: false,
             got_duration: false,
         }
@@ -43,7 +52,10 @@ impl<'a> Lexer<'a> {
 
     /// The next token; [`Kind::Eof`] again and again at the end.
     pub(super) fn next(&mut self) -> Lexed {
-        self.skip_blanks();
+        if self.duration_first {
+            return self.start_of_bracket();
+        }
+        self.skip_blanks_and_comments();
         let start = self.pos;
         let Some(c) = self.peek_char() else {
             return self.end_of_input();
@@ -51,10 +63,7 @@ impl<'a> Lexer<'a> {
         if self.brace_open {
             return self.inside_braces(start, c);
         }
-        if self.bracket_open {
-            return self.inside_brackets(start, c);
-        }
-        if let Some(token) = self.shared(start, c) {
+        if let Some(token) = self.operator_or_number(start, c) {
             return token;
         }
         match c {
@@ -74,19 +83,30 @@ impl<'a> Lexer<'a> {
                 self.brace_open = true;
                 self.emit(start, 1, Kind::LeftBrace)
             }
+            '[' if self.bracket_open => self.fail(start, "unexpected left bracket '['"),
             '[' => {
-                (self.bracket_open, self.got_colon, self.got_duration) = (true, false, false);
+                (self.bracket_open, self.duration_first, self.got_colon) = (true, true, false);
                 self.emit(start, 1, Kind::LeftBracket)
+            }
+            ']' if self.bracket_open => {
+                self.bracket_open = false;
+                self.emit(start, 1, Kind::RightBracket)
             }
             ']' => self.fail(start, "unexpected right bracket ']'"),
             '@' => self.emit(start, 1, Kind::At),
-            _ if is_alpha(c) || c == ':' => self.word(start),
+            _ if is_alpha(c) || c == ':' => {
+                if self.bracket_open {
+                    self.word_in_bracket(start, c)
+                } else {
+                    self.word(start)
+                }
+            }
             _ => self.fail(start, &format!("unexpected character: {}", quoted_char(Some(c)))),
         }
     }
 
-    /// Tokens that mean the same within brackets and outside.
-    fn shared(&mut self, start: usize, c: char) -> Option<Lexed> {
+    /// Tokens that mean the same everywhere but in braces.
+    fn operator_or_number(&mut self, start: usize, c: char) -> Option<Lexed> {
         let op = match c {
             ',' => Kind::Comma,
             '*' => Kind::Op(BinaryOp::Mul),
@@ -101,7 +121,7 @@ impl<'a> Lexer<'a> {
             }
             ')' => {
                 let Some(depth) = self.paren_depth.checked_sub(1) else {
-                    return Some(self.fail(start, "unexpected right parenthesis ')'"));
+                    return Some(self.fail(start + 1, "unexpected right parenthesis ')'"));
                 };
                 self.paren_depth = depth;
                 Kind::RightParen
@@ -117,9 +137,6 @@ impl<'a> Lexer<'a> {
         let at = self.pos;
         if self.brace_open {
             return self.fail(at, "unexpected end of input inside braces");
-        }
-        if self.bracket_open && !self.got_duration {
-            return self.fail(at, "unexpected end of input in duration expression");
         }
         if self.paren_depth != 0 {
             return self.fail(at, "unclosed left parenthesis");
@@ -160,50 +177,69 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn inside_brackets(&mut self, start: usize, c: char) -> Lexed {
-        if c.is_ascii_digit() {
-            self.got_duration = true;
-        }
-        if let Some(token) = self.shared(start, c) {
+    // === Brackets ===
+
+    /// A token between an opening bracket and the first number. Comments may not stand here.
+    fn start_of_bracket(&mut self) -> Lexed {
+        let rest = self.rest();
+        self.pos += rest.len() - rest.trim_start_matches(is_space).len();
+        let start = self.pos;
+        let Some(c) = self.peek_char() else {
+            return self.fail(start, "unexpected end of input in duration expression");
+        };
+        if let Some(token) = self.operator_or_number(start, c) {
+            if matches!(token, Ok(Token { kind: Kind::Number | Kind::Duration, .. })) {
+                (self.duration_first, self.got_duration) = (false, true);
+            }
             return token;
         }
         match c {
             ']' => {
-                self.bracket_open = false;
+                (self.bracket_open, self.duration_first) = (false, false);
                 self.emit(start, 1, Kind::RightBracket)
             }
             ':' if !self.got_duration => {
-                self.fail(start, "unexpected colon before duration in duration expression")
+                self.fail(start + 1, "unexpected colon before duration in duration expression")
             }
-            ':' if self.got_colon => self.fail(start, "unexpected colon ':'"),
+            ':' if self.got_colon => self.fail(start + 1, "unexpected repeated colon in duration expression"),
             ':' => {
                 self.got_colon = true;
                 self.emit(start, 1, Kind::Colon)
             }
-            '[' => self.fail(start, "unexpected left bracket '['"),
-            '"' | '\'' | '`' if self.got_duration => self.string(start, c),
-            _ if is_alpha(c) => {
-                let len = self.rest().bytes().take_while(|b| b.is_ascii_alphabetic() || *b == b'_').count();
-                match Kind::of_word(&self.rest()[..len]) {
-                    Some(kind @ Kind::Preprocessor(p)) if p.is_duration() => {
-                        self.got_duration = true;
-                        self.emit(start, len, kind)
-                    }
-                    _ if self.got_duration => {
-                        let c = quoted_char(Some(c));
-                        self.fail(start, &format!("unexpected character: {c}, expected ':'"))
-                    }
-                    _ => self.bad_duration_char(start, c),
-                }
-            }
-            _ => self.bad_duration_char(start, c),
+            _ => self.duration_word(start).unwrap_or_else(|| {
+                let c = quoted_char(Some(c));
+                self.fail(start, &format!("unexpected character in duration expression: {c}"))
+            }),
         }
     }
 
-    fn bad_duration_char(&mut self, start: usize, c: char) -> Lexed {
-        let c = quoted_char(Some(c));
-        self.fail(start, &format!("unexpected character in duration expression: {c}"))
+    /// A letter or colon in a bracket, after the first number.
+    fn word_in_bracket(&mut self, start: usize, c: char) -> Lexed {
+        if c == ':' {
+            if self.got_colon {
+                return self.fail(start, "unexpected colon ':'");
+            }
+            self.got_colon = true;
+            return self.emit(start, 1, Kind::Colon);
+        }
+        self.duration_word(start).unwrap_or_else(|| {
+            let c = quoted_char(Some(c));
+            self.fail(start, &format!("unexpected character: {c}, expected ':'"))
+        })
     }
+
+    /// `step`, `range`, `min_of` or `max_of`.
+    fn duration_word(&mut self, start: usize) -> Option<Lexed> {
+        let len = self.rest().bytes().take_while(|b| b.is_ascii_alphabetic() || *b == b'_').count();
+        match Kind::of_word(&self.rest()[..len]) {
+            Some(kind @ Kind::Preprocessor(p)) if p != Preprocessor::Start && p != Preprocessor::End => {
+                Some(self.emit(start, len, kind))
+            }
+            _ => None,
+        }
+    }
+
+    // === Words, numbers, strings ===
 
     fn comparison(&mut self, start: usize, plain: BinaryOp, or_equal: BinaryOp, trim: BinaryOp) -> Lexed {
         match self.peek_at(1) {
@@ -232,55 +268,35 @@ impl<'a> Lexer<'a> {
         self.emit(start, len, kind)
     }
 
-    // === Numbers and durations ===
-
     fn number(&mut self, start: usize) -> Lexed {
-        let rest = self.rest().as_bytes();
-        let (len, ok) = scan_number(rest);
-        if ok {
-            return self.emit(start, len, Kind::Number);
+        let (len, kind) = literal::scan(self.rest());
+        match kind {
+            Literal::Number => self.emit(start, len, Kind::Number),
+            Literal::Duration => self.emit(start, len, Kind::Duration),
+            Literal::Bad => {
+                let text = model::labels::Quoted(&self.rest()[..len]).to_string();
+                self.fail(start, &format!("bad number or duration syntax: {text}"))
+            }
         }
-        let (len, ok) = scan_duration(rest, len);
-        if ok {
-            return self.emit(start, len, Kind::Duration);
-        }
-        let text = model::labels::Quoted(&self.rest()[..floor_char_boundary(self.rest(), len)]).to_string();
-        self.fail(start, &format!("bad number or duration syntax: {text}"))
     }
-
-    // === Strings ===
 
     /// A string in quotes of any of the three kinds; its escapes are checked here and resolved by
     /// [`super::string::unquote`].
     fn string(&mut self, start: usize, quote: char) -> Lexed {
-        let raw = quote == '`';
-        let mut at = start + 1;
-        let bytes = self.input.as_bytes();
-        loop {
-            match bytes.get(at) {
-                None if raw => return self.fail(start, "unterminated raw string"),
-                None => return self.fail(start, "unterminated quoted string"),
-                Some(b'\n') if !raw => return self.fail(start, "unterminated quoted string"),
-                Some(b) if *b == quote as u8 => break,
-                Some(b'\\') if !raw => match super::string::escape_len(&self.input[at + 1..], quote) {
-                    Ok(len) => at += 1 + len,
-                    Err(reason) => return self.fail(start, &reason),
-                },
-                Some(_) => at += 1,
-            }
+        match self.string_len(start, quote) {
+            Ok(len) => self.emit(start, len, Kind::String),
+            Err(reason) => self.fail(start, &reason),
         }
-        self.emit(start, at + 1 - start, Kind::String)
     }
 
     // === Small steps ===
 
-    fn skip_blanks(&mut self) {
+    fn skip_blanks_and_comments(&mut self) {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start_matches(is_space);
             self.pos += rest.len() - trimmed.len();
-            // A comment may not stand between a bracket and the first duration in it.
-            if !trimmed.starts_with('#') || (self.bracket_open && !self.got_duration) {
+            if !trimmed.starts_with('#') {
                 return;
             }
             self.pos += trimmed.find(['\n', '\r']).unwrap_or(trimmed.len());
@@ -308,85 +324,6 @@ impl<'a> Lexer<'a> {
     fn fail(&mut self, start: usize, reason: &str) -> Lexed {
         Err(ParseError::new(self.input, Span::new(start, self.input.len()), reason))
     }
-}
-
-/// Length of the number at the start of `s`, and whether it ends there. The form is checked only so far as to tell
-/// where it ends; the rest is found out when its value is computed.
-fn scan_number(s: &[u8]) -> (usize, bool) {
-    let at = |i: usize| s.get(i).copied().unwrap_or(b' ');
-    let mut i = 0;
-    let hex = at(0) == b'0' && matches!(at(1), b'x' | b'X');
-    if hex {
-        i = 2;
-        if at(i) == b'_' {
-            i += 1;
-        }
-    }
-    let is_digit = |c: u8| c.is_ascii_digit() || (hex && c.is_ascii_hexdigit());
-    let (mut dot, mut exponent) = (false, false);
-    loop {
-        match at(i) {
-            c if is_digit(c) => i += 1,
-            b'.' if dot || hex || matches!(at(i + 1), b'_' | b'.') => return (i + 1, false),
-            b'.' => {
-                dot = true;
-                i += 1;
-            }
-            b'e' | b'E' => {
-                if exponent {
-                    return (i + 1, false);
-                }
-                exponent = true;
-                i += 1;
-                if matches!(at(i), b'+' | b'-') {
-                    i += 1;
-                }
-                if i >= s.len() || matches!(at(i), b'.' | b'_' | b'e' | b'E') {
-                    return (i, false);
-                }
-            }
-            b'_' => {
-                i += 1;
-                if i >= s.len() || matches!(at(i), b'.' | b'_' | b'e' | b'E') {
-                    return (i, false);
-                }
-            }
-            c => return (i, i > 0 && !is_alphanumeric(c)),
-        }
-    }
-}
-
-/// Length of the duration at the start of `s`, whose first number is `from` bytes long, and whether it ends there.
-fn scan_duration(s: &[u8], from: usize) -> (usize, bool) {
-    let at = |i: usize| s.get(i).copied().unwrap_or(b' ');
-    let mut i = from;
-    if !b"smhdwy".contains(&at(i)) {
-        return (i, false);
-    }
-    loop {
-        i += 1;
-        if at(i) == b's' {
-            i += 1;
-        }
-        if !at(i).is_ascii_digit() {
-            break;
-        }
-        while at(i).is_ascii_digit() {
-            i += 1;
-        }
-        if !b"smhdw".contains(&at(i)) {
-            return (i, false);
-        }
-    }
-    if is_alphanumeric(at(i)) { ((i + 1).min(s.len()), false) } else { (i, true) }
-}
-
-fn floor_char_boundary(s: &str, mut at: usize) -> usize {
-    at = at.min(s.len());
-    while !s.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
 }
 
 fn is_space(c: char) -> bool {

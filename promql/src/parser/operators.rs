@@ -1,4 +1,5 @@
-//! Operators: how they are written and what kind they are. What they compute is in `crate::exec`.
+//! Operators: how they are written and what kind they are. Follows Prometheus's `querying/operators.md`. What they compute
+//! is in `crate::exec`.
 
 /// Aggregation operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,6 +155,11 @@ impl BinaryOp {
     #[must_use]
     pub fn is_set(self) -> bool {
         matches!(self, Self::And | Self::Or | Self::Unless)
+    }
+
+    /// Whether durations have the operator too.
+    pub(super) fn is_duration_operator(self) -> bool {
+        matches!(self, Self::Add | Self::Sub | Self::Mul | Self::Div | Self::Mod | Self::Pow)
     }
 
     /// The six comparisons. The trim operators are none.

@@ -80,15 +80,29 @@ impl Layout {
     fn chain(&mut self, last: &Binary, level: usize) {
         let chain = last.chain();
         let broken = chain.len() - chain.iter().rev().take_while(|b| fits(*b)).count();
+        let takes_offset = |i: usize| chain[i].op.is_duration_operator();
         match chain.get(broken) {
+            Some(b) if takes_offset(broken - 1) => self.indented(level + broken, format_args!("{b:#}")),
             Some(b) => self.indented(level + broken, b),
-            None => chain.last().into_iter().for_each(|b| self.expr(&b.lhs, level + broken)),
+            None => chain
+                .last()
+                .into_iter()
+                .for_each(|b| self.operand(&b.lhs, level + broken, takes_offset(broken - 1))),
         }
         for (i, b) in chain[..broken].iter().enumerate().rev() {
             self.out.push('\n');
             self.indented(level + i, Operator(b));
             self.out.push('\n');
-            self.expr(&b.rhs, level + i + 1);
+            self.operand(&b.rhs, level + i + 1, i > 0 && takes_offset(i - 1));
+        }
+    }
+
+    /// An operand; `followed` by an operator that an offset at its end would take.
+    fn operand(&mut self, expr: &Expr, level: usize, followed: bool) {
+        if followed && expr.ends_open() {
+            self.indented(level, format_args!("{expr:#}"));
+        } else {
+            self.expr(expr, level);
         }
     }
 

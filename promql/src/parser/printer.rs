@@ -1,5 +1,8 @@
-//! Trees to text. What is printed parses to an equal tree, and reads as Prometheus prints it: durations normalised,
-//! matchers sorted, modifiers in one order.
+//! Trees to text, as Prometheus prints them: durations normalised, matchers sorted, modifiers in one order.
+//!
+//! What is printed means the same as what was read. Some texts of Prometheus's do not, and there this one differs: an offset
+//! that would take the operator after it is put in parentheses or gets signs, a range below a millisecond keeps its digits,
+//! and a label that is a keyword gets quotes.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -11,28 +14,49 @@ use super::ast::{
     Aggregate, At, Binary, BinaryOp, Boundary, Duration, DurationExpr, Expr, MatchCardinality,
     MatrixSelector, NumberLiteral, Subquery, UnaryOp, VectorMatching, VectorSelector,
 };
+use super::duration::NANOS_PER_MS;
 
 impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(n) => n.fmt(f),
             Self::String(s) => f.write_str(&s.quoted()),
+            Self::Vector(_) | Self::Matrix(_) | Self::Subquery(_) if f.alternate() && self.ends_open() => {
+                write!(f, "({self})")
+            }
             Self::Vector(v) => v.fmt(f),
             Self::Matrix(m) => m.fmt(f),
             Self::Subquery(s) => s.fmt(f),
             Self::Call(c) => {
                 write!(f, "{}(", c.func.name)?;
-                separated(f, &c.args, ", ", |f, a| a.fmt(f))?;
+                separated(f, &c.args, ", ", |f, a| write!(f, "{a}"))?;
                 f.write_char(')')
             }
             Self::Aggregate(a) => a.fmt(f),
             Self::Binary(b) => b.fmt(f),
             Self::Unary(u) => {
-                let sign = if u.op == UnaryOp::Minus { '-' } else { '+' };
-                write!(f, "{sign}{}", u.expr)
+                f.write_char(if u.op == UnaryOp::Minus { '-' } else { '+' })?;
+                u.expr.fmt(f)
             }
             Self::Paren(p) => write!(f, "({})", p.expr),
         }
+    }
+}
+
+impl Expr {
+    /// Whether the text ends with an offset that would take the arithmetic after it, as in `a offset (1m)`. There is one
+    /// before an operator where a sign, which is not kept, or a modifier, which is printed before the offset, ended it:
+    /// `a offset +(1m) * 2`, `a offset (1m) @ 10 * 2`. Alternate (`{:#}`) formatting puts parentheses around it.
+    pub(super) fn ends_open(&self) -> bool {
+        let offset = match self {
+            Self::Vector(v) => &v.offset,
+            Self::Matrix(m) => &m.selector.offset,
+            Self::Subquery(s) => &s.offset,
+            Self::Binary(b) => return b.rhs.ends_open(),
+            Self::Unary(u) => return u.expr.ends_open(),
+            _ => return false,
+        };
+        matches!(offset, Duration::Expr(written) if !written.ends_itself())
     }
 }
 
@@ -45,7 +69,10 @@ impl Display for NumberLiteral {
 /// A number, or a duration given in seconds.
 fn number(f: &mut Formatter<'_>, value: f64, duration: bool) -> fmt::Result {
     if duration && value.is_finite() {
-        return f.write_str(&format_ms((value * 1000.0).round() as i64));
+        if value.is_sign_negative() && value != 0.0 {
+            f.write_char('-')?;
+        }
+        return f.write_str(&format_ms((value.abs() * 1e9) as i64 / NANOS_PER_MS));
     }
     match value {
         v if v.is_nan() => f.write_str("NaN"),
@@ -118,21 +145,21 @@ impl Display for SubqueryTail<'_> {
     }
 }
 
-/// A range or step. Zero, that is less than a millisecond, has no notation as a duration that would be accepted.
+/// A range or step. Less than a millisecond has no notation as a duration that would be accepted.
 fn range(f: &mut Formatter<'_>, range: &Duration) -> fmt::Result {
     match range {
-        Duration::Millis(0) => f.write_str("0.0001"),
-        Duration::Millis(ms) => f.write_str(&format_ms(*ms)),
+        Duration::Nanos(ns) if *ns < NANOS_PER_MS => write!(f, "{}", *ns as f64 / 1e9),
+        Duration::Nanos(ns) => f.write_str(&format_ms(ns / NANOS_PER_MS)),
         Duration::Expr(e) => e.fmt(f),
     }
 }
 
 fn offset(f: &mut Formatter<'_>, offset: &Duration) -> fmt::Result {
     match offset {
-        Duration::Millis(0) => Ok(()),
-        Duration::Millis(ms) => {
-            f.write_str(" offset ")?;
-            f.write_str(&format_ms(*ms))
+        Duration::Nanos(0) => Ok(()),
+        Duration::Nanos(ns) => {
+            f.write_str(if *ns < 0 { " offset -" } else { " offset " })?;
+            f.write_str(&format_ms((ns / NANOS_PER_MS).saturating_abs()))
         }
         Duration::Expr(e) => write!(f, " offset {}{e}", opening(e)),
     }
@@ -206,14 +233,19 @@ impl Display for AggregateHead<'_> {
 
 impl Display for Binary {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let operand = |f: &mut Formatter<'_>, e: &Expr, next: Option<&&Binary>| {
+            let followed = next.map_or(f.alternate(), |b| b.op.is_duration_operator());
+            if followed { write!(f, "{e:#}") } else { write!(f, "{e}") }
+        };
         let chain = self.chain();
         chain.last().map_or(Ok(()), |b| match &b.lhs {
             // A sign would be read as that of the power.
             Expr::Number(n) if b.op == BinaryOp::Pow && n.value == f64::INFINITY => f.write_str("Inf"),
-            lhs => lhs.fmt(f),
+            lhs => operand(f, lhs, Some(b)),
         })?;
-        for b in chain.iter().rev() {
-            write!(f, " {} {}", Operator(b), b.rhs)?;
+        for (i, b) in chain.iter().enumerate().rev() {
+            write!(f, " {} ", Operator(b))?;
+            operand(f, &b.rhs, i.checked_sub(1).and_then(|next| chain.get(next)))?;
         }
         Ok(())
     }
@@ -250,16 +282,28 @@ fn matching(f: &mut Formatter<'_>, m: &VectorMatching) -> fmt::Result {
     }
     let mut fill = |word, value| {
         write!(f, " {word} (")?;
-        number(f, value, false)?;
+        short_number(f, value)?;
         f.write_char(')')
     };
     match (m.fill_left, m.fill_right) {
-        (Some(a), Some(b)) if a.to_bits() == b.to_bits() => fill("fill", a),
+        (Some(a), Some(b)) if a == b => fill("fill", a),
         (left, right) => {
             left.map_or(Ok(()), |v| fill("fill_left", v))?;
             right.map_or(Ok(()), |v| fill("fill_right", v))
         }
     }
+}
+
+/// With an exponent when there would be more than 21 digits before the point or four zeros after it.
+fn short_number(f: &mut Formatter<'_>, value: f64) -> fmt::Result {
+    let magnitude = value.abs();
+    if !value.is_finite() || magnitude == 0.0 || (1e-4..1e21).contains(&magnitude) {
+        return number(f, value, false);
+    }
+    let text = format!("{value:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
+    write!(f, "{mantissa}e{sign}{digits:0>2}")
 }
 
 fn labels(f: &mut Formatter<'_>, names: &[String]) -> fmt::Result {
@@ -279,6 +323,7 @@ impl Display for DurationExpr {
             Self::MinOf(a, b, _) => write!(f, "min_of({a}, {b})"),
             Self::MaxOf(a, b, _) => write!(f, "max_of({a}, {b})"),
             Self::Neg(e, _) => write!(f, "-{e}"),
+            Self::Plus(e, _) => e.fmt(f),
             Self::Paren(e, _) => write!(f, "({e})"),
             Self::Binary { op, lhs, rhs, .. } => write!(f, "{lhs} {} {rhs}", op.as_str()),
         }

@@ -1,4 +1,5 @@
-//! Strings in quotes: Go's escapes, in PromQL's three kinds of quotes.
+//! Strings in quotes: Go's escapes, in PromQL's three kinds of quotes. Section "String literals" of Prometheus's
+//! `querying/basics.md`.
 
 use super::lexer::quoted_char;
 
@@ -35,9 +36,12 @@ pub(super) fn escape_len(s: &str, quote: char) -> Result<usize, String> {
     Ok(skip + digits)
 }
 
-/// `U+0041 'A'`
+/// `U+0041 'A'`, without the character when it cannot be printed.
 fn code_point(c: char) -> String {
-    format!("U+{:04X} {}", u32::from(c), quoted_char(Some(c)))
+    let number = u32::from(c);
+    let escaped = quoted_char(Some(c));
+    let printable = escaped.chars().count() == 3 || matches!(c, '\'' | '\\');
+    if printable { format!("U+{number:04X} '{c}'") } else { format!("U+{number:04X}") }
 }
 
 /// The value of a string in quotes that the lexer has checked. Escaped bytes that are no UTF-8 become U+FFFD.

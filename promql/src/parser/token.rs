@@ -1,4 +1,5 @@
-//! Tokens of the language and how error texts call them.
+//! Tokens of the language, which words are keywords (Prometheus's `querying/operators.md` and `querying/basics.md` name them),
+//! and how error texts call tokens.
 
 use model::labels::Quoted;
 
@@ -77,13 +78,6 @@ pub(super) enum Preprocessor {
     MinOf,
 }
 
-impl Preprocessor {
-    /// Whether it may stand in a duration.
-    pub(super) fn is_duration(self) -> bool {
-        !matches!(self, Self::Start | Self::End)
-    }
-}
-
 impl Kind {
     /// The keyword that a word is, without regard to case.
     pub(super) fn of_word(word: &str) -> Option<Self> {
@@ -147,6 +141,15 @@ impl Kind {
             Self::Keyword(k) => k != Keyword::Without,
             _ => false,
         }
+    }
+
+    /// Whether the end of the token may be the end of an expression. Names and strings do not count here, since their
+    /// ends are always known.
+    pub(super) fn is_closing(self) -> bool {
+        matches!(
+            self,
+            Self::RightBrace | Self::RightParen | Self::RightBracket | Self::Number | Self::Duration
+        )
     }
 
     /// The token as error texts call it; `text` is what it was read from.

@@ -1,9 +1,12 @@
-//! Arithmetic on durations, in brackets and after `offset`.
+//! Arithmetic on durations, in brackets and after `offset`. Follows Prometheus's `querying/basics.md`: "Range vector selectors",
+//! "Offset modifier"; the arithmetic itself is in `feature_flags.md`, "Experimental duration arithmetic".
 
 use super::super::ast::{BinaryOp, Span, UnaryOp};
 use super::super::duration::{DurationExpr, DurationOp, MAX_SECONDS};
 use super::super::token::{Kind, Preprocessor};
-use super::{Parsed, Parser, UNARY_BINDING, binding};
+use super::binary::binding;
+use super::expression::UNARY_BINDING;
+use super::{Parsed, Parser};
 
 fn duration_op(op: BinaryOp) -> Option<DurationOp> {
     Some(match op {
@@ -18,47 +21,46 @@ fn duration_op(op: BinaryOp) -> Option<DurationOp> {
 }
 
 impl Parser<'_> {
-    /// Whether a duration may begin with the next token.
-    pub(super) fn at_duration(&self) -> bool {
-        match self.token.kind {
-            Kind::Number | Kind::Duration | Kind::LeftParen | Kind::Op(BinaryOp::Add | BinaryOp::Sub) => true,
-            Kind::Preprocessor(p) => p.is_duration(),
-            _ => false,
-        }
-    }
-
-    /// Whether the next token is an operator that durations have too.
-    pub(super) fn at_duration_operator(&self) -> bool {
-        matches!(self.token.kind, Kind::Op(op) if duration_op(op).is_some())
-    }
-
     /// What follows `offset`. Only one term, signed or not, unless it begins with a parenthesis or two signs:
     /// `a offset 1m * 2` is `(a offset 1m) * 2`.
     pub(super) fn offset_duration(&mut self) -> Parsed<DurationExpr> {
-        match self.token.kind {
-            Kind::Number | Kind::Duration | Kind::Preprocessor(_) => self.duration_term(),
-            Kind::Op(BinaryOp::Add | BinaryOp::Sub) => {
-                let Some((op, sign)) = self.sign()? else {
-                    return self.duration_term();
-                };
-                let operand = match self.token.kind {
-                    Kind::Op(_) => {
-                        let operand = self.duration_expr(UNARY_BINDING)?;
-                        let signed = self.signed(op, sign, operand)?;
-                        return self.duration_operators(signed, 0);
-                    }
-                    _ => self.duration_term()?,
-                };
-                self.signed(op, sign, operand)
+        let Some((op, sign)) = self.sign()? else {
+            let in_parens = self.peek()? == Kind::LeftParen;
+            return if in_parens { self.duration_expr(0) } else { self.duration_term() };
+        };
+        match self.peek()? {
+            Kind::Op(_) => {
+                let operand = self.duration_expr(UNARY_BINDING)?;
+                let signed = self.signed(op, sign, operand)?;
+                self.duration_operators(signed, 0)
             }
-            _ => self.duration_expr(0),
+            Kind::LeftParen => {
+                self.bump()?;
+                let inner = self.duration_expr(0)?;
+                self.expect(Kind::RightParen)?;
+                let span = inner.span();
+                self.signed(op, sign, inner.in_parens(span))
+            }
+            Kind::Preprocessor(function) => {
+                let operand = self.duration_call(function)?;
+                let span = sign.to(operand.span());
+                self.check_arithmetic(span)?;
+                Ok(match op {
+                    UnaryOp::Minus => DurationExpr::Neg(Box::new(operand), span),
+                    UnaryOp::Plus => DurationExpr::Plus(Box::new(operand), span),
+                })
+            }
+            _ => {
+                let n = self.number_literal()?;
+                let literal = DurationExpr::Number { seconds: n.value, duration: n.duration, span: n.span };
+                self.signed(op, sign, literal)
+            }
         }
     }
 
     /// Arithmetic whose operators bind at least as tightly as `min`.
     pub(super) fn duration_expr(&mut self, min: u8) -> Parsed<DurationExpr> {
-        self.depth += 1;
-        self.check_depth(self.depth, self.token.span)?;
+        self.descend()?;
         let first = match self.sign()? {
             Some((op, sign)) => {
                 let operand = self.duration_expr(UNARY_BINDING)?;
@@ -73,7 +75,7 @@ impl Parser<'_> {
 
     fn duration_operators(&mut self, mut lhs: DurationExpr, min: u8) -> Parsed<DurationExpr> {
         let mut height = self.depth;
-        while let Kind::Op(token_op) = self.token.kind {
+        while let Kind::Op(token_op) = self.peek()? {
             let Some(op) = duration_op(token_op) else {
                 break;
             };
@@ -102,28 +104,32 @@ impl Parser<'_> {
 
     /// A literal, `step()`, `range()`, `min_of(…)`, `max_of(…)` or something in parentheses.
     fn duration_term(&mut self) -> Parsed<DurationExpr> {
-        match self.token.kind {
-            Kind::Number | Kind::Duration => {
-                let n = self.number_literal()?;
-                self.duration_literal(n.value, n.duration, n.span, n.span)
+        match self.peek()? {
+            Kind::Preprocessor(function) => {
+                let call = self.duration_call(function)?;
+                self.check_arithmetic(call.span())?;
+                Ok(call)
             }
-            Kind::Preprocessor(p) if p.is_duration() => self.duration_call(p),
             Kind::LeftParen => {
                 let open = self.bump()?.span;
                 let inner = self.duration_expr(0)?;
                 self.expect(Kind::RightParen)?;
-                let span = match &inner {
-                    DurationExpr::Number { span, .. } => open.to(*span),
-                    other => other.span(),
-                };
                 self.check_arithmetic(inner.span())?;
-                Ok(DurationExpr::Paren(Box::new(inner), span))
+                let span = open.to(inner.span());
+                Ok(inner.in_parens(span))
             }
-            _ => self.unexpected("", ""),
+            _ => {
+                let n = self.number_literal()?;
+                self.duration_literal(n.value, n.duration, n.span, n.span)
+            }
         }
     }
 
+    /// A call of one of the four functions that durations have; the next token is its name.
     fn duration_call(&mut self, function: Preprocessor) -> Parsed<DurationExpr> {
+        if matches!(function, Preprocessor::Start | Preprocessor::End) {
+            return self.unexpected();
+        }
         let name = self.bump()?.span;
         self.expect(Kind::LeftParen)?;
         let mut args = None;
@@ -132,13 +138,17 @@ impl Parser<'_> {
             self.expect(Kind::Comma)?;
             args = Some((Box::new(a), Box::new(self.duration_expr(0)?)));
         }
-        let span = name.to(self.expect(Kind::RightParen)?.span);
-        self.check_arithmetic(span)?;
+        let close = self.expect(Kind::RightParen)?.span;
         Ok(match (args, function) {
-            (Some((a, b)), Preprocessor::MinOf) => DurationExpr::MinOf(a, b, span),
-            (Some((a, b)), _) => DurationExpr::MaxOf(a, b, span),
-            (None, Preprocessor::Range) => DurationExpr::Range(span),
-            (None, _) => DurationExpr::Step(span),
+            (Some((a, b)), function) => {
+                let span = a.span().to(b.span());
+                match function {
+                    Preprocessor::MinOf => DurationExpr::MinOf(a, b, span),
+                    _ => DurationExpr::MaxOf(a, b, span),
+                }
+            }
+            (None, Preprocessor::Range) => DurationExpr::Range(name.to(close)),
+            (None, _) => DurationExpr::Step(name.to(close)),
         })
     }
 
@@ -164,7 +174,7 @@ impl Parser<'_> {
         span: Span,
         blame: Span,
     ) -> Parsed<DurationExpr> {
-        if seconds.is_nan() || seconds.abs() > MAX_SECONDS {
+        if seconds.abs() > MAX_SECONDS {
             return Err(self.error(blame, "duration out of range"));
         }
         Ok(DurationExpr::Number { seconds, duration, span })

@@ -1,11 +1,17 @@
-//! What may follow an expression: a range, a subquery, `offset`, `@`, `anchored`, `smoothed`.
+//! What may follow an expression: a range, a subquery, `offset`, `@`, `anchored`, `smoothed`. Follows Prometheus's
+//! `querying/basics.md`: "Range vector selectors", "Offset modifier", "@ modifier", "Subquery"; the last two keywords are in
+//! `feature_flags.md`, "Extended range selectors".
 
-use super::super::ast::{
-    At, Boundary, Duration, Expr, MatrixSelector, NumberLiteral, Paren, Span, Subquery, UnaryOp,
-};
+use super::super::ast::{At, Boundary, Duration, Expr, MatrixSelector, Span, Subquery, UnaryOp};
 use super::super::duration::DurationExpr;
 use super::super::token::{Keyword, Kind, Preprocessor};
-use super::{Node, Parsed, Parser};
+use super::{Construct, Node, Parsed, Parser};
+
+const DURATION: &str = "number, duration, step(), or range()";
+const RANGE_OR_SUBQUERY: Construct = Construct::new("subquery or range selector", DURATION);
+const STEP: Construct = Construct::new("subquery selector", "number, duration, step(), range(), or \"]\"");
+const OFFSET: Construct = Construct::new("offset", DURATION);
+const AT: Construct = Construct::new("@", "timestamp");
 
 /// The parts of a selector or subquery that modifiers set.
 struct Modifiable<'e> {
@@ -31,15 +37,11 @@ impl Parser<'_> {
     #[inline(never)]
     pub(super) fn range_or_subquery(&mut self, node: Node) -> Parsed<Node> {
         let open = self.bump()?.span;
-        if !self.at_duration() {
-            let expected = "number, duration, step(), or range()";
-            return self.unexpected("subquery or range selector", expected);
-        }
-        let range = self.positive_duration()?;
-        match self.token.kind {
+        let range = self.positive_duration(RANGE_OR_SUBQUERY)?;
+        match self.peek()? {
             Kind::RightBracket => self.matrix_selector(node, range, open),
             Kind::Colon => self.subquery(node, range),
-            _ => self.unexpected("subquery or range", "\":\" or \"]\""),
+            _ => self.unexpected_in(Construct::new("subquery or range", "\":\" or \"]\"")),
         }
     }
 
@@ -60,17 +62,13 @@ impl Parser<'_> {
     }
 
     fn subquery(&mut self, node: Node, range: Duration) -> Parsed<Node> {
-        const CONTEXT: &str = "subquery selector";
         self.bump()?;
         let mut step = None;
-        if self.token.kind != Kind::RightBracket {
-            if !self.at_duration() {
-                return self.unexpected(CONTEXT, "number, duration, step(), range(), or \"]\"");
-            }
-            step = Some(self.positive_duration()?);
+        if self.peek()? != Kind::RightBracket {
+            step = Some(self.positive_duration(STEP)?);
         }
-        if self.token.kind != Kind::RightBracket {
-            return self.unexpected(CONTEXT, "\"]\"");
+        if self.peek()? != Kind::RightBracket {
+            return self.unexpected_in(Construct::new("subquery selector", "\"]\""));
         }
         let span = node.expr.span().to(self.bump()?.span);
         let height = self.above(node.height, span)?;
@@ -80,15 +78,26 @@ impl Parser<'_> {
     }
 
     /// A range or step: above zero, as far as that can be told now.
-    fn positive_duration(&mut self) -> Parsed<Duration> {
+    fn positive_duration(&mut self, construct: Construct) -> Parsed<Duration> {
+        self.open.push(construct);
         let expr = self.duration_expr(0)?;
-        match &expr {
-            DurationExpr::Number { seconds, span, .. } if *seconds <= 0.0 => {
-                return Err(self.error(*span, "duration must be greater than 0"));
-            }
-            _ => {}
+        self.open.pop();
+        if let DurationExpr::Number { seconds, span, .. } = &expr
+            && *seconds <= 0.0
+        {
+            return Err(self.error(*span, "duration must be greater than 0"));
         }
-        Ok(expr.into_duration())
+        self.duration(expr)
+    }
+
+    /// Not-a-number has a value only where arithmetic is worked out, and there the query fails.
+    fn duration(&self, expr: DurationExpr) -> Parsed<Duration> {
+        match &expr {
+            DurationExpr::Number { seconds, span, .. } if seconds.is_nan() => {
+                Err(self.error(*span, "duration out of range"))
+            }
+            _ => Ok(expr.into_duration()),
+        }
     }
 
     // === offset ===
@@ -96,11 +105,11 @@ impl Parser<'_> {
     #[inline(never)]
     pub(super) fn offset_modifier(&mut self, expr: &mut Expr) -> Parsed<()> {
         self.bump()?;
-        if !self.at_duration() {
-            return self.unexpected("offset", "number, duration, step(), or range()");
-        }
-        let written = self.offset_duration()?.into_duration();
-        let (span, last_end) = (expr.span(), self.last_end);
+        self.open.push(OFFSET);
+        let written = self.offset_duration()?;
+        self.open.pop();
+        let written = self.duration(written)?;
+        let (span, end) = (expr.span(), self.last_closing);
         let Some(target) = modifiable(expr) else {
             let reason = "offset modifier must be preceded by an instant vector selector or range vector selector or a subquery";
             return Err(self.error(span, reason));
@@ -109,30 +118,7 @@ impl Parser<'_> {
             return Err(self.error(span, "offset may not be set multiple times"));
         }
         *target.offset = written;
-        *target.end = last_end;
-        Ok(())
-    }
-
-    /// `a offset +(1m) * 2` is `(a offset (1m)) * 2`, and `a offset (1m) @ 10 * 2` is `(a @ 10 offset (1m)) * 2`. Neither
-    /// must print without those parentheses, since a lone plus is not kept and the offset comes last: the operator
-    /// would become the offset's. To be asked when all modifiers are read.
-    pub(super) fn close_offset(&self, node: &mut Node) -> Parsed<()> {
-        let offset = match &node.expr {
-            Expr::Vector(v) => &v.offset,
-            Expr::Matrix(m) => &m.selector.offset,
-            Expr::Subquery(s) => &s.offset,
-            _ => return Ok(()),
-        };
-        let Duration::Expr(written) = offset else {
-            return Ok(());
-        };
-        if !written.ends_itself() && self.at_duration_operator() {
-            let span = node.expr.span();
-            node.height = self.above(node.height, span)?;
-            let nothing = Expr::Number(Box::new(NumberLiteral { value: 0.0, duration: false, span }));
-            let expr = std::mem::replace(&mut node.expr, nothing);
-            node.expr = Expr::Paren(Box::new(Paren { expr, span }));
-        }
+        *target.end = end;
         Ok(())
     }
 
@@ -141,19 +127,18 @@ impl Parser<'_> {
     #[inline(never)]
     pub(super) fn at_modifier(&mut self, expr: &mut Expr) -> Parsed<()> {
         self.bump()?;
-        let at = match self.token.kind {
+        self.open.push(AT);
+        let at = match self.peek()? {
             Kind::Preprocessor(p @ (Preprocessor::Start | Preprocessor::End)) => {
                 self.bump()?;
-                for kind in [Kind::LeftParen, Kind::RightParen] {
-                    if !self.eat(kind)? {
-                        return self.unexpected("@", "timestamp");
-                    }
-                }
+                self.expect(Kind::LeftParen)?;
+                self.expect(Kind::RightParen)?;
                 if p == Preprocessor::Start { At::Start } else { At::End }
             }
             _ => At::Timestamp(self.at_timestamp(expr.span())?),
         };
-        let (span, last_end) = (expr.span(), self.last_end);
+        self.open.pop();
+        let (span, end) = (expr.span(), self.last_closing);
         let Some(target) = modifiable(expr) else {
             let reason = "@ modifier must be preceded by an instant vector selector or range vector selector or a subquery";
             return Err(self.error(span, reason));
@@ -162,16 +147,13 @@ impl Parser<'_> {
             return Err(self.error(span, "@ <timestamp> may not be set multiple times"));
         }
         *target.at = Some(at);
-        *target.end = last_end;
+        *target.end = end;
         Ok(())
     }
 
     /// A timestamp in seconds, as milliseconds. `span` is the expression it is for.
     fn at_timestamp(&mut self, span: Span) -> Parsed<i64> {
         let negative = self.sign()?.is_some_and(|(op, _)| op == UnaryOp::Minus);
-        if !matches!(self.token.kind, Kind::Number | Kind::Duration) {
-            return self.unexpected("@", "timestamp");
-        }
         let value = self.number_literal()?.value;
         let seconds = if negative { -value } else { value };
         // NaN is outside too.
@@ -188,13 +170,13 @@ impl Parser<'_> {
 
     // === anchored, smoothed ===
 
-    pub(super) fn boundary_modifier(&mut self, expr: &mut Expr) -> Parsed<()> {
-        let (word, boundary, other) = if self.token.kind == Kind::Keyword(Keyword::Anchored) {
-            ("anchored", Boundary::Anchored, Boundary::Smoothed)
-        } else {
-            ("smoothed", Boundary::Smoothed, Boundary::Anchored)
-        };
+    /// `anchored` or `smoothed`: the keyword that is the next token.
+    pub(super) fn boundary_modifier(&mut self, keyword: Keyword, expr: &mut Expr) -> Parsed<()> {
         self.bump()?;
+        let (word, boundary, other) = match keyword {
+            Keyword::Anchored => ("anchored", Boundary::Anchored, Boundary::Smoothed),
+            _ => ("smoothed", Boundary::Smoothed, Boundary::Anchored),
+        };
         let span = expr.span();
         let fail = |reason: String| Err(self.error(span, reason));
         if !self.options.extended_range_selectors {

@@ -1,18 +1,28 @@
-//! Instant selectors, and lists of labels in parentheses.
+//! Instant selectors, and lists of labels in parentheses. Follows the section "Instant vector selectors" of Prometheus's
+//! `querying/basics.md` and "Vector matching" and "Aggregation operators" of `querying/operators.md`.
 
 use model::labels::METRIC_NAME;
 use model::{MatchOp, Matcher};
 
 use super::super::ast::{BinaryOp, Boundary, Duration, Span, VectorSelector};
-use super::super::string::unquote;
+use super::super::string::{quote_bytes, unquote, unquote_bytes};
 use super::super::token::Kind;
-use super::{Parsed, Parser};
+use super::{Construct, Parsed, Parser};
+
+const LABEL_LIST: &str = "grouping opts";
+const MATCHERS: &str = "label matching";
 
 impl Parser<'_> {
     /// A selector whose name, if it has one, is already read.
     pub(super) fn selector(&mut self, name: Option<Span>) -> Parsed<VectorSelector> {
-        let start = name.map_or(self.token.span.start, |n| n.start);
-        let mut matchers = if self.token.kind == Kind::LeftBrace { self.matchers()? } else { Vec::new() };
+        let mut span = name.unwrap_or_default();
+        let mut matchers = Vec::new();
+        let open = self.peek_token()?;
+        if open.kind == Kind::LeftBrace {
+            let close;
+            (matchers, close) = self.matchers()?;
+            span = name.unwrap_or(open.span).to(close);
+        }
         let name = name.map(|n| self.text(n).to_owned());
         if let Some(name) = &name {
             matchers.push(Matcher::equal(METRIC_NAME, name.as_str()));
@@ -23,86 +33,91 @@ impl Parser<'_> {
             offset: Duration::default(),
             at: None,
             boundary: Boundary::Plain,
-            span: Span { start, end: self.last_end },
+            span,
         })
     }
 
-    /// `{a="b", "metric"}`
-    fn matchers(&mut self) -> Parsed<Vec<Matcher>> {
-        const CONTEXT: &str = "label matching";
-        self.expect(Kind::LeftBrace)?;
+    /// `{a="b", "metric"}`, and where the closing brace is.
+    fn matchers(&mut self) -> Parsed<(Vec<Matcher>, Span)> {
+        self.bump()?;
         let mut out = Vec::new();
-        while !self.eat(Kind::RightBrace)? {
-            if !matches!(self.token.kind, Kind::Identifier | Kind::String) {
-                return self.unexpected(CONTEXT, "identifier or \"}\"");
+        loop {
+            match self.peek()? {
+                Kind::RightBrace => break,
+                Kind::Identifier | Kind::String => out.push(self.matcher()?),
+                _ => return self.unexpected_in(Construct::new(MATCHERS, "identifier or \"}\"")),
             }
-            out.push(self.matcher()?);
-            match self.token.kind {
+            match self.peek()? {
                 Kind::Comma => {
                     self.bump()?;
                 }
                 Kind::RightBrace => {}
-                _ => return self.unexpected(CONTEXT, "\",\" or \"}\""),
+                _ => return self.unexpected_in(Construct::new(MATCHERS, "\",\" or \"}\"")),
             }
         }
-        Ok(out)
+        Ok((out, self.bump()?.span))
     }
 
     fn matcher(&mut self) -> Parsed<Matcher> {
-        const CONTEXT: &str = "label matching";
         let label = self.bump()?;
         let quoted = label.kind == Kind::String;
         let text = self.text(label.span);
         let name = if quoted { unquote(text) } else { text.to_owned() };
-        let op = match self.token.kind {
+        let op = match self.peek()? {
             Kind::Equal => MatchOp::Equal,
             Kind::Op(BinaryOp::NotEq) => MatchOp::NotEqual,
             Kind::EqualRegexp => MatchOp::Regexp,
             Kind::NotRegexp => MatchOp::NotRegexp,
             _ if quoted => return Ok(Matcher::equal(METRIC_NAME, name)),
-            _ => return self.unexpected(CONTEXT, "label matching operator"),
+            _ => return self.unexpected_in(Construct::new(MATCHERS, "label matching operator")),
         };
         self.bump()?;
-        if self.token.kind != Kind::String {
-            return self.unexpected(CONTEXT, "string");
+        let value = self.peek_token()?;
+        if value.kind != Kind::String {
+            return self.unexpected_in(Construct::new(MATCHERS, "string"));
         }
-        let value = self.bump()?;
+        self.bump()?;
         Matcher::new(op, name, unquote(self.text(value.span)))
             .map_err(|e| self.error(label.span.to(value.span), e.to_string()))
     }
 
     /// `(a, b, "c.d")`
     pub(super) fn grouping_labels(&mut self) -> Parsed<Vec<String>> {
-        const CONTEXT: &str = "grouping opts";
-        if self.token.kind != Kind::LeftParen {
-            return self.unexpected(CONTEXT, "\"(\"");
+        if !self.eat(Kind::LeftParen)? {
+            return self.unexpected_in(Construct::new(LABEL_LIST, "\"(\""));
         }
-        self.bump()?;
         let mut out = Vec::new();
         while !self.eat(Kind::RightParen)? {
-            out.push(match self.token.kind {
-                Kind::String => {
-                    let token = self.bump()?;
-                    let name = unquote(self.text(token.span));
-                    if name.is_empty() {
-                        return Err(self.error(token.span, "invalid label name for grouping: \"\""));
-                    }
-                    name
-                }
-                kind if kind.is_label_name() => {
-                    let token = self.bump()?;
-                    self.text(token.span).to_owned()
-                }
-                _ => return self.unexpected(CONTEXT, "label"),
-            });
-            match self.token.kind {
+            out.push(self.grouping_label()?);
+            match self.peek()? {
                 Kind::Comma => {
                     self.bump()?;
                 }
                 Kind::RightParen => {}
-                _ => return self.unexpected(CONTEXT, "\",\" or \")\""),
+                _ => return self.unexpected_in(Construct::new(LABEL_LIST, "\",\" or \")\"")),
             }
         }
         Ok(out)
+    }
+
+    fn grouping_label(&mut self) -> Parsed<String> {
+        let token = self.peek_token()?;
+        let text = self.text(token.span);
+        match token.kind {
+            Kind::String => {
+                self.bump()?;
+                let (name, not_utf8) = unquote_bytes(text);
+                if name.is_empty() || not_utf8.is_some() {
+                    let name = quote_bytes(not_utf8.as_deref().unwrap_or_default());
+                    return Err(self.error(token.span, format!("invalid label name for grouping: {name}")));
+                }
+                Ok(name)
+            }
+            kind if kind.is_label_name() => {
+                self.bump()?;
+                Ok(text.to_owned())
+            }
+            _ => self.unexpected_in(Construct::new(LABEL_LIST, "label")),
+        }
     }
 }
