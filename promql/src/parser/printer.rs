@@ -21,12 +21,17 @@ impl Display for Expr {
         match self {
             Self::Number(n) => n.fmt(f),
             Self::String(s) => f.write_str(&s.quoted()),
-            Self::Vector(_) | Self::Matrix(_) | Self::Subquery(_) if f.alternate() && self.ends_open() => {
-                write!(f, "({self})")
+            Self::Vector(_) | Self::Matrix(_) | Self::Subquery(_) => {
+                let parens = f.alternate() && self.ends_open();
+                f.write_str(if parens { "(" } else { "" })?;
+                match self {
+                    Self::Vector(v) => v.fmt(f),
+                    Self::Matrix(m) => m.fmt(f),
+                    Self::Subquery(s) => s.fmt(f),
+                    _ => Ok(()),
+                }?;
+                f.write_str(if parens { ")" } else { "" })
             }
-            Self::Vector(v) => v.fmt(f),
-            Self::Matrix(m) => m.fmt(f),
-            Self::Subquery(s) => s.fmt(f),
             Self::Call(c) => {
                 write!(f, "{}(", c.func.name)?;
                 separated(f, &c.args, ", ", |f, a| write!(f, "{a}"))?;
