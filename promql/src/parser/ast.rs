@@ -1,4 +1,4 @@
-//! The typed syntax tree of a PromQL expression.
+//! The typed syntax tree of a PromQL expression. Nodes are what Prometheus's `querying/basics.md` and `querying/operators.md` name.
 //!
 //! Every node knows the bytes of the query text it was read from ([`Span`]); positions say nothing about meaning, so they
 //! are left out of `==`. Nodes hold what the user wrote, not what the engine makes of it: an offset is the written
@@ -7,9 +7,12 @@
 //! The tree that the parser hands out is nested at most [`super::ParserOptions::max_depth`] deep, where a chain of
 //! operators (`a + b - c`, a tree that leans to the left) counts as one level. `Drop`, `Clone`, `==` and printing go down
 //! chains in a loop, so they need no care for the stack; other walks do the same ([`Binary::chain`]) or keep a list
-//! ([`Expr::walk`]).
+//! ([`Expr::walk`]). Chains are in `ast/chain.rs`, what can be asked of any expression in `ast/walk.rs`, positions in
+//! `ast/span.rs`.
 
-use std::fmt;
+mod chain;
+mod span;
+mod walk;
 
 use model::labels::Quoted;
 use model::{MatchOp, Matcher};
@@ -17,56 +20,7 @@ use model::{MatchOp, Matcher};
 pub use super::duration::{Duration, DurationExpr, DurationOp};
 pub use super::functions::FunctionSpec;
 pub use super::operators::{AggregateOp, BinaryOp, MatchCardinality, UnaryOp};
-
-/// A range of bytes `[start, end)` of the query text. Two spans are always equal: positions do not make two expressions
-/// differ.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Span {
-    /// First byte.
-    pub start: u32,
-    /// One past the last byte.
-    pub end: u32,
-}
-
-impl PartialEq for Span {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Span {}
-
-impl Span {
-    /// The range `[start, end)`.
-    #[must_use]
-    pub fn new(start: usize, end: usize) -> Self {
-        Self { start: start as u32, end: end as u32 }
-    }
-
-    /// From the start of `self` to the end of `last`.
-    #[must_use]
-    pub fn to(self, last: Span) -> Self {
-        Self { start: self.start, end: last.end }
-    }
-
-    /// Where the span starts in `query`, as `LINE:COL`. Both count from 1, columns in bytes.
-    #[must_use]
-    pub fn line_col(self, query: &str) -> String {
-        if query.is_empty() {
-            return "unknown position".into();
-        }
-        let pos = self.start as usize;
-        let Some(before) = query.as_bytes().get(..pos) else {
-            return "invalid position".into();
-        };
-        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-        let col = match before.iter().rposition(|b| *b == b'\n') {
-            Some(i) => pos - i,
-            None => pos + 1,
-        };
-        format!("{line}:{col}")
-    }
-}
+pub use span::Span;
 
 /// What an expression gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -356,215 +310,5 @@ impl StringLiteral {
             None => Quoted(&self.value).to_string(),
             Some(bytes) => super::string::quote_bytes(bytes),
         }
-    }
-}
-
-// === impl Binary ===
-
-impl Binary {
-    /// This operation and those on its left, without parentheses between them: of `a + b - c` the minus, then the plus.
-    #[must_use]
-    pub fn chain(&self) -> Vec<&Binary> {
-        let mut chain = vec![self];
-        let mut at = self;
-        while let Expr::Binary(b) = &at.lhs {
-            chain.push(b);
-            at = b;
-        }
-        chain
-    }
-
-    /// Takes out the left operand if it is an operation too.
-    pub(super) fn take_left(&mut self) -> Option<Box<Binary>> {
-        if !matches!(self.lhs, Expr::Binary(_)) {
-            return None;
-        }
-        let nothing = NumberLiteral { value: 0.0, duration: false, span: Span::default() };
-        match std::mem::replace(&mut self.lhs, Expr::Number(Box::new(nothing))) {
-            Expr::Binary(b) => Some(b),
-            _ => None,
-        }
-    }
-}
-
-impl Drop for Binary {
-    fn drop(&mut self) {
-        let mut next = self.take_left();
-        while let Some(mut b) = next {
-            next = b.take_left();
-        }
-    }
-}
-
-impl Clone for Binary {
-    fn clone(&self) -> Self {
-        let with_left = |b: &Binary, lhs: Expr| Binary {
-            op: b.op,
-            lhs,
-            rhs: b.rhs.clone(),
-            matching: b.matching.clone(),
-            return_bool: b.return_bool,
-            value_type: b.value_type,
-            span: b.span,
-        };
-        let chain = self.chain();
-        let first = chain.last().map_or(&self.lhs, |b| &b.lhs);
-        let left =
-            chain[1..].iter().rev().fold(first.clone(), |lhs, b| Expr::Binary(Box::new(with_left(b, lhs))));
-        with_left(self, left)
-    }
-}
-
-impl PartialEq for Binary {
-    fn eq(&self, o: &Self) -> bool {
-        let (mut a, mut b) = (self, o);
-        loop {
-            let same = a.op == b.op
-                && a.matching == b.matching
-                && a.return_bool == b.return_bool
-                && a.value_type == b.value_type
-                && a.rhs == b.rhs;
-            match (&a.lhs, &b.lhs) {
-                _ if !same => return false,
-                (Expr::Binary(x), Expr::Binary(y)) => (a, b) = (x, y),
-                (x, y) => return x == y,
-            }
-        }
-    }
-}
-
-/// As PromQL, since the tree of a long chain is deep.
-impl fmt::Debug for Binary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Binary({self})")
-    }
-}
-
-// === impl Expr ===
-
-impl Expr {
-    /// Where the expression stands in the query text.
-    #[must_use]
-    pub fn span(&self) -> Span {
-        match self {
-            Self::Number(e) => e.span,
-            Self::String(e) => e.span,
-            Self::Vector(e) => e.span,
-            Self::Matrix(e) => e.span,
-            Self::Subquery(e) => e.span,
-            Self::Call(e) => e.span,
-            Self::Aggregate(e) => e.span,
-            Self::Binary(e) => e.span,
-            Self::Unary(e) => e.span,
-            Self::Paren(e) => e.span,
-        }
-    }
-
-    /// What the expression gives.
-    #[must_use]
-    pub fn value_type(&self) -> ValueType {
-        let mut at = self;
-        loop {
-            return match at {
-                Self::Number(_) => ValueType::Scalar,
-                Self::String(_) => ValueType::String,
-                Self::Vector(_) | Self::Aggregate(_) => ValueType::Vector,
-                Self::Matrix(_) | Self::Subquery(_) => ValueType::Matrix,
-                Self::Call(c) => c.func.returns,
-                Self::Binary(b) => b.value_type,
-                Self::Unary(u) => {
-                    at = &u.expr;
-                    continue;
-                }
-                Self::Paren(p) => {
-                    at = &p.expr;
-                    continue;
-                }
-            };
-        }
-    }
-
-    /// The height of the tree, every operator of a chain counted.
-    #[must_use]
-    pub fn levels(&self) -> usize {
-        let mut highest = 0;
-        let mut todo = vec![(self, 1)];
-        while let Some((e, level)) = todo.pop() {
-            highest = highest.max(level);
-            e.for_each_child(|c| todo.push((c, level + 1)));
-        }
-        highest
-    }
-
-    /// The expression without the parentheses around it.
-    #[must_use]
-    pub fn without_parens(&self) -> &Expr {
-        let mut at = self;
-        while let Self::Paren(p) = at {
-            at = &p.expr;
-        }
-        at
-    }
-
-    /// Calls `visit` for every operand of this node, in the order of the text: a parameter of an aggregation before its
-    /// vector.
-    pub fn for_each_child<'a>(&'a self, mut visit: impl FnMut(&'a Expr)) {
-        match self {
-            Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
-            Self::Subquery(e) => visit(&e.expr),
-            Self::Call(e) => e.args.iter().for_each(visit),
-            Self::Aggregate(e) => {
-                e.param.iter().for_each(&mut visit);
-                visit(&e.expr);
-            }
-            Self::Binary(e) => {
-                visit(&e.lhs);
-                visit(&e.rhs);
-            }
-            Self::Unary(e) => visit(&e.expr),
-            Self::Paren(e) => visit(&e.expr),
-        }
-    }
-
-    /// Like [`Expr::for_each_child`], to change the operands.
-    pub fn for_each_child_mut(&mut self, mut visit: impl FnMut(&mut Expr)) {
-        match self {
-            Self::Number(_) | Self::String(_) | Self::Vector(_) | Self::Matrix(_) => {}
-            Self::Subquery(e) => visit(&mut e.expr),
-            Self::Call(e) => e.args.iter_mut().for_each(visit),
-            Self::Aggregate(e) => {
-                e.param.iter_mut().for_each(&mut visit);
-                visit(&mut e.expr);
-            }
-            Self::Binary(e) => {
-                visit(&mut e.lhs);
-                visit(&mut e.rhs);
-            }
-            Self::Unary(e) => visit(&mut e.expr),
-            Self::Paren(e) => visit(&mut e.expr),
-        }
-    }
-
-    /// Calls `visit` for this expression and everything below it, parents first, in the order of the text.
-    pub fn walk<'a>(&'a self, mut visit: impl FnMut(&'a Expr)) {
-        let mut todo = vec![self];
-        while let Some(e) = todo.pop() {
-            visit(e);
-            let first = todo.len();
-            e.for_each_child(|c| todo.push(c));
-            todo[first..].reverse();
-        }
-    }
-
-    /// The selectors below, instant and range, in the order of the text.
-    #[must_use]
-    pub fn selectors(&self) -> Vec<&VectorSelector> {
-        let mut out = Vec::new();
-        self.walk(|e| match e {
-            Self::Vector(v) => out.push(&**v),
-            Self::Matrix(m) => out.push(&m.selector),
-            _ => {}
-        });
-        out
     }
 }
