@@ -340,11 +340,11 @@ impl Engine {
         let prepared = self.prepare(query)?;
         let span = Span { start_ms, end_ms, step_ms };
         run_deep(&prepared.expr, || {
-            Ok(self.plan(&prepared.expr, query, span, self.inner.config.lookback_ms)?.to_string())
+            Ok(self.plan(&prepared.expr, span, self.inner.config.lookback_ms)?.to_string())
         })?
     }
 
-    fn plan(&self, expr: &Expr, text: &str, span: Span, lookback_ms: i64) -> Result<Plan, QueryError> {
+    fn plan(&self, expr: &Expr, span: Span, lookback_ms: i64) -> Result<Plan, QueryError> {
         let params = Params {
             start_ms: span.start_ms,
             end_ms: span.end_ms,
@@ -352,7 +352,7 @@ impl Engine {
             lookback_ms,
             default_subquery_step_ms: self.inner.config.default_subquery_step_ms,
         };
-        let mut plan = lower(expr, text, params)?;
+        let mut plan = lower(expr, params)?;
         if self.inner.config.optimize {
             optimize(&mut plan, Grid::new(span.start_ms, span.end_ms, span.step_ms).count);
         }
@@ -414,7 +414,7 @@ impl Engine {
         let _active = inner.active.as_ref().map(|log| Active::insert(&**log, slot.number(), text));
 
         let lookback_ms = options.lookback_ms.filter(|l| *l > 0).unwrap_or(inner.config.lookback_ms);
-        let Plan { root, selections } = self.plan(expr, text, span, lookback_ms)?;
+        let Plan { root, selections } = self.plan(expr, span, lookback_ms)?;
         let mint = selections.iter().map(|s| s.hints.start_ms).min().unwrap_or(0);
         let maxt = selections.iter().map(|s| s.hints.end_ms).max().unwrap_or(0);
         let querier = storage.querier(mint, maxt)?;

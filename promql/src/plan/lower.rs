@@ -3,6 +3,7 @@
 
 use model::{Labels, Matcher, SelectHints};
 
+use super::durations;
 use super::grid::{Grid, Shift};
 use super::node::{
     Aggregate, Binary, Call, CallExtra, Instant, Node, Plan, Reads, Selection, Site, WindowCall, WindowSource,
@@ -24,9 +25,10 @@ pub(crate) struct Params {
     pub(crate) default_subquery_step_ms: i64,
 }
 
-/// Makes a plan of `expr`, which was read from `text`.
-pub(crate) fn lower(expr: &Expr, text: &str, params: Params) -> Result<Plan> {
-    let mut l = Lower { text, params, selections: Vec::new(), rank: 0, context: Vec::new() };
+/// Makes a plan of `expr`.
+pub(crate) fn lower(expr: &Expr, params: Params) -> Result<Plan> {
+    durations::check(expr, &params)?;
+    let mut l = Lower { params, selections: Vec::new(), rank: 0, context: Vec::new() };
     let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
     let root = match expr.without_parens() {
         Expr::Matrix(_) | Expr::Subquery(_) => Node::Ranges(Box::new(l.source(expr, grid)?)),
@@ -35,8 +37,7 @@ pub(crate) fn lower(expr: &Expr, text: &str, params: Params) -> Result<Plan> {
     Ok(Plan { root, selections: l.selections })
 }
 
-struct Lower<'t> {
-    text: &'t str,
+struct Lower {
     params: Params,
     selections: Vec<Selection>,
     rank: u32,
@@ -51,19 +52,10 @@ enum Context {
     Subquery,
 }
 
-impl Lower<'_> {
+impl Lower {
     fn site(&mut self, span: Span) -> Site {
         self.rank += 1;
         Site { span, rank: self.rank }
-    }
-
-    /// A string the way it stands in the query, escapes included.
-    fn written(&self, span: Span, value: &str) -> String {
-        let source = self.text.get(span.start as usize..span.end as usize).unwrap_or("");
-        match source.starts_with('"') {
-            true => source.to_owned(),
-            false => model::labels::Quoted(value).to_string(),
-        }
     }
 
     fn node(&mut self, expr: &Expr, grid: Grid) -> Result<Node> {
@@ -135,12 +127,11 @@ impl Lower<'_> {
             Some(p) => Some(self.node(p.without_parens(), grid)?),
             None => None,
         };
-        if let (AggregateOp::CountValues, Some(Node::Text(label))) = (a.op, &param)
-            && !is_label_name(label)
+        if let (AggregateOp::CountValues, Some(Expr::String(label))) =
+            (a.op, a.param.as_ref().map(Expr::without_parens))
+            && !is_label_name(&label.value)
         {
-            let written =
-                a.param.as_ref().map_or(label.clone(), |p| self.written(p.without_parens().span(), label));
-            return Err(QueryError::Execution(format!("invalid label name {written}")));
+            return Err(QueryError::Execution(format!("invalid label name {}", label.quoted())));
         }
         let param_site = self.site(a.param.as_ref().map_or(a.span, Expr::span));
         let inner = a.expr.without_parens();
@@ -302,7 +293,7 @@ impl Lower<'_> {
     fn shift(&self, offset: &Duration, at: Option<At>) -> Result<Shift> {
         let p = self.params;
         let range = p.end_ms.saturating_sub(p.start_ms);
-        let offset_ms = offset.resolve_signed(p.step_ms, range).map_err(duration_error)?;
+        let offset_ms = offset.resolve_signed(p.step_ms, range).map_err(|e| durations::error(&e))?;
         let at_ms = at.map(|at| match at {
             At::Timestamp(ms) => ms,
             At::Start => p.start_ms,
@@ -313,7 +304,7 @@ impl Lower<'_> {
 
     fn positive(&self, d: &Duration) -> Result<i64> {
         let range = self.params.end_ms.saturating_sub(self.params.start_ms);
-        d.resolve_positive(self.params.step_ms, range).map_err(duration_error)
+        d.resolve_positive(self.params.step_ms, range).map_err(|e| durations::error(&e))
     }
 
     fn instant(&mut self, v: &VectorSelector, grid: Grid, reads: Reads) -> Result<Node> {
@@ -413,10 +404,6 @@ impl Lower<'_> {
         });
         self.selections.len() - 1
     }
-}
-
-fn duration_error(e: crate::parser::duration::DurationError) -> QueryError {
-    QueryError::Execution(e.to_string())
 }
 
 /// From the first argument to the last one.
