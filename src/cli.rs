@@ -398,7 +398,10 @@ pub fn version_text() -> &'static str {
 }
 
 /// Feature names that change something here.
-const FEATURES: [&str; 6] = [
+const FEATURES: [&str; 9] = [
+    "st-storage",
+    "xor2-encoding",
+    "histograms-st-encoding",
     "promql-experimental-functions",
     "promql-extended-range-selectors",
     "promql-duration-expr",

@@ -385,6 +385,14 @@ async fn open(
         wal_segment_bytes: options.tsdb.wal_segment_size.map_or(defaults.wal_segment_bytes, |s| s.0),
         wal_compression: compression,
         fsync_on_commit: options.tsdb.wal_fsync_on_commit,
+        // As Prometheus: the file names the encoding, or else the feature does.
+        float_encoding: settings.float_encoding.unwrap_or(if options.general.has("xor2-encoding") {
+            tsdb::FloatEncoding::Xor2
+        } else {
+            tsdb::FloatEncoding::Xor
+        }),
+        histogram_start_encoding: options.general.has("histograms-st-encoding"),
+        store_start_timestamps: options.general.has("st-storage"),
         exemplars_max: settings.exemplars_max.unwrap_or(defaults.exemplars_max),
         ..defaults
     };

@@ -43,7 +43,14 @@ pub fn new_storage(kind: TestStorageKind) -> Box<dyn TestStorage> {
         TestStorageKind::Memory => Box::new(MemoryTestStorage::new()),
         TestStorageKind::Tsdb => on_disk(|dir, clock, registry| {
             // Blocks of a day, so that a load may begin hours before the newest sample of the one before it.
-            let config = tsdb::Config { retention_ms: 0, min_block_ms: 86_400_000, ..tsdb::Config::new(dir) };
+            let config = tsdb::Config {
+                retention_ms: 0,
+                min_block_ms: 86_400_000,
+                float_encoding: tsdb::FloatEncoding::Xor2,
+                histogram_start_encoding: true,
+                store_start_timestamps: true,
+                ..tsdb::Config::new(dir)
+            };
             Db::open(config, clock, registry).map_err(|e| e.to_string())
         }),
         TestStorageKind::Longterm => on_disk(|dir, clock, registry| {

@@ -23,6 +23,12 @@ impl ChunkEncoding {
     pub const HISTOGRAM: Self = Self(2);
     /// Prometheus's chunk of float histograms.
     pub const FLOAT_HISTOGRAM: Self = Self(3);
+    /// Prometheus's XOR2 chunk of floats, with start timestamps where there are some.
+    pub const XOR2: Self = Self(4);
+    /// Prometheus's chunk of integer histograms with start timestamps.
+    pub const HISTOGRAM_ST: Self = Self(5);
+    /// Prometheus's chunk of float histograms with start timestamps.
+    pub const FLOAT_HISTOGRAM_ST: Self = Self(6);
     /// Decoded columns.
     pub const COLUMNS: Self = Self(0xff);
 }

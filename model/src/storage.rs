@@ -261,6 +261,10 @@ pub enum WalRecord {
     Samples(Vec<(SeriesRef, i64, f64)>),
     /// Histogram samples.
     Histograms(Vec<(SeriesRef, i64, HistogramValue)>),
+    /// Float samples of which some have a start timestamp: reference, timestamp, start timestamp (0: none), value.
+    StartedSamples(Vec<(SeriesRef, i64, i64, f64)>),
+    /// Histogram samples of which some have a start timestamp: reference, timestamp, start timestamp (0: none), value.
+    StartedHistograms(Vec<(SeriesRef, i64, i64, HistogramValue)>),
     /// Exemplars.
     Exemplars(Vec<(SeriesRef, Exemplar)>),
     /// Metadata of series.

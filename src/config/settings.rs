@@ -27,6 +27,8 @@ pub struct Settings {
     pub remote_write: Vec<SenderConfig>,
     /// Retention and other settings of the local storage that the file may give.
     pub retention: super::global::Retention,
+    /// Encoding of chunks of floats, when the file names one.
+    pub float_encoding: Option<tsdb::FloatEncoding>,
     /// Patterns of rule files.
     pub rule_files: Vec<PathBuf>,
     /// What rule files inherit.
@@ -104,6 +106,13 @@ impl Config {
                 names: super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref()),
                 parser: promql::parser::ParserOptions::default(),
             },
+            float_encoding: storage.tsdb.as_ref().and_then(|t| t.chunk_encoding.as_ref()).and_then(
+                |c| match c.floats.as_deref() {
+                    Some("xor") => Some(tsdb::FloatEncoding::Xor),
+                    Some("xor2") => Some(tsdb::FloatEncoding::Xor2),
+                    _ => None,
+                },
+            ),
             retention: storage.tsdb.and_then(|t| t.retention).unwrap_or_default(),
             exemplars_max: storage
                 .exemplars
@@ -133,9 +142,6 @@ impl Config {
             return refuse(
                 "storage.tsdb.out_of_order_time_window is not built in; the long-term node takes samples in any order",
             );
-        }
-        if tsdb.chunk_encoding.as_ref().and_then(|c| c.floats.as_deref()) == Some("xor2") {
-            return refuse("storage.tsdb.chunk_encoding.floats: xor2 is not built in");
         }
         Ok(())
     }

@@ -226,7 +226,7 @@ impl BlockWriter {
     fn note_chunk(&mut self, meta: ChunkMeta, encoding: u8, data: &[u8]) {
         assert!(meta.mint <= meta.maxt, "a chunk ends after it begins");
         assert!(self.metas.last().is_none_or(|m| m.maxt < meta.mint), "chunks do not overlap");
-        self.stats.add_chunk(encoding, u64::from(crate::chunk::sample_count(data)));
+        self.stats.add_chunk(encoding, u64::from(crate::chunk::sample_count(encoding, data)));
         let (low, high) = self.range.unwrap_or((meta.mint, meta.maxt));
         self.range = Some((low.min(meta.mint), high.max(meta.maxt)));
         self.metas.push(meta);

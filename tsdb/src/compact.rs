@@ -10,21 +10,17 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use model::{Samples, StorageError};
 
 use crate::block::index_read::SymbolPair;
 use crate::block::meta::{Compaction, Ulid};
 use crate::block::{Block, BlockWriter};
-use crate::chunk::{self, OpenChunk};
+use crate::chunk;
 use crate::head::Head;
 use crate::head::delete::shown;
 use crate::head::isolation::Snapshot;
 use crate::head::series::{HeadChunk, MemSeries};
 use crate::metrics::Metrics;
-
-/// Samples that a chunk gets when it is encoded anew.
-const CHUNK_SAMPLES: u16 = 120;
 
 /// Writes what `seen` sees of the head before `end` into a block below `root` and opens it; `None` when there is nothing.
 pub(crate) fn cut_head(
@@ -102,7 +98,7 @@ fn write_series(
         for c in found.drain(..) {
             each_before(c, end, tombstones.of(s.reference.0), |mint, maxt, encoding, data| {
                 sizes.observe(data.len() as f64);
-                counts.observe(f64::from(chunk::sample_count(data)));
+                counts.observe(f64::from(chunk::sample_count(encoding, data)));
                 ranges.observe((maxt - mint) as f64);
                 writer.add_chunk(mint, maxt, encoding, data)
             })?;
@@ -136,28 +132,11 @@ fn each_before(
     encode(&samples, give)
 }
 
-/// Encodes samples into chunks `(mint, maxt, encoding, bytes)`.
+/// Encodes samples into chunks `(mint, maxt, encoding, bytes)`, in encodings that hold start timestamps where there are some.
 pub(crate) fn encode(
     samples: &Samples,
     mut give: impl FnMut(i64, i64, u8, &[u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    let mut open: Option<(i64, OpenChunk)> = None;
-    let mut last = i64::MIN;
-    let mut finish = |open: Option<(i64, OpenChunk)>, last: i64| match open {
-        Some((mint, c)) => {
-            let data: Bytes = c.encode_first(c.count());
-            give(mint, last, c.encoding(), &data)
-        }
-        None => Ok(()),
-    };
-    for s in samples.iter() {
-        let fits = |c: &OpenChunk| c.count() < CHUNK_SAMPLES && !c.is_long() && c.takes(&s.value);
-        if !open.as_ref().is_some_and(|(_, c)| fits(c)) {
-            finish(open.take(), last)?;
-        }
-        let (_, chunk) = open.get_or_insert_with(|| (s.timestamp_ms, OpenChunk::new(&s.value)));
-        chunk.append(s.timestamp_ms, &s.value);
-        last = s.timestamp_ms;
-    }
-    finish(open, last)
+    let chunks = chunk::encode(samples, chunk::Encodings::default());
+    chunks.into_iter().try_for_each(|(mint, maxt, encoding, bytes)| give(mint, maxt, encoding, &bytes))
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use crate::chunk::Encodings;
 use crate::error::Error;
+use crate::head::series::ChunkForm;
 
 /// How records of the write-ahead log are compressed. Reading understands all of them, whatever is set here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -14,6 +16,16 @@ pub enum WalCompression {
     Snappy,
     /// Zstandard.
     Zstd,
+}
+
+/// How chunks of floats are encoded. Reading understands all encodings, whatever is set here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FloatEncoding {
+    /// As every Prometheus reads it; without start timestamps.
+    #[default]
+    Xor,
+    /// Smaller for scraped data, with start timestamps where there are some. Older Prometheus does not read it.
+    Xor2,
 }
 
 /// Settings of a database.
@@ -41,6 +53,12 @@ pub struct Config {
     pub fsync_on_commit: bool,
     /// Readers that hold the write-ahead log (`WalSource::hold`) keep at most so many bytes of it.
     pub wal_hold_max_bytes: u64,
+    /// Encoding of new chunks of floats.
+    pub float_encoding: FloatEncoding,
+    /// Whether new chunks of histograms have an encoding that holds start timestamps.
+    pub histogram_start_encoding: bool,
+    /// Whether start timestamps are stored; `float_encoding` must hold them then. Otherwise they are dropped.
+    pub store_start_timestamps: bool,
     /// How far behind the newest sample of its series a sample may be. Only 0 is possible now.
     pub out_of_order_window_ms: i64,
     /// Exemplars kept in memory. 0: none.
@@ -63,6 +81,9 @@ impl Config {
             wal_compression: WalCompression::Snappy,
             fsync_on_commit: false,
             wal_hold_max_bytes: 4 << 30,
+            float_encoding: FloatEncoding::Xor,
+            histogram_start_encoding: false,
+            store_start_timestamps: false,
             out_of_order_window_ms: 0,
             exemplars_max: 100_000,
         }
@@ -79,8 +100,23 @@ impl Config {
         wanted.max(self.min_block_ms)
     }
 
+    pub(crate) fn chunk_form(&self) -> ChunkForm {
+        let encodings = Encodings {
+            xor2: self.float_encoding == FloatEncoding::Xor2,
+            histogram_starts: self.histogram_start_encoding,
+            starts: self.store_start_timestamps,
+        };
+        ChunkForm { range_ms: self.min_block_ms, encodings }
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |text: String| Err(Error::Config(text));
+        if self.store_start_timestamps && self.float_encoding == FloatEncoding::Xor {
+            return refuse(
+                "store_start_timestamps: chunks of encoding xor do not hold start timestamps, use xor2"
+                    .into(),
+            );
+        }
         if self.out_of_order_window_ms != 0 {
             return refuse(format!(
                 "out_of_order_window_ms = {}: an out-of-order window is not supported yet, set it to 0",

@@ -94,12 +94,10 @@ impl Db {
         dir::sync(&config.dir)?;
         checkpoint::remove_temporary(&wal_dir)?;
         let start = clock.monotonic();
-        let (replay, log) =
-            Replay::run(&wal_dir, config.min_block_ms, config.exemplars_max, min_valid, &metrics)?;
+        let (replay, log) = Replay::run(&wal_dir, &config, min_valid, &metrics)?;
         metrics.replay_duration.set((clock.monotonic() - start).as_secs_f64());
         let wal = Arc::new(Wal::create(&wal_dir, &config, log.next_segment, metrics.clone())?);
-        let head =
-            Head::new(config.min_block_ms, config.exemplars_max, min_valid, wal, replay, metrics.clone());
+        let head = Head::new(&config, min_valid, wal, replay, metrics.clone());
         let db = Arc::new(Self {
             head: Arc::new(head),
             blocks: ArcSwap::from_pointee(blocks),

@@ -26,16 +26,19 @@ use model::{Matcher, SeriesRef, StorageError};
 use parking_lot::{Mutex, RwLock};
 
 use crate::block::tombstones::Tombstones;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::wal::Wal;
 use exemplars::ExemplarRing;
 use isolation::Isolation;
 use postings::MemPostings;
-use series::{MemSeries, SeriesMap};
+use series::{ChunkForm, MemSeries, SeriesMap};
 
 /// The head of a database.
 pub(crate) struct Head {
-    block_ms: i64,
+    form: ChunkForm,
+    /// Start timestamps are stored.
+    stores_starts: bool,
     pub(crate) series: SeriesMap,
     postings: RwLock<MemPostings>,
     pub(crate) isolation: Arc<Isolation>,
@@ -55,15 +58,15 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(
-        block_ms: i64,
-        exemplars_max: usize,
+        config: &Config,
         min_valid: i64,
         wal: Arc<Wal>,
         replayed: replay::Replay,
         metrics: Arc<Metrics>,
     ) -> Self {
         let head = Self {
-            block_ms,
+            form: config.chunk_form(),
+            stores_starts: config.store_start_timestamps,
             series: replayed.series,
             postings: RwLock::new(replayed.postings),
             isolation: Arc::new(Isolation::default()),
@@ -76,7 +79,7 @@ impl Head {
             expiring: Mutex::new(replayed.expiring),
             metrics,
         };
-        head.metrics.exemplars_max.set(exemplars_max as i64);
+        head.metrics.exemplars_max.set(config.exemplars_max as i64);
         head.metrics.exemplars_in_storage.set(head.exemplars.lock().len() as i64);
         head.metrics.head_series.set(head.postings.read().len() as i64);
         let mut chunks = 0;
@@ -100,7 +103,7 @@ impl Head {
 
     /// The oldest timestamp a sample may have now: nothing that a block covers, and not more than half a block behind.
     pub(crate) fn min_valid(&self) -> i64 {
-        let bound = self.max_time().map_or(i64::MIN, |t| t.saturating_sub(self.block_ms / 2));
+        let bound = self.max_time().map_or(i64::MIN, |t| t.saturating_sub(self.form.range_ms / 2));
         self.min_valid.load(Ordering::SeqCst).max(bound)
     }
 

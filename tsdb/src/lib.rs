@@ -26,7 +26,7 @@ mod wal;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Config, WalCompression};
+pub use config::{Config, FloatEncoding, WalCompression};
 pub use db::Db;
 pub use error::Error;
 pub use stats::Stats;

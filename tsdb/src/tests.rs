@@ -408,8 +408,13 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// `PROPTEST_CASES`, for a long run, or so many.
+fn cases(few: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(cases(24)))]
 
     #[test]
     fn equals_a_map_over_batches_blocks_and_restarts(steps in prop::collection::vec(any_step(), 1..60)) {

@@ -191,7 +191,19 @@ impl Filter {
                 WalRecord::Histograms(list) if send_histograms => self.histograms(list, cache, &mut items),
                 WalRecord::Exemplars(list) if send_exemplars => self.exemplars(list, cache, &mut items),
                 WalRecord::Metadata(list) if send_metadata => self.metadata(list, cache, &mut items),
-                WalRecord::Histograms(_) | WalRecord::Exemplars(_) | WalRecord::Metadata(_) => {}
+                // Remote write 1.0 has no start timestamps.
+                WalRecord::StartedSamples(list) => {
+                    let list: Vec<_> = list.iter().map(|(r, t, _, v)| (*r, *t, *v)).collect();
+                    self.samples(&list, cache, &mut items);
+                }
+                WalRecord::StartedHistograms(list) if send_histograms => {
+                    let list: Vec<_> = list.iter().map(|(r, t, _, h)| (*r, *t, h.clone())).collect();
+                    self.histograms(&list, cache, &mut items);
+                }
+                WalRecord::Histograms(_)
+                | WalRecord::StartedHistograms(_)
+                | WalRecord::Exemplars(_)
+                | WalRecord::Metadata(_) => {}
             }
         }
         if self.highest_ms > i64::MIN {

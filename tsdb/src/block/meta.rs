@@ -63,7 +63,7 @@ impl Stats {
     pub(crate) fn add_chunk(&mut self, encoding: u8, samples: u64) {
         self.num_chunks += 1;
         self.num_samples += samples;
-        if ChunkEncoding(encoding) == ChunkEncoding::XOR {
+        if [ChunkEncoding::XOR, ChunkEncoding::XOR2].contains(&ChunkEncoding(encoding)) {
             self.num_float_samples += samples;
         } else {
             self.num_histogram_samples += samples;

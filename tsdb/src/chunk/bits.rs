@@ -94,6 +94,11 @@ impl BitWriter {
         self.put(v, 64);
     }
 
+    /// A byte of the header.
+    pub(super) fn header_mut(&mut self, at: usize) -> &mut u8 {
+        &mut self.bytes[at]
+    }
+
     /// Length with the bits that do not fill a byte.
     pub(super) fn len_bytes(&self) -> usize {
         self.bytes.len() + self.window_bits.div_ceil(8) as usize
@@ -170,6 +175,15 @@ impl<'a> BitReader<'a> {
         Self { data, at: 0, len_bits: len_bytes * 8 }
     }
 
+    /// A reader of bytes of any length; `short` takes those that are fewer than eight.
+    pub(super) fn of(data: &'a [u8], short: &'a mut [u8; 8]) -> Self {
+        if data.len() >= short.len() {
+            return Self::new(data, data.len());
+        }
+        short[..data.len()].copy_from_slice(data);
+        Self::new(short, data.len())
+    }
+
     pub(super) fn bits_left(&self) -> usize {
         self.len_bits - self.at
     }
@@ -187,11 +201,37 @@ impl<'a> BitReader<'a> {
         self.get(64).map(f64::from_bits)
     }
 
+    /// Go's varint, wherever it begins.
+    pub(super) fn uvarint(&mut self) -> Option<u64> {
+        let mut v = 0_u64;
+        for i in 0..varint::MAX_LEN_BYTES {
+            let b = self.get(8)?;
+            if i == varint::MAX_LEN_BYTES - 1 && b > 1 {
+                return None;
+            }
+            v |= (b & 0x7f) << (7 * i);
+            if b < 0x80 {
+                return Some(v);
+            }
+        }
+        None
+    }
+
+    pub(super) fn varint(&mut self) -> Option<i64> {
+        let u = self.uvarint()?;
+        Some((u >> 1) as i64 ^ -((u & 1) as i64))
+    }
+
+    /// Number of ones in front, at most `max`, which they and the zero behind them (not after `max` ones) are read over.
+    pub(super) fn ones(&mut self, max: u32) -> Option<u32> {
+        let ones = peek(self.data, self.at).leading_ones().min(max);
+        self.get(if ones == max { max } else { ones + 1 })?;
+        Some(ones)
+    }
+
     /// The class of a varbit number: its bits, 0 for the number 0.
     fn varbit_size(&mut self) -> Option<u32> {
-        let ones = peek(self.data, self.at).leading_ones().min(8);
-        self.get(if ones == 8 { 8 } else { ones + 1 })?;
-        Some(match ones {
+        Some(match self.ones(8)? {
             0 => 0,
             8 => 64,
             n => VARBIT_SIZES[n as usize - 1],
@@ -233,22 +273,35 @@ impl XorColumn {
     /// Writes the next value.
     #[inline(always)]
     pub(super) fn put(&mut self, out: &mut BitWriter, value_bits: u64) {
+        if value_bits == self.value_bits {
+            out.put(0, 1);
+        } else {
+            self.put_changed(out, value_bits, (0b10, 2), (0b11, 2));
+        }
+    }
+
+    /// Writes a value that differs from the one before: a prefix (its bits and their number) that says whether the XOR lies
+    /// in the window of an earlier one or has a new window, then the XOR.
+    #[inline(always)]
+    pub(super) fn put_changed(
+        &mut self,
+        out: &mut BitWriter,
+        value_bits: u64,
+        same_window: (u64, u32),
+        new_window: (u64, u32),
+    ) {
         let xor = value_bits ^ self.value_bits;
         self.value_bits = value_bits;
-        if xor == 0 {
-            out.put(0, 1);
-            return;
-        }
         let leading = xor.leading_zeros().min(MAX_LEADING);
         let trailing = xor.trailing_zeros();
         let window_trailing = 64 - self.leading - self.significant;
         if self.significant != 0 && leading >= self.leading && trailing >= window_trailing {
             let n = self.significant;
             let v = xor >> window_trailing;
-            if n <= 62 {
-                out.put(0b10 << n | v, n + 2);
+            if n + same_window.1 <= 64 {
+                out.put(same_window.0 << n | v, n + same_window.1);
             } else {
-                out.put(0b10, 2);
+                out.put(same_window.0, same_window.1);
                 out.put(v, n);
             }
             return;
@@ -257,23 +310,34 @@ impl XorColumn {
         self.leading = leading;
         self.significant = significant;
         // 64 significant bits are written as 0 in the six bits of the length.
-        out.put(0b11 << 11 | u64::from(leading) << 6 | u64::from(significant & 63), 13);
+        let window = u64::from(leading) << 6 | u64::from(significant & 63);
+        out.put(new_window.0 << 11 | window, new_window.1 + 11);
         out.put(xor >> trailing, significant);
     }
 
     /// Reads the next value. (XOR chunks have a faster way of their own.)
     pub(super) fn get(&mut self, r: &mut BitReader<'_>) -> Option<f64> {
         if r.get(1)? == 1 {
-            if r.get(1)? == 1 {
-                self.leading = r.get(5)? as u32;
-                self.significant = (r.get(6)?.wrapping_sub(1) & 63) as u32 + 1; // 0 stands for 64
-            } else if self.significant == 0 {
-                self.significant = 64;
-            }
-            let trailing = (64 - self.leading).checked_sub(self.significant)?;
-            self.value_bits ^= r.get(self.significant)? << trailing;
+            let new_window = r.get(1)? == 1;
+            self.get_changed(r, new_window)?;
         }
         Some(f64::from_bits(self.value_bits))
+    }
+
+    /// Reads a value that differs from the one before, after its prefix.
+    #[inline]
+    pub(super) fn get_changed(&mut self, r: &mut BitReader<'_>, new_window: bool) -> Option<()> {
+        if new_window {
+            let window = r.get(11)?;
+            self.leading = (window >> 6) as u32;
+            self.significant = ((window & 63) as u32).wrapping_sub(1) & 63; // 0 stands for 64
+            self.significant += 1;
+        } else if self.significant == 0 {
+            self.significant = 64;
+        }
+        let trailing = (64 - self.leading).checked_sub(self.significant)?;
+        self.value_bits ^= r.get(self.significant)? << trailing;
+        Some(())
     }
 }
 

@@ -29,12 +29,21 @@ fn type_of(value: &SampleValue) -> &'static str {
     }
 }
 
+/// A sample of a batch.
+struct BatchSample {
+    series: Arc<MemSeries>,
+    t: i64,
+    /// 0: none.
+    start: i64,
+    value: SampleValue,
+}
+
 /// A batch for the head.
 pub(crate) struct HeadAppender {
     head: Arc<Head>,
     /// Samples before this are refused.
     min_valid: i64,
-    samples: Vec<(Arc<MemSeries>, i64, SampleValue)>,
+    samples: Vec<BatchSample>,
     exemplars: Vec<(Arc<MemSeries>, Exemplar)>,
     metadata: Vec<(Arc<MemSeries>, Metadata)>,
 }
@@ -46,7 +55,11 @@ impl HeadAppender {
     }
 
     /// Takes a sample for a series that is known; false when the series has been removed meanwhile.
-    fn add(&mut self, series: Arc<MemSeries>, t: i64, value: SampleValue) -> Result<bool, AppendError> {
+    fn add(
+        &mut self,
+        series: Arc<MemSeries>,
+        (t, start, mut value): (i64, i64, SampleValue),
+    ) -> Result<bool, AppendError> {
         let metrics = &self.head.metrics;
         if t < self.min_valid {
             metrics.out_of_bounds.with_label_values(&[type_of(&value)]).inc();
@@ -57,6 +70,7 @@ impl HeadAppender {
             if state.removed {
                 return Ok(false);
             }
+            value = state.of_same_kind(value);
             let outcome = state.check(t, &value);
             if outcome == Outcome::Stored {
                 state.pending += 1;
@@ -64,7 +78,9 @@ impl HeadAppender {
             outcome
         };
         match outcome {
-            Outcome::Stored | Outcome::StoredInNewChunk => self.samples.push((series, t, value)),
+            Outcome::Stored | Outcome::StoredInNewChunk => {
+                self.samples.push(BatchSample { series, t, start, value });
+            }
             Outcome::Same => {}
             Outcome::OutOfOrder => {
                 metrics.out_of_order.with_label_values(&[type_of(&value)]).inc();
@@ -79,8 +95,8 @@ impl HeadAppender {
     }
 
     fn release(&mut self) {
-        for (s, _, _) in self.samples.drain(..) {
-            s.state.lock().pending -= 1;
+        for s in self.samples.drain(..) {
+            s.series.state.lock().pending -= 1;
         }
         self.exemplars.clear();
         self.metadata.clear();
@@ -89,7 +105,7 @@ impl HeadAppender {
     /// The records of the batch, series first.
     fn records(&self) -> (Vec<Vec<u8>>, Vec<Arc<MemSeries>>) {
         let mut new: Vec<Arc<MemSeries>> = Vec::new();
-        let touched = self.samples.iter().map(|(s, _, _)| s);
+        let touched = self.samples.iter().map(|s| &s.series);
         let touched = touched.chain(self.exemplars.iter().map(|(s, _)| s));
         let touched = touched.chain(self.metadata.iter().map(|(s, _)| s));
         for s in touched {
@@ -108,18 +124,19 @@ impl HeadAppender {
             out.push(record::encode_metadata(&list));
         }
         for part in self.samples.chunks(RECORD_SAMPLES_MAX) {
-            let mut floats = Vec::with_capacity(part.len());
             let mut histograms = Vec::new();
-            for (s, t, value) in part {
-                match value {
-                    SampleValue::Float(v) => floats.push((s.reference, *t, *v)),
-                    SampleValue::Histogram(h) => histograms.push((s.reference, *t, h.clone())),
+            for s in part {
+                if let SampleValue::Histogram(h) = &s.value {
+                    histograms.push((s.series.reference, s.t, s.start, h));
                 }
             }
-            if !floats.is_empty() {
-                out.push(record::encode_samples(&floats));
+            if histograms.len() < part.len() {
+                out.push(record::encode_started_samples(part.iter().filter_map(|s| match &s.value {
+                    SampleValue::Float(v) => Some((s.series.reference, s.t, s.start, *v)),
+                    SampleValue::Histogram(_) => None,
+                })));
             }
-            out.extend(record::encode_histograms(&histograms));
+            out.extend(record::encode_started_histograms(&histograms));
         }
         if !self.exemplars.is_empty() {
             let list: Vec<_> = self.exemplars.iter().map(|(s, e)| (s.reference, e.clone())).collect();
@@ -135,7 +152,7 @@ impl HeadAppender {
         let min_valid = head.min_valid.load(Ordering::SeqCst);
         let (mut floats, mut histograms, mut new_chunks) = (0, 0, 0);
         let (mut mint, mut maxt) = (i64::MAX, i64::MIN);
-        for (series, t, value) in self.samples.drain(..) {
+        for BatchSample { series, t, start, value } in self.samples.drain(..) {
             let kind = type_of(&value);
             let mut state = series.state.lock();
             state.pending -= 1;
@@ -143,7 +160,7 @@ impl HeadAppender {
                 head.metrics.out_of_bounds.with_label_values(&[kind]).inc();
                 continue;
             }
-            match state.append(t, value, head.block_ms, commit.number, commit.low_watermark) {
+            match state.append((t, start, value), head.form, commit.number, commit.low_watermark) {
                 outcome @ (Outcome::Stored | Outcome::StoredInNewChunk) => {
                     if kind == "float" {
                         floats += 1;
@@ -192,12 +209,13 @@ impl Appender for HeadAppender {
         sample: Sample,
     ) -> Result<SeriesRef, AppendError> {
         let (t, value) = (sample.timestamp_ms, sample.value);
+        let start = if self.head.stores_starts { sample.start_timestamp_ms } else { 0 };
         if let SampleValue::Histogram(h) = &value {
             chunk::validate(h).map_err(AppendError::InvalidHistogram)?;
         }
         if series != SeriesRef::NONE
             && let Some(known) = self.head.series.get(series)
-            && self.add(known, t, value.clone())?
+            && self.add(known, (t, start, value.clone()))?
         {
             return Ok(series);
         }
@@ -212,7 +230,7 @@ impl Appender for HeadAppender {
         loop {
             let series = self.head.get_or_create(labels);
             let reference = series.reference;
-            if self.add(series, t, value.clone())? {
+            if self.add(series, (t, start, value.clone()))? {
                 return Ok(reference);
             }
         }
@@ -220,7 +238,7 @@ impl Appender for HeadAppender {
 
     fn append_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64) -> Result<(), AppendError> {
         let known = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
-        let known = self.add(known, timestamp_ms, SampleValue::Float(value))?;
+        let known = self.add(known, (timestamp_ms, 0, SampleValue::Float(value)))?;
         if known { Ok(()) } else { Err(AppendError::UnknownRef) }
     }
 
@@ -229,7 +247,7 @@ impl Appender for HeadAppender {
         let series = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
         let mut exemplar = exemplar.clone();
         if exemplar.timestamp_ms.is_none() {
-            let of_batch = self.samples.iter().rev().find(|(s, _, _)| Arc::ptr_eq(s, &series)).map(|s| s.1);
+            let of_batch = self.samples.iter().rev().find(|s| Arc::ptr_eq(&s.series, &series)).map(|s| s.t);
             let of_series = || series.state.lock().last_timestamp_ms();
             exemplar.timestamp_ms = of_batch.or_else(of_series);
         }

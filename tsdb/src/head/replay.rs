@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use model::{SampleValue, SeriesRef, StorageError, WalRecord};
+use model::{HistogramValue, SampleValue, SeriesRef, StorageError, WalRecord};
 
 use super::exemplars::ExemplarRing;
 use super::postings::MemPostings;
-use super::series::{MemSeries, Outcome, RefMap, SeriesMap};
+use super::series::{ChunkForm, MemSeries, Outcome, RefMap, SeriesMap};
 use crate::block::tombstones::Tombstones;
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::wal::Record;
 use crate::wal::reader::{self, Replayed};
@@ -29,7 +30,7 @@ pub(crate) struct Replay {
     pub(crate) tombstones: Tombstones,
     /// Every reference of the log, aliases included.
     by_ref: RefMap<Arc<MemSeries>>,
-    block_ms: i64,
+    form: ChunkForm,
     min_valid: i64,
     unknown: Unknown,
     invalid_histograms: u64,
@@ -48,21 +49,20 @@ impl Replay {
     /// Replays the log in `dir`, repairing it where needed.
     pub(crate) fn run(
         dir: &Path,
-        block_ms: i64,
-        exemplars_max: usize,
+        config: &Config,
         min_valid: i64,
         metrics: &Metrics,
     ) -> Result<(Self, Replayed), StorageError> {
         let mut replay = Self {
             series: SeriesMap::new(),
             postings: MemPostings::default(),
-            exemplars: ExemplarRing::new(exemplars_max),
+            exemplars: ExemplarRing::new(config.exemplars_max),
             min_time: i64::MAX,
             max_time: i64::MIN,
             expiring: HashMap::new(),
             tombstones: Tombstones::default(),
             by_ref: RefMap::default(),
-            block_ms,
+            form: config.chunk_form(),
             min_valid,
             unknown: Unknown::default(),
             invalid_histograms: 0,
@@ -120,18 +120,19 @@ impl Replay {
             }
             WalRecord::Samples(list) => {
                 for (r, t, v) in list {
-                    self.sample(segment, r, t, SampleValue::Float(v));
+                    self.sample(segment, r, (t, 0, SampleValue::Float(v)));
+                }
+            }
+            WalRecord::StartedSamples(list) => {
+                for (r, t, start, v) in list {
+                    self.sample(segment, r, (t, start, SampleValue::Float(v)));
                 }
             }
             WalRecord::Histograms(list) => {
-                for (r, t, h) in list {
-                    // What cannot be stored would have been refused when it was appended.
-                    if crate::chunk::validate(&h).is_ok() {
-                        self.sample(segment, r, t, SampleValue::Histogram(h));
-                    } else {
-                        self.invalid_histograms += 1;
-                    }
-                }
+                list.into_iter().for_each(|(r, t, h)| self.histogram(segment, r, (t, 0, h)));
+            }
+            WalRecord::StartedHistograms(list) => {
+                list.into_iter().for_each(|(r, t, start, h)| self.histogram(segment, r, (t, start, h)));
             }
             WalRecord::Exemplars(list) => {
                 for (r, e) in list {
@@ -163,7 +164,16 @@ impl Replay {
         }
     }
 
-    fn sample(&mut self, segment: u32, r: SeriesRef, t: i64, value: SampleValue) {
+    /// What cannot be stored would have been refused when it was appended.
+    fn histogram(&mut self, segment: u32, r: SeriesRef, (t, start, h): (i64, i64, HistogramValue)) {
+        if crate::chunk::validate(&h).is_ok() {
+            self.sample(segment, r, (t, start, SampleValue::Histogram(h)));
+        } else {
+            self.invalid_histograms += 1;
+        }
+    }
+
+    fn sample(&mut self, segment: u32, r: SeriesRef, (t, start, value): (i64, i64, SampleValue)) {
         if t < self.min_valid {
             return;
         }
@@ -177,7 +187,7 @@ impl Replay {
         if series.reference != r {
             self.expiring.insert(r, segment);
         }
-        let outcome = series.state.lock().append(t, value, self.block_ms, 0, 0);
+        let outcome = series.state.lock().append((t, start, value), self.form, 0, 0);
         if matches!(outcome, Outcome::Stored | Outcome::StoredInNewChunk) {
             self.min_time = self.min_time.min(t);
             self.max_time = self.max_time.max(t);

@@ -10,14 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use model::{Chunk, Labels, Metadata, SampleValue, SeriesRef};
+use model::{Chunk, FloatHistogram, Histogram, HistogramValue, Labels, Metadata, SampleValue, SeriesRef};
 use parking_lot::{Mutex, RwLock};
 
 use super::isolation::Snapshot;
-use crate::chunk::{self, OpenChunk};
-
-/// Samples a chunk is meant to have.
-const CHUNK_SAMPLES: u16 = 120;
+use crate::chunk::{self, Cut, Encodings, OpenChunk};
 
 /// One series.
 pub(crate) struct MemSeries {
@@ -40,9 +37,7 @@ impl MemSeries {
 pub(crate) struct SeriesState {
     pub(crate) finished: Vec<HeadChunk>,
     open: Option<OpenChunk>,
-    open_mint: i64,
-    /// Timestamp from which on a new chunk begins.
-    next_at: i64,
+    cut: Cut,
     /// The newest sample ever taken.
     last: Option<(i64, SampleValue)>,
     visibility: Visibility,
@@ -50,6 +45,14 @@ pub(crate) struct SeriesState {
     pub(crate) pending: u32,
     pub(crate) removed: bool,
     pub(crate) metadata: Option<Arc<Metadata>>,
+}
+
+/// How long chunks are at most, and their encodings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkForm {
+    /// No chunk crosses a multiple of this.
+    pub(crate) range_ms: i64,
+    pub(crate) encodings: Encodings,
 }
 
 /// A chunk that gets no more samples.
@@ -63,7 +66,7 @@ pub(crate) struct HeadChunk {
 
 impl HeadChunk {
     pub(crate) fn count(&self) -> u16 {
-        chunk::sample_count(&self.bytes)
+        chunk::sample_count(self.encoding, &self.bytes)
     }
 }
 
@@ -136,54 +139,55 @@ impl SeriesState {
         self.last.as_ref().map(|(t, _)| *t)
     }
 
+    /// A stale marker of the kind that the series has; any other value as it is. Scrapes do not know of what kind a series
+    /// was that has gone.
+    pub(crate) fn of_same_kind(&self, value: SampleValue) -> SampleValue {
+        let (SampleValue::Float(v), Some((_, SampleValue::Histogram(last)))) = (&value, &self.last) else {
+            return value;
+        };
+        if !model::is_stale_nan(*v) {
+            return value;
+        }
+        SampleValue::Histogram(match last {
+            HistogramValue::Int(_) => Histogram { sum: *v, ..Histogram::default() }.into(),
+            HistogramValue::Float(_) => FloatHistogram { sum: *v, ..FloatHistogram::default() }.into(),
+        })
+    }
+
     /// Adds a sample as part of a commit.
     pub(crate) fn append(
         &mut self,
-        t: i64,
-        value: SampleValue,
-        block_ms: i64,
+        (t, start, value): (i64, i64, SampleValue),
+        form: ChunkForm,
         commit: u64,
         low_watermark: u64,
     ) -> Outcome {
+        let value = self.of_same_kind(value);
         let outcome = self.check(t, &value);
         if outcome != Outcome::Stored {
             return outcome;
         }
-        let cut = match &self.open {
-            None => true,
-            Some(open) => {
-                let count = open.count();
-                // At a quarter of a chunk, the rest of the range is shared out evenly.
-                if count == CHUNK_SAMPLES / 4
-                    && let Some((last, _)) = self.last
-                {
-                    self.next_at = chunk_end(self.open_mint, last, self.next_at);
+        let sample = (t, start, &value);
+        let begun = match (&mut self.open, &self.last) {
+            (Some(open), Some((last, _))) => {
+                let (mint, last) = (self.cut.mint(), *last);
+                match self.cut.append(open, last, sample, form.range_ms, form.encodings) {
+                    Some(full) => {
+                        self.finished.push(finish(&full, mint, last));
+                        true
+                    }
+                    None => false,
                 }
-                t >= self.next_at || count >= CHUNK_SAMPLES * 2 || open.is_long() || !open.takes(&value)
+            }
+            _ => {
+                let (cut, open) = Cut::first(sample, form.range_ms, form.encodings);
+                (self.cut, self.open) = (cut, Some(open));
+                true
             }
         };
-        if cut {
-            self.finish_open();
-            self.open = Some(OpenChunk::new(&value));
-            self.open_mint = t;
-            self.next_at = range_end(t, block_ms);
-        }
-        self.open.as_mut().expect("made above when there was none").append(t, &value);
         self.last = Some((t, value));
         self.visibility.add(commit, low_watermark);
-        if cut { Outcome::StoredInNewChunk } else { Outcome::Stored }
-    }
-
-    fn finish_open(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        let maxt = self.last_timestamp_ms().expect("an open chunk has samples");
-        let count = open.count();
-        self.finished.push(HeadChunk {
-            mint: self.open_mint,
-            maxt,
-            encoding: open.encoding(),
-            bytes: open.encode_first(count),
-        });
+        if begun { Outcome::StoredInNewChunk } else { Outcome::Stored }
     }
 
     /// Drops chunks whose samples are all before `mint`; returns how many.
@@ -206,13 +210,13 @@ impl SeriesState {
     /// Timestamp of the oldest sample held.
     pub(crate) fn mint(&self) -> Option<i64> {
         let finished = self.finished.first().map(|c| c.mint);
-        finished.or_else(|| self.open.is_some().then_some(self.open_mint))
+        finished.or_else(|| self.open.is_some().then_some(self.cut.mint()))
     }
 
     /// Whether there may be samples within `[mint, maxt]`.
     pub(crate) fn overlaps(&self, mint: i64, maxt: i64) -> bool {
         let open = self.open.is_some()
-            && self.open_mint <= maxt
+            && self.cut.mint() <= maxt
             && self.last_timestamp_ms().is_some_and(|t| t >= mint);
         open || self.finished.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
     }
@@ -224,9 +228,9 @@ impl SeriesState {
         if let Some(open) = &self.open {
             let last = self.last_timestamp_ms().expect("an open chunk has samples");
             let shown = hide(open.count(), &mut hidden);
-            if shown > 0 && self.open_mint <= maxt && last >= mint {
+            if shown > 0 && self.cut.mint() <= maxt && last >= mint {
                 let bytes = open.encode_first(shown);
-                out.push(HeadChunk { mint: self.open_mint, maxt: last, encoding: open.encoding(), bytes });
+                out.push(HeadChunk { mint: self.cut.mint(), maxt: last, encoding: open.encoding(), bytes });
             }
         }
         for c in self.finished.iter().rev() {
@@ -237,7 +241,7 @@ impl SeriesState {
             }
             let mut c = c.clone();
             if shown < count {
-                c.bytes = chunk::with_sample_count(&c.bytes, shown);
+                c.bytes = chunk::with_sample_count(c.encoding, &c.bytes, shown);
             }
             out.push(c);
         }
@@ -245,22 +249,15 @@ impl SeriesState {
     }
 }
 
+fn finish(open: &OpenChunk, mint: i64, maxt: i64) -> HeadChunk {
+    HeadChunk { mint, maxt, encoding: open.encoding(), bytes: open.encode_first(open.count()) }
+}
+
 /// How many of `count` samples are shown when `hidden` at the end are not.
 fn hide(count: u16, hidden: &mut u64) -> u16 {
     let hide = (*hidden).min(u64::from(count));
     *hidden -= hide;
     count - hide as u16
-}
-
-/// The end of the aligned range that holds `t`.
-pub(crate) fn range_end(t: i64, range_ms: i64) -> i64 {
-    t.div_euclid(range_ms).saturating_mul(range_ms).saturating_add(range_ms)
-}
-
-/// Where a chunk that is a quarter full at `last` should end, so that chunks fill the time up to `end` evenly.
-fn chunk_end(start: i64, last: i64, end: i64) -> i64 {
-    let n = end.saturating_sub(start) as f64 / (last.saturating_sub(start).saturating_add(1) as f64 * 4.0);
-    if n <= 1.0 { end } else { (start as f64 + (end - start) as f64 / n.floor()) as i64 }
 }
 
 /// A head chunk as the storage contract hands it on.
@@ -422,13 +419,17 @@ impl SeriesMap {
 mod tests {
     use super::*;
 
+    fn form(range_ms: i64) -> ChunkForm {
+        ChunkForm { range_ms, encodings: Encodings::default() }
+    }
+
     #[test]
     fn chunks_are_cut_as_prometheus_does() {
         let mut s = SeriesState::default();
         let block = 7_200_000;
         let start = block * 200_000;
         for i in 0..480 * 2 {
-            s.append(start + i * 15_000, SampleValue::Float(i as f64), block, 0, 0);
+            s.append((start + i * 15_000, 0, SampleValue::Float(i as f64)), form(block), 0, 0);
         }
         let mut chunks = Vec::new();
         s.chunks(i64::MIN, i64::MAX, &Snapshot::everything(), &mut chunks);
@@ -440,7 +441,7 @@ mod tests {
     #[test]
     fn duplicates_and_order() {
         let mut s = SeriesState::default();
-        let mut put = |t, v| s.append(t, SampleValue::Float(v), 7_200_000, 0, 0);
+        let mut put = |t, v| s.append((t, 0, SampleValue::Float(v)), form(7_200_000), 0, 0);
         assert_eq!(put(10, 1.0), Outcome::StoredInNewChunk);
         assert_eq!(put(10, 1.0), Outcome::Same);
         assert_eq!(put(10, 2.0), Outcome::Duplicate);
@@ -456,7 +457,12 @@ mod tests {
         let mut snapshots = Vec::new();
         for i in 0..300_i64 {
             let commit = isolation.begin();
-            s.append(i, SampleValue::Float(i as f64), 7_200_000, commit.number, commit.low_watermark);
+            s.append(
+                (i, 0, SampleValue::Float(i as f64)),
+                form(7_200_000),
+                commit.number,
+                commit.low_watermark,
+            );
             drop(commit);
             if i % 50 == 0 {
                 snapshots.push((i + 1, isolation.snapshot(0)));

@@ -11,8 +11,8 @@ impl Head {
     /// The range `[mint, maxt)` of the next block, once the head covers one and a half times its length.
     pub(crate) fn compactable(&self) -> Option<(i64, i64)> {
         let (min, max) = (self.min_time()?, self.max_time()?);
-        let covers = max.saturating_sub(min) > self.block_ms / 2 * 3;
-        covers.then(|| (min, super::series::range_end(min, self.block_ms)))
+        let covers = max.saturating_sub(min) > self.form.range_ms / 2 * 3;
+        covers.then(|| (min, crate::chunk::range_end(min, self.form.range_ms)))
     }
 
     /// Refuses samples before `t` from now on. What commits apply meanwhile is to be waited for with

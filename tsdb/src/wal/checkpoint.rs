@@ -68,6 +68,12 @@ pub(crate) fn write(
             Record::Data(WalRecord::Histograms(s)) => {
                 needed.extend(s.iter().filter(|s| s.1 >= mint).map(|s| s.0))
             }
+            Record::Data(WalRecord::StartedSamples(s)) => {
+                needed.extend(s.iter().filter(|s| s.1 >= mint).map(|s| s.0))
+            }
+            Record::Data(WalRecord::StartedHistograms(s)) => {
+                needed.extend(s.iter().filter(|s| s.1 >= mint).map(|s| s.0))
+            }
             _ => {}
         }
         Ok(())
@@ -128,6 +134,15 @@ fn filter(
         Record::Data(WalRecord::Histograms(mut s)) => {
             s.retain(|(_, t, _)| *t >= mint);
             record::encode_histograms(&s)
+        }
+        Record::Data(WalRecord::StartedSamples(mut s)) => {
+            s.retain(|(_, t, ..)| *t >= mint);
+            unless_empty(&s, |s| record::encode_started_samples(s.iter().copied()))
+        }
+        Record::Data(WalRecord::StartedHistograms(s)) => {
+            let kept: Vec<_> =
+                s.iter().filter(|s| s.1 >= mint).map(|(r, t, start, h)| (*r, *t, *start, h)).collect();
+            record::encode_started_histograms(&kept)
         }
         Record::Data(WalRecord::Exemplars(mut s)) => {
             s.retain(|(_, e)| e.timestamp_ms.unwrap_or(0) >= mint);

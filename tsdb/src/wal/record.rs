@@ -1,16 +1,19 @@
 //! What records hold. Spec: docs/formats/wal.md#records. The first byte is the type.
 //!
-//! Written are series, samples (version 1), tombstones, exemplars, metadata and histograms; read is everything that
-//! Prometheus 3 writes. Types from the future are [`Record::Unknown`], as Prometheus skips them too.
+//! Reading order: this file (series, tombstones, markers, exemplars, metadata), `timed` (samples), `histogram`. Everything
+//! that Prometheus 3.14 writes is read and can be written; samples without start timestamps are written as its older versions
+//! read them. Types from the future are [`Record::Unknown`], as Prometheus skips them too.
 
-use std::sync::Arc;
+mod histogram;
+mod timed;
 
-use model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Span};
-use model::{
-    Exemplar, FloatHistogram, Histogram, HistogramValue, Labels, Metadata, MetricType, SeriesRef, WalRecord,
-};
+use model::{Exemplar, Labels, Metadata, MetricType, SeriesRef, WalRecord};
 
 use crate::varint::{Reader, put_be64, put_str, put_uvarint, put_varint};
+
+pub(crate) use timed::{
+    encode_histograms, encode_samples, encode_started_histograms, encode_started_samples,
+};
 
 const SERIES: u8 = 1;
 const SAMPLES: u8 = 2;
@@ -24,10 +27,6 @@ const CUSTOM_FLOAT_HISTOGRAMS: u8 = 10;
 const SAMPLES_V2: u8 = 11;
 const HISTOGRAMS_V2: u8 = 12;
 const FLOAT_HISTOGRAMS_V2: u8 = 13;
-
-/// Start timestamps of version 2: none, that of the entry before, or a difference to the first one.
-const START_NONE: u8 = 0;
-const START_SAME: u8 = 1;
 
 /// A decoded record.
 #[derive(Clone, Debug)]
@@ -59,35 +58,9 @@ fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
     }
 }
 
-/// Writes `(reference, timestamp)` of the first entry as base and of each as difference to it.
-fn with_base<T>(
-    kind: u8,
-    entries: &[T],
-    key: impl Fn(&T) -> (SeriesRef, i64),
-    mut body: impl FnMut(&mut Vec<u8>, &T),
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(17 + entries.len() * 12);
-    out.push(kind);
-    let Some(first) = entries.first() else { return out };
-    let (base_ref, base_t) = key(first);
-    put_be64(&mut out, base_ref.0);
-    put_be64(&mut out, base_t as u64);
-    for e in entries {
-        let (r, t) = key(e);
-        put_varint(&mut out, r.0.wrapping_sub(base_ref.0) as i64);
-        put_varint(&mut out, t.wrapping_sub(base_t));
-        body(&mut out, e);
-    }
-    out
-}
-
-pub(crate) fn encode_samples(samples: &[(SeriesRef, i64, f64)]) -> Vec<u8> {
-    with_base(SAMPLES, samples, |s| (s.0, s.1), |out, s| put_be64(out, s.2.to_bits()))
-}
-
 pub(crate) fn encode_exemplars(exemplars: &[(SeriesRef, Exemplar)]) -> Vec<u8> {
-    let key = |e: &(SeriesRef, Exemplar)| (e.0, e.1.timestamp_ms.unwrap_or(0));
-    with_base(EXEMPLARS, exemplars, key, |out, (_, e)| {
+    let entries = exemplars.iter().map(|(r, e)| (*r, e.timestamp_ms.unwrap_or(0), e));
+    timed::put_based(EXEMPLARS, entries, |out, e| {
         put_be64(out, e.value.to_bits());
         put_labels(out, &e.labels);
     })
@@ -117,88 +90,6 @@ pub(crate) fn encode_metadata(metadata: &[(SeriesRef, Metadata)]) -> Vec<u8> {
     out
 }
 
-/// Histograms go into up to four records: integer or float, exponential or custom buckets.
-pub(crate) fn encode_histograms(all: &[(SeriesRef, i64, HistogramValue)]) -> Vec<Vec<u8>> {
-    type Entry = (SeriesRef, i64, HistogramValue);
-    let class = |h: &HistogramValue| match h {
-        HistogramValue::Int(h) if h.schema == CUSTOM_BUCKETS_SCHEMA => CUSTOM_HISTOGRAMS,
-        HistogramValue::Int(_) => HISTOGRAMS,
-        HistogramValue::Float(h) if h.schema == CUSTOM_BUCKETS_SCHEMA => CUSTOM_FLOAT_HISTOGRAMS,
-        HistogramValue::Float(_) => FLOAT_HISTOGRAMS,
-    };
-    let mut out = Vec::new();
-    for kind in [HISTOGRAMS, CUSTOM_HISTOGRAMS, FLOAT_HISTOGRAMS, CUSTOM_FLOAT_HISTOGRAMS] {
-        let part: Vec<&Entry> = all.iter().filter(|(_, _, h)| class(h) == kind).collect();
-        if !part.is_empty() {
-            out.push(with_base(
-                kind,
-                &part,
-                |e| (e.0, e.1),
-                |out, e| match &e.2 {
-                    HistogramValue::Int(h) => put_histogram(out, h),
-                    HistogramValue::Float(h) => put_float_histogram(out, h),
-                },
-            ));
-        }
-    }
-    out
-}
-
-fn put_f64(out: &mut Vec<u8>, v: f64) {
-    put_be64(out, v.to_bits());
-}
-
-fn put_spans(out: &mut Vec<u8>, spans: &[Span]) {
-    put_uvarint(out, spans.len() as u64);
-    for s in spans {
-        put_varint(out, i64::from(s.offset));
-        put_uvarint(out, u64::from(s.length));
-    }
-}
-
-fn put_list<T: Copy>(out: &mut Vec<u8>, list: &[T], put: impl Fn(&mut Vec<u8>, T)) {
-    put_uvarint(out, list.len() as u64);
-    list.iter().for_each(|v| put(out, *v));
-}
-
-fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
-    out.push(hint_to_byte(h.counter_reset_hint));
-    put_varint(out, i64::from(h.schema));
-    put_f64(out, h.zero_threshold);
-    put_uvarint(out, h.zero_count);
-    put_uvarint(out, h.count);
-    put_f64(out, h.sum);
-    put_spans(out, &h.positive_spans);
-    put_spans(out, &h.negative_spans);
-    put_list(out, &h.positive_buckets, put_varint);
-    put_list(out, &h.negative_buckets, put_varint);
-    if h.schema == CUSTOM_BUCKETS_SCHEMA {
-        put_list(out, &h.custom_values, put_f64);
-    }
-}
-
-fn put_float_histogram(out: &mut Vec<u8>, h: &FloatHistogram) {
-    out.push(hint_to_byte(h.counter_reset_hint));
-    put_varint(out, i64::from(h.schema));
-    [h.zero_threshold, h.zero_count, h.count, h.sum].into_iter().for_each(|v| put_f64(out, v));
-    put_spans(out, &h.positive_spans);
-    put_spans(out, &h.negative_spans);
-    put_list(out, &h.positive_buckets, put_f64);
-    put_list(out, &h.negative_buckets, put_f64);
-    if h.schema == CUSTOM_BUCKETS_SCHEMA {
-        put_list(out, &h.custom_values, put_f64);
-    }
-}
-
-pub(crate) fn hint_to_byte(h: CounterResetHint) -> u8 {
-    match h {
-        CounterResetHint::Unknown => 0,
-        CounterResetHint::CounterReset => 1,
-        CounterResetHint::NotCounterReset => 2,
-        CounterResetHint::Gauge => 3,
-    }
-}
-
 fn metric_type_to_byte(t: MetricType) -> u8 {
     match t {
         MetricType::Unknown => 0,
@@ -223,16 +114,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, &'static str> {
     let kind = r.u8().ok_or("empty record")?;
     let data = match kind {
         SERIES => list(&mut r, |r| Some((SeriesRef(r.be64()?), labels(r)?))).map(WalRecord::Series),
-        SAMPLES => based(&mut r, Reader::f64).map(WalRecord::Samples),
-        SAMPLES_V2 => based_v2(&mut r, Reader::f64).map(WalRecord::Samples),
+        SAMPLES => timed::samples(&mut r),
+        SAMPLES_V2 => timed::samples_v2(&mut r),
         EXEMPLARS => exemplars(&mut r).map(WalRecord::Exemplars),
         METADATA => list(&mut r, metadata).map(WalRecord::Metadata),
-        HISTOGRAMS | CUSTOM_HISTOGRAMS => based(&mut r, histogram).map(WalRecord::Histograms),
-        FLOAT_HISTOGRAMS | CUSTOM_FLOAT_HISTOGRAMS => {
-            based(&mut r, float_histogram).map(WalRecord::Histograms)
-        }
-        HISTOGRAMS_V2 => based_v2(&mut r, histogram).map(WalRecord::Histograms),
-        FLOAT_HISTOGRAMS_V2 => based_v2(&mut r, float_histogram).map(WalRecord::Histograms),
+        HISTOGRAMS | CUSTOM_HISTOGRAMS => timed::histograms(&mut r, histogram::int),
+        FLOAT_HISTOGRAMS | CUSTOM_FLOAT_HISTOGRAMS => timed::histograms(&mut r, histogram::float),
+        HISTOGRAMS_V2 => timed::histograms_v2(&mut r, histogram::int),
+        FLOAT_HISTOGRAMS_V2 => timed::histograms_v2(&mut r, histogram::float),
         TOMBSTONES => {
             let stones = list(&mut r, |r| Some((SeriesRef(r.be64()?), r.varint()?, r.varint()?)));
             return stones.map(Record::Tombstones).ok_or("tombstone record");
@@ -257,42 +146,6 @@ fn list<'a, T>(r: &mut Reader<'a>, mut one: impl FnMut(&mut Reader<'a>) -> Optio
     Some(out)
 }
 
-type Timed<T> = Vec<(SeriesRef, i64, T)>;
-
-fn based<'a, T>(r: &mut Reader<'a>, mut body: impl FnMut(&mut Reader<'a>) -> Option<T>) -> Option<Timed<T>> {
-    if r.is_empty() {
-        return Some(Vec::new());
-    }
-    let (base_ref, base_t) = (r.be64()?, r.be64()? as i64);
-    let mut out = Vec::with_capacity(r.len() / 10);
-    while !r.is_empty() {
-        let s = SeriesRef(base_ref.wrapping_add(r.varint()? as u64));
-        let t = base_t.wrapping_add(r.varint()?);
-        out.push((s, t, body(r)?));
-    }
-    Some(out)
-}
-
-fn based_v2<'a, T>(
-    r: &mut Reader<'a>,
-    mut body: impl FnMut(&mut Reader<'a>) -> Option<T>,
-) -> Option<Timed<T>> {
-    if r.is_empty() {
-        return Some(Vec::new());
-    }
-    let (mut s, first_t, _start) = (r.varint()?, r.varint()?, r.varint()?);
-    let mut out = vec![(SeriesRef(s as u64), first_t, body(r)?)];
-    while !r.is_empty() {
-        s = s.wrapping_add(r.varint()?);
-        let t = first_t.wrapping_add(r.varint()?);
-        if !matches!(r.u8()?, START_NONE | START_SAME) {
-            r.varint()?;
-        }
-        out.push((SeriesRef(s as u64), t, body(r)?));
-    }
-    Some(out)
-}
-
 fn labels(r: &mut Reader<'_>) -> Option<Labels> {
     let n = r.count(2)?;
     let mut pairs = Vec::with_capacity(n);
@@ -304,7 +157,7 @@ fn labels(r: &mut Reader<'_>) -> Option<Labels> {
 }
 
 fn exemplars(r: &mut Reader<'_>) -> Option<Vec<(SeriesRef, Exemplar)>> {
-    let timed = based(r, |r| Some((r.f64()?, labels(r)?)))?;
+    let timed = timed::based(r, |r| Some((r.f64()?, labels(r)?)))?;
     let one = |(s, t, (value, labels))| (s, Exemplar { labels, value, timestamp_ms: Some(t) });
     Some(timed.into_iter().map(one).collect())
 }
@@ -333,73 +186,11 @@ fn metadata(r: &mut Reader<'_>) -> Option<(SeriesRef, Metadata)> {
     Some((s, m))
 }
 
-fn spans(r: &mut Reader<'_>) -> Option<Vec<Span>> {
-    let n = r.count(2)?;
-    (0..n)
-        .map(|_| Some(Span { offset: r.varint()?.try_into().ok()?, length: r.uvarint()?.try_into().ok()? }))
-        .collect()
-}
-
-fn counted<'a, T>(
-    r: &mut Reader<'a>,
-    min_len_bytes: usize,
-    one: fn(&mut Reader<'a>) -> Option<T>,
-) -> Option<Vec<T>> {
-    let n = r.count(min_len_bytes)?;
-    (0..n).map(|_| one(r)).collect()
-}
-
-fn hint(r: &mut Reader<'_>) -> Option<CounterResetHint> {
-    Some(match r.u8()? {
-        1 => CounterResetHint::CounterReset,
-        2 => CounterResetHint::NotCounterReset,
-        3 => CounterResetHint::Gauge,
-        _ => CounterResetHint::Unknown,
-    })
-}
-
-fn histogram(r: &mut Reader<'_>) -> Option<HistogramValue> {
-    let mut h = Histogram {
-        counter_reset_hint: hint(r)?,
-        schema: r.varint()?.try_into().ok()?,
-        zero_threshold: r.f64()?,
-        zero_count: r.uvarint()?,
-        count: r.uvarint()?,
-        sum: r.f64()?,
-        positive_spans: spans(r)?,
-        negative_spans: spans(r)?,
-        positive_buckets: counted(r, 1, Reader::varint)?,
-        negative_buckets: counted(r, 1, Reader::varint)?,
-        custom_values: Vec::new(),
-    };
-    if h.schema == CUSTOM_BUCKETS_SCHEMA {
-        h.custom_values = counted(r, 8, Reader::f64)?;
-    }
-    Some(HistogramValue::Int(Arc::new(h)))
-}
-
-fn float_histogram(r: &mut Reader<'_>) -> Option<HistogramValue> {
-    let mut h = FloatHistogram {
-        counter_reset_hint: hint(r)?,
-        schema: r.varint()?.try_into().ok()?,
-        zero_threshold: r.f64()?,
-        zero_count: r.f64()?,
-        count: r.f64()?,
-        sum: r.f64()?,
-        positive_spans: spans(r)?,
-        negative_spans: spans(r)?,
-        positive_buckets: counted(r, 8, Reader::f64)?,
-        negative_buckets: counted(r, 8, Reader::f64)?,
-        custom_values: Vec::new(),
-    };
-    if h.schema == CUSTOM_BUCKETS_SCHEMA {
-        h.custom_values = counted(r, 8, Reader::f64)?;
-    }
-    Some(HistogramValue::Float(Arc::new(h)))
-}
-
 #[cfg(test)]
 mod tests {
+    use model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
+    use model::{Histogram, HistogramValue};
+
     use super::*;
 
     fn check(encoded: &[u8], expect: &str) {
@@ -463,7 +254,57 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(got.len(), 4);
-        got.iter().zip(&all).for_each(|(a, b)| assert_eq!(a, b));
+        assert_eq!(got, all);
+
+        let starts = [7, 7, 0, 20];
+        let started: Vec<_> = all.iter().zip(starts).map(|((r, t, h), s)| (*r, *t, s, h)).collect();
+        let records = encode_started_histograms(&started);
+        assert_eq!(records.iter().map(|r| r[0]).collect::<Vec<_>>(), [HISTOGRAMS_V2, FLOAT_HISTOGRAMS_V2]);
+        let mut got = Vec::new();
+        for rec in records {
+            match decode(&rec).expect("own bytes") {
+                Record::Data(WalRecord::StartedHistograms(h)) => got.extend(h),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(got.iter().zip(&started).all(|(a, b)| (a.0, a.1, a.2, &a.3) == *b), "{got:?}");
+        // A schema that nobody knows is passed over, what follows it is not.
+        let odd = HistogramValue::from(Histogram { schema: 99, ..h });
+        let list = [(SeriesRef(8), 1, odd), all[0].clone()];
+        let Record::Data(WalRecord::Histograms(got)) =
+            decode(&encode_histograms(&list)[0]).expect("own bytes")
+        else {
+            panic!("histograms")
+        };
+        assert_eq!(got, all[..1]);
+    }
+
+    #[test]
+    fn start_timestamps_need_version_2() {
+        let encode = |list: &[(SeriesRef, i64, i64, f64)]| encode_started_samples(list.iter().copied());
+        let plain = [(SeriesRef(5), 100, 0, 1.5), (SeriesRef(7), 101, 0, 2.5)];
+        check(&encode(&plain), "Data(Samples([(SeriesRef(5), 100, 1.5), (SeriesRef(7), 101, 2.5)]))");
+        assert_eq!(encode(&plain)[0], SAMPLES);
+        let started = [
+            (SeriesRef(5), 100, 60, 1.0),
+            (SeriesRef(7), 101, 60, 1.0),
+            (SeriesRef(6), 99, 0, 1.0),
+            (SeriesRef(9), 100, 61, 1.0),
+        ];
+        let bytes = encode(&started);
+        let one = [0x3f, 0xf0, 0, 0, 0, 0, 0, 0];
+        // Signed varints: 5, 100, 60; then 2, 1, "the same"; −1, −1, none; 3, 0, 1 more than the first.
+        let expect = [
+            &[SAMPLES_V2, 10, 200, 1, 120][..],
+            &one,
+            &[4, 2, 1],
+            &one,
+            &[1, 1, 0],
+            &one,
+            &[6, 0, 2, 2],
+            &one,
+        ];
+        assert_eq!(bytes, expect.concat());
+        check(&bytes, &format!("Data(StartedSamples({started:?}))"));
     }
 }
