@@ -1,7 +1,9 @@
 //! Warnings and infos of a running query, in Prometheus's words.
 //!
 //! Annotations are equal when their text without position is equal; of several places that cause one, the place that is
-//! evaluated last is printed. Two kinds count how often they occur.
+//! evaluated last is printed. Two kinds count how often they occur; of those the first place is printed.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview>.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -34,8 +36,14 @@ impl HistogramOperation {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Note<'a> {
     InvalidQuantile(f64),
-    InvalidRatio { got: f64, capped_to: f64 },
-    BadBucketLabel { name: &'a str, label: &'a str },
+    InvalidRatio {
+        got: f64,
+        capped_to: f64,
+    },
+    BadBucketLabel {
+        name: &'a str,
+        label: &'a str,
+    },
     MixedFloatsHistograms(&'a str),
     MixedFloatsHistogramsAgg,
     MixedClassicNative(&'a str),
@@ -47,9 +55,24 @@ pub(crate) enum Note<'a> {
     CounterResetCollision(HistogramOperation),
     StartTimeOverlap(&'a str),
     PossibleNonCounter(&'a str),
-    PossibleNonCounterLabel { name: &'a str, type_label: &'a str },
-    ForcedMonotonicity { name: &'a str, ts_ms: i64, min_bucket: f64, max_bucket: f64, max_diff: f64 },
-    IncompatibleTypes { lhs: &'static str, op: &'static str, rhs: &'static str },
+    PossibleNonCounterLabel {
+        name: &'a str,
+        type_label: &'a str,
+    },
+    ForcedMonotonicity {
+        name: &'a str,
+        /// First and last.
+        times_ms: (i64, i64),
+        min_bucket: f64,
+        max_bucket: f64,
+        max_diff: f64,
+        samples: i64,
+    },
+    IncompatibleTypes {
+        lhs: &'static str,
+        op: &'static str,
+        rhs: &'static str,
+    },
     HistogramIgnoredInAggregation(&'static str),
     HistogramIgnoredInMixedRange(&'a str),
     QuantileNanResult(&'a str),
@@ -68,7 +91,7 @@ struct Entry {
 enum Tally {
     None,
     Occurrences(u64),
-    Monotonicity { min_ts: i64, max_ts: i64, min_bucket: f64, max_bucket: f64, max_diff: f64, samples: u64 },
+    Monotonicity { min_ts: i64, max_ts: i64, min_bucket: f64, max_bucket: f64, max_diff: f64, samples: i64 },
 }
 
 /// A set of annotations.
@@ -127,7 +150,12 @@ const WARNING: &str = "PromQL warning: ";
 
 impl Entry {
     fn absorb(&mut self, other: Entry) {
-        if other.site.rank >= self.site.rank {
+        let counts = !matches!(self.tally, Tally::None);
+        let takes_over = match counts {
+            true => other.site.rank < self.site.rank,
+            false => other.site.rank >= self.site.rank,
+        };
+        if takes_over {
             self.site = other.site;
         }
         match (&mut self.tally, other.tally) {
@@ -148,7 +176,7 @@ impl Entry {
                 *min_bucket = c.min(*min_bucket);
                 *max_bucket = d.max(*max_bucket);
                 *max_diff = e.max(*max_diff);
-                *samples += f;
+                *samples = samples.wrapping_add(f);
             }
             _ => {}
         }
@@ -180,14 +208,16 @@ impl Note<'_> {
     fn tally(&self) -> Tally {
         match *self {
             Self::StartTimeOverlap(_) => Tally::Occurrences(1),
-            Self::ForcedMonotonicity { ts_ms, min_bucket, max_bucket, max_diff, .. } => Tally::Monotonicity {
-                min_ts: ts_ms,
-                max_ts: ts_ms,
-                min_bucket,
-                max_bucket,
-                max_diff,
-                samples: 1,
-            },
+            Self::ForcedMonotonicity { times_ms, min_bucket, max_bucket, max_diff, samples, .. } => {
+                Tally::Monotonicity {
+                    min_ts: times_ms.0,
+                    max_ts: times_ms.1,
+                    min_bucket,
+                    max_bucket,
+                    max_diff,
+                    samples,
+                }
+            }
             _ => Tally::None,
         }
     }

@@ -24,6 +24,7 @@ pub(crate) mod invariant;
 pub(crate) mod label_ops;
 pub(crate) mod matching;
 pub(crate) mod memory;
+pub(crate) mod merge;
 pub(crate) mod operator;
 pub(crate) mod ranges;
 pub(crate) mod scalar;

@@ -1,8 +1,10 @@
 //! What functions compute: over windows of one series ([`window`], [`rate`], [`over_time`], [`quantile`],
-//! [`regression`], [`extended`]), of single values ([`math`], [`time`]), of histograms ([`histogram`],
-//! [`classic_histogram`]) and of labels ([`label`]). Nothing here knows operators or batches of series.
+//! [`regression`], [`extended`]), of single values ([`math`], [`elementary`], [`time`]), of histograms ([`histogram`],
+//! [`classic_histogram`]) and of labels ([`label`]); and the order that equal elements are sorted in ([`sorting`]).
+//! Nothing here knows operators or batches of series.
 
 pub(crate) mod classic_histogram;
+pub(crate) mod elementary;
 pub(crate) mod extended;
 pub(crate) mod format;
 pub(crate) mod histogram;
@@ -16,6 +18,7 @@ pub(crate) mod quantile;
 pub(crate) mod rate;
 pub(crate) mod regression;
 pub(crate) mod resets;
+pub(crate) mod sorting;
 pub(crate) mod time;
 pub(crate) mod window;
 

@@ -1,7 +1,7 @@
 //! Maps keyed by label sets and match groups. XXH3 costs a fraction of the standard hash; the seed is drawn once per
 //! process, so that nobody can prepare label sets that collide.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
@@ -9,8 +9,6 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A map with short keys of bytes.
 pub(crate) type FastMap<K, V> = HashMap<K, V, Xxh3>;
-/// A set with short keys of bytes.
-pub(crate) type FastSet<K> = HashSet<K, Xxh3>;
 
 static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
 

@@ -1,27 +1,33 @@
 //! Binary operators between two vectors, set operators aside. The "one" side is read first and kept by match group; the
 //! "many" side is streamed. For one-to-many the sides are swapped and the values swapped back.
+//!
+//! Errors come as if the left side were evaluated to its end, then the right one, and only then both combined.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#vector-matching>.
 
-use std::sync::Arc;
+pub(crate) mod element;
+pub(crate) mod labels;
 
+use std::collections::VecDeque;
+
+use model::Labels;
 use model::labels::{METRIC_NAME, TYPE_LABEL, UNIT_LABEL};
-use model::{Labels, LabelsBuilder};
 
 use super::batch::{ABSENT, Batch, Cell, Head, clean, is_absent, is_float};
-use super::binary_scalar::note_element_error;
 use super::bitmap::StepBits;
 use super::context::Context;
 use super::duplicates::Duplicates;
 use super::matching::{Groups, group_labels};
 use super::memory::{HeldBytes, labels_bytes};
-use super::operator::{BoxOperator, Operator};
-use crate::annotations::{HistogramOperation, Note};
+use super::operator::{BoxOperator, Operator, drain};
 use crate::error::{QueryError, Result};
-use crate::functions::histogram as hist;
 use crate::functions::math::{arithmetic, changes_meaning, compare};
 use crate::hash::FastMap;
 use crate::parser::ast::{BinaryOp, MatchCardinality, VectorMatching};
 use crate::plan::Grid;
 use crate::plan::node::Binary;
+use element::{Told, combine};
+use labels::{conflict_text, result_labels};
 
 /// Rows that are looked at between two looks at the clock.
 const ROWS_PER_CHECK: usize = 64;
@@ -41,9 +47,14 @@ pub(crate) struct VectorBinary<'q> {
     matched: Vec<StepBits>,
     /// Results by group, for many-to-one.
     results: Vec<FastMap<Labels, StepBits>>,
-    /// Steps at which the "many" side has anything.
-    many_present: StepBits,
-    conflict: Option<Conflict>,
+    /// The first two rows of the "one" side, by step, that share a group there; empty when there are none at any step.
+    conflicts: Vec<Option<(usize, usize)>>,
+    /// Batches of the "many" side that were read ahead.
+    ahead: VecDeque<Batch>,
+    ahead_bytes: HeldBytes<'q>,
+    told: Told,
+    /// One series of the "one" side may have several partners.
+    grouped: bool,
     duplicates: Option<Duplicates<'q>>,
     stage: Stage,
     held: u64,
@@ -58,12 +69,6 @@ enum Stage {
     Begin,
     Stream,
     Done,
-}
-
-/// Two rows of the "one" side that share a group at some steps.
-struct Conflict {
-    steps: StepBits,
-    text: String,
 }
 
 impl<'q> VectorBinary<'q> {
@@ -90,8 +95,11 @@ impl<'q> VectorBinary<'q> {
             by_group: Vec::new(),
             matched: Vec::new(),
             results: Vec::new(),
-            many_present: StepBits::new(grid.count),
-            conflict: None,
+            conflicts: Vec::new(),
+            ahead: VecDeque::new(),
+            ahead_bytes: ctx.memory.hold(),
+            told: Told::default(),
+            grouped,
             duplicates: grouped.then(|| Duplicates::new(ctx)),
             stage: Stage::Begin,
             held: 0,
@@ -125,39 +133,88 @@ impl<'q> VectorBinary<'q> {
                 if group >= self.by_group.len() {
                     self.by_group.resize_with(group + 1, Vec::new);
                 }
-                self.find_conflict(group, head, rows.row(i))?;
                 let row = self.kept.push_copy(head.clone(), &rows, i);
+                self.find_conflict(group, row)?;
                 self.by_group[group].push(row);
             }
         }
         Ok(())
     }
 
-    /// Whether two rows share a group at a step is an error only when the other side has something there.
-    fn find_conflict(&mut self, group: usize, head: &Head, row: &[f64]) -> Result<()> {
+    /// Remembers the steps at which a new row of a group meets an older one.
+    fn find_conflict(&mut self, group: usize, row: usize) -> Result<()> {
+        let is_known =
+            |(step, v): (usize, &f64)| is_absent(*v) || self.conflicts.get(step).is_some_and(Option::is_some);
+        if self.kept.row(row).iter().enumerate().all(is_known) {
+            return Ok(());
+        }
         for (i, other) in self.by_group[group].iter().enumerate() {
             if i % ROWS_PER_CHECK == ROWS_PER_CHECK - 1 {
                 self.ctx.check()?;
             }
-            let both = |s: &usize| !is_absent(row[*s]) && !is_absent(self.kept.row(*other)[*s]);
-            let steps: Vec<usize> = (0..row.len()).filter(both).collect();
-            if steps.is_empty() {
-                continue;
+            let both = self.kept.row(row).iter().zip(self.kept.row(*other));
+            for (step, _) in both.enumerate().filter(|(_, (a, b))| !is_absent(**a) && !is_absent(**b)) {
+                if self.conflicts.is_empty() {
+                    self.kept_bytes.add((self.grid.count * size_of::<Option<(usize, usize)>>()) as u64)?;
+                    self.conflicts.resize(self.grid.count, None);
+                }
+                self.conflicts[step].get_or_insert((*other, row));
             }
-            let conflict = self.conflict.get_or_insert_with(|| Conflict {
-                steps: StepBits::new(row.len()),
-                text: conflict_text(self.matching, &head.labels, &self.kept.heads[*other].labels),
-            });
-            steps.into_iter().for_each(|s| conflict.steps.set(s));
         }
         Ok(())
     }
 
-    fn check_conflict(&self) -> Result<()> {
-        let Some(c) = &self.conflict else { return Ok(()) };
-        let hit =
-            (0..self.grid.count).any(|s| c.steps.get(s) && (self.has_fill() || self.many_present.get(s)));
-        if hit { Err(QueryError::Execution(c.text.clone())) } else { Ok(()) }
+    /// That rows share a group at a step is an error only where the other side has something. So all of that is read
+    /// first, and kept.
+    fn check_conflicts(&mut self) -> Result<()> {
+        if self.conflicts.is_empty() {
+            return Ok(());
+        }
+        let mut present = StepBits::new(self.grid.count);
+        let mut rows = Batch::new();
+        while self.many.next(&mut rows)? {
+            self.ctx.check()?;
+            self.ctx.hold(rows.samples())?;
+            self.ahead_bytes.add(rows.bytes())?;
+            (0..rows.rows()).for_each(|row| present.add_row(rows.row(row)));
+            self.ahead.push_back(std::mem::take(&mut rows));
+        }
+        let matters = |step: &usize| self.has_fill() || present.get(*step);
+        let first = (0..self.grid.count).filter(matters).find_map(|step| self.conflicts[step]);
+        match first {
+            Some((a, b)) => {
+                let labels = |row: usize| &self.kept.heads[row].labels;
+                Err(QueryError::Execution(conflict_text(self.matching, labels(b), labels(a))))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether different match groups may give results with the same labels: when they differ in labels that are dropped.
+    fn may_meet(&self) -> bool {
+        let drops = changes_meaning(self.node.op) || (self.node.return_bool && !self.ctx.delayed_names());
+        let dropped = |n: &str| matches!(n, METRIC_NAME | TYPE_LABEL | UNIT_LABEL);
+        if !drops || (self.ctx.delayed_names() && !self.grid.is_range) {
+            return false;
+        }
+        if self.matching.on {
+            return self.matching.labels.iter().any(|n| dropped(n));
+        }
+        let typed = |head: &Head| head.labels.contains(TYPE_LABEL) || head.labels.contains(UNIT_LABEL);
+        self.has_fill() || self.kept.heads.iter().any(typed)
+    }
+
+    /// The next rows of the "many" side.
+    fn next_many(&mut self, rows: &mut Batch) -> Result<bool> {
+        match self.ahead.pop_front() {
+            Some(batch) => {
+                self.ctx.release(batch.samples());
+                self.ahead_bytes.set(self.ahead.iter().map(Batch::bytes).sum())?;
+                *rows = batch;
+                Ok(true)
+            }
+            None => self.many.next(rows),
+        }
     }
 
     fn combine_rows(&mut self, rows: &Batch, out: &mut Batch) -> Result<()> {
@@ -239,7 +296,7 @@ impl<'q> VectorBinary<'q> {
             self.kept_bytes.add(added * StepBits::bytes(steps))?;
             self.matched.resize_with(len, || StepBits::new(steps));
         }
-        if self.duplicates.is_some() && self.results.len() < len {
+        if self.grouped && self.results.len() < len {
             self.results.resize_with(len, FastMap::default);
         }
         Ok(())
@@ -259,19 +316,19 @@ impl<'q> VectorBinary<'q> {
         at: usize,
         pair: impl Fn(&Self, usize) -> Option<(Cell, Cell)>,
     ) -> Result<()> {
-        let grouped = self.duplicates.is_some();
+        let grouped = self.grouped;
         for step in 0..self.grid.count {
             let Some((many, one)) = pair(self, step) else { continue };
             let (l, r) = if self.swapped() { (&one, &many) } else { (&many, &one) };
             let combined = match combine(self.node.op, l, r) {
                 Ok(c) => c,
                 Err(e) => {
-                    note_element_error(self.ctx, self.node, e);
+                    self.told.error(self.node.op, e, step);
                     continue;
                 }
             };
             if combined.reconciled {
-                self.ctx.note(self.node.site, Note::MismatchedCustomBuckets(operation(self.node.op)));
+                self.told.reconciled(self.node.op, step);
             }
             if !grouped && self.matched[group].get(step) {
                 return Err(many_to_one());
@@ -307,10 +364,7 @@ impl<'q> VectorBinary<'q> {
 
     /// The fast path: one partner, floats only, no grouping. `false` when it does not apply.
     fn combine_floats(&mut self, rows: &Batch, row: usize, out: &mut Batch) -> Result<bool> {
-        if self.duplicates.is_some()
-            || self.has_fill()
-            || !rows.histograms.is_empty()
-            || !self.kept.histograms.is_empty()
+        if self.grouped || self.has_fill() || !rows.histograms.is_empty() || !self.kept.histograms.is_empty()
         {
             return Ok(false);
         }
@@ -360,26 +414,37 @@ impl Operator for VectorBinary<'_> {
         self.ctx.check()?;
         self.ctx.release(std::mem::take(&mut self.held));
         if self.stage == Stage::Begin {
-            self.keep_one_side()?;
             self.stage = Stage::Stream;
-        }
-        if self.stage == Stage::Stream {
-            let mut rows = Batch::new();
-            if self.many.next(&mut rows)? {
-                // Twins on the "one" side are complained about before anything that they lead to.
-                (0..rows.rows()).for_each(|row| self.many_present.add_row(rows.row(row)));
-                self.check_conflict()?;
-                self.combine_rows(&rows, out)?;
-            } else {
-                self.stage = Stage::Done;
-                self.check_conflict()?;
-                match self.matching.fill_left {
-                    Some(fill) => self.combine_leftovers(fill, out)?,
-                    None => return Ok(false),
+            if let Err(e) = self.keep_one_side() {
+                if !self.swapped() {
+                    drain(self.ctx, &mut *self.many)?;
                 }
+                return Err(e);
+            }
+            self.check_conflicts()?;
+            if self.may_meet() {
+                self.duplicates.get_or_insert_with(|| Duplicates::new(self.ctx));
+            }
+        }
+        if self.stage == Stage::Done {
+            return Ok(false);
+        }
+        let mut rows = Batch::new();
+        if self.next_many(&mut rows)? {
+            if let Err(e) = self.combine_rows(&rows, out) {
+                drain(self.ctx, &mut *self.many)?;
+                return Err(e);
             }
         } else {
-            return Ok(false);
+            self.stage = Stage::Done;
+            let fill = self.matching.fill_left;
+            if let Some(fill) = fill {
+                self.combine_leftovers(fill, out)?;
+            }
+            self.told.tell(self.ctx, self.node);
+            if fill.is_none() {
+                return Ok(false);
+            }
         }
         if let Some(d) = &mut self.duplicates {
             d.check(out)?;
@@ -393,7 +458,8 @@ impl Operator for VectorBinary<'_> {
 
 impl Drop for VectorBinary<'_> {
     fn drop(&mut self) {
-        self.ctx.release(self.kept.samples() + self.held);
+        let ahead: u64 = self.ahead.iter().map(Batch::samples).sum();
+        self.ctx.release(self.kept.samples() + self.held + ahead);
     }
 }
 
@@ -401,140 +467,4 @@ fn many_to_one() -> QueryError {
     QueryError::execution(
         "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
     )
-}
-
-fn conflict_text(matching: &VectorMatching, a: &Labels, b: &Labels) -> String {
-    let side = if matching.card == MatchCardinality::OneToMany { "left" } else { "right" };
-    let (mut x, mut y) = (braced(a), braced(b));
-    if x > y {
-        std::mem::swap(&mut x, &mut y);
-    }
-    format!(
-        "found duplicate series for the match group {} on the {side} hand-side of the operation: [{x}, {y}];many-to-many matching not allowed: matching labels must be unique on one side",
-        braced(&group_labels(matching, a)),
-    )
-}
-
-/// All labels between braces, the name among them.
-pub(crate) fn braced(labels: &Labels) -> String {
-    use std::fmt::Write;
-    let mut out = String::from("{");
-    for (i, (n, v)) in labels.iter().enumerate() {
-        let comma = if i > 0 { ", " } else { "" };
-        let value = model::labels::Quoted(v);
-        let _ = if model::labels::is_legacy_label_name(n) {
-            write!(out, "{comma}{n}={value}")
-        } else {
-            write!(out, "{comma}{}={value}", model::labels::Quoted(n))
-        };
-    }
-    out.push('}');
-    out
-}
-
-fn result_labels(
-    many: &Labels,
-    one: &Labels,
-    op: BinaryOp,
-    matching: &VectorMatching,
-    drop_now: bool,
-) -> Labels {
-    let drops = drop_now || changes_meaning(op);
-    let one_to_one = matching.card == MatchCardinality::OneToOne;
-    let keep = |n: &str| {
-        if drops && matches!(n, METRIC_NAME | TYPE_LABEL | UNIT_LABEL) {
-            return false;
-        }
-        !one_to_one || matching.labels.iter().any(|l| l == n) == matching.on
-    };
-    let labels = many.filter(keep);
-    if matching.include.is_empty() {
-        return labels;
-    }
-    let mut b = LabelsBuilder::from_labels(&labels);
-    for name in &matching.include {
-        b.set(name, one.value(name));
-    }
-    b.build()
-}
-
-/// Outcome of an operator between two samples.
-pub(crate) struct Combined {
-    pub(crate) value: Cell,
-    pub(crate) keep: bool,
-    /// Custom bucket bounds differed.
-    pub(crate) reconciled: bool,
-}
-
-/// Why two samples do not combine.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum ElementError {
-    /// Kinds of the two sides.
-    Types(&'static str, &'static str),
-    /// Bucket schemas do not fit.
-    Layout,
-    /// One side was reset, the other was not.
-    Collision,
-}
-
-impl ElementError {
-    pub(crate) fn note(self, op: BinaryOp) -> Option<Note<'static>> {
-        Some(match self {
-            Self::Types(lhs, rhs) => Note::IncompatibleTypes { lhs, op: op.as_str(), rhs },
-            Self::Layout => Note::IncompatibleBucketLayout(op.as_str()),
-            Self::Collision => Note::CounterResetCollision(operation(op)),
-        })
-    }
-}
-
-fn operation(op: BinaryOp) -> HistogramOperation {
-    if op == BinaryOp::Sub { HistogramOperation::Subtraction } else { HistogramOperation::Addition }
-}
-
-/// The operator between two samples.
-pub(crate) fn combine(op: BinaryOp, l: &Cell, r: &Cell) -> std::result::Result<Combined, ElementError> {
-    let plain = |value: Cell| Ok(Combined { value, keep: true, reconciled: false });
-    let shared = |h| plain(Cell::Histogram(Arc::new(h)));
-    match (l, r) {
-        (Cell::Float(a), Cell::Float(b)) => {
-            if let Some(v) = arithmetic(op, *a, *b) {
-                return plain(Cell::Float(clean(v)));
-            }
-            match compare(op, *a, *b) {
-                Some(keep) => Ok(Combined { value: l.clone(), keep, reconciled: false }),
-                None => Err(ElementError::Types("float", "float")),
-            }
-        }
-        (Cell::Float(a), Cell::Histogram(h)) => match op {
-            BinaryOp::Mul => shared(hist::scaled(h, *a)),
-            _ => Err(ElementError::Types("float", "histogram")),
-        },
-        (Cell::Histogram(h), Cell::Float(b)) => match op {
-            BinaryOp::Mul => shared(hist::scaled(h, *b)),
-            BinaryOp::Div => shared(hist::divided(h, *b)),
-            BinaryOp::TrimUpper => shared(hist::trimmed(h, *b, true)),
-            BinaryOp::TrimLower => shared(hist::trimmed(h, *b, false)),
-            _ => Err(ElementError::Types("histogram", "float")),
-        },
-        (Cell::Histogram(a), Cell::Histogram(b)) => match op {
-            BinaryOp::Add | BinaryOp::Sub => {
-                let (h, outcome) = match op {
-                    BinaryOp::Add => hist::sum(a, b),
-                    _ => hist::difference(a, b),
-                }
-                .ok_or(ElementError::Layout)?;
-                if outcome.collision {
-                    return Err(ElementError::Collision);
-                }
-                let value = Cell::Histogram(Arc::new(h));
-                Ok(Combined { value, keep: true, reconciled: outcome.reconciled })
-            }
-            BinaryOp::Eq | BinaryOp::NotEq => {
-                let keep = hist::equal(a, b) == (op == BinaryOp::Eq);
-                Ok(Combined { value: l.clone(), keep, reconciled: false })
-            }
-            _ => Err(ElementError::Types("histogram", "histogram")),
-        },
-        (Cell::Absent, _) | (_, Cell::Absent) => plain(Cell::Absent),
-    }
 }

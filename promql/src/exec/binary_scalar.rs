@@ -1,10 +1,12 @@
 //! Binary operators between a vector and a scalar.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#binary-operators>.
 
 use super::batch::{ABSENT, Batch, Cell, clean, is_float};
-use super::binary::{ElementError, combine};
+use super::binary::element::{ElementError, Told, combine};
 use super::context::Context;
 use super::duplicates::Duplicates;
-use super::operator::{BoxOperator, Operator};
+use super::operator::{BoxOperator, Operator, drain};
 use super::scalar::Scalar;
 use crate::error::Result;
 use crate::functions::math::{arithmetic, changes_meaning, compare};
@@ -19,6 +21,7 @@ pub(crate) struct VectorScalar<'q> {
     /// The scalar stands on the left.
     swapped: bool,
     duplicates: Option<Duplicates<'q>>,
+    told: Told,
 }
 
 impl<'q> VectorScalar<'q> {
@@ -31,26 +34,34 @@ impl<'q> VectorScalar<'q> {
     ) -> Self {
         let drops = changes_meaning(node.op) || node.return_bool;
         let duplicates = (drops && !ctx.delayed_names()).then(|| Duplicates::new(ctx));
-        Self { ctx, node, vector, scalar, column: None, swapped, duplicates }
+        Self { ctx, node, vector, scalar, column: None, swapped, duplicates, told: Told::default() }
     }
 }
 
 impl Operator for VectorScalar<'_> {
     fn next(&mut self, out: &mut Batch) -> Result<bool> {
         if self.column.is_none() {
-            self.column = Some(self.scalar.column()?);
+            match self.scalar.column() {
+                Ok(column) => self.column = Some(column),
+                Err(e) => {
+                    if !self.swapped {
+                        // The error of the left side comes first.
+                        drain(self.ctx, &mut *self.vector)?;
+                    }
+                    return Err(e);
+                }
+            }
         }
         if !self.vector.next(out)? {
+            self.told.tell(self.ctx, self.node);
             return Ok(false);
         }
         let column = self.column.as_deref().unwrap_or(&[]);
         let (node, swapped) = (self.node, self.swapped);
         for row in 0..out.rows() {
-            if floats(node, swapped, column, out.row_mut(row)) {
-                note_element_error(self.ctx, node, ElementError::Types("float", "float"));
-            }
+            floats(node, swapped, column, out.row_mut(row), &mut self.told);
             if !out.histograms.is_empty() {
-                histograms(self.ctx, node, swapped, column, out, row);
+                histograms(node, swapped, column, out, row, &mut self.told);
             }
         }
         if changes_meaning(node.op) || node.return_bool {
@@ -66,10 +77,9 @@ impl Operator for VectorScalar<'_> {
     }
 }
 
-/// The fast path: cells that hold floats. Whether the operator is none for floats.
-fn floats(node: &Binary, swapped: bool, column: &[f64], row: &mut [f64]) -> bool {
-    let mut incompatible = false;
-    for (v, s) in row.iter_mut().zip(column).filter(|(v, _)| is_float(**v)) {
+/// The fast path: cells that hold floats.
+fn floats(node: &Binary, swapped: bool, column: &[f64], row: &mut [f64], told: &mut Told) {
+    for (step, (v, s)) in row.iter_mut().zip(column).enumerate().filter(|(_, (v, _))| is_float(**v)) {
         let (l, r) = if swapped { (*s, *v) } else { (*v, *s) };
         *v = if let Some(x) = arithmetic(node.op, l, r) {
             clean(x)
@@ -79,17 +89,16 @@ fn floats(node: &Binary, swapped: bool, column: &[f64], row: &mut [f64]) -> bool
                 Some(true) => *v,
                 Some(false) => ABSENT,
                 None => {
-                    incompatible = true;
+                    told.error(node.op, ElementError::Types("float", "float"), step);
                     ABSENT
                 }
             }
         };
     }
-    incompatible
 }
 
 /// Cells that hold histograms, and operators that only histograms have.
-fn histograms(ctx: &Context<'_>, node: &Binary, swapped: bool, column: &[f64], out: &mut Batch, row: usize) {
+fn histograms(node: &Binary, swapped: bool, column: &[f64], out: &mut Batch, row: usize, told: &mut Told) {
     for (step, s) in column.iter().enumerate() {
         let cell = match out.cell(row, step) {
             Cell::Histogram(h) => Cell::Histogram(h),
@@ -105,18 +114,12 @@ fn histograms(ctx: &Context<'_>, node: &Binary, swapped: bool, column: &[f64], o
                 (false, false) => Cell::Absent,
             },
             Err(e) => {
-                note_element_error(ctx, node, e);
+                told.error(node.op, e, step);
                 Cell::Absent
             }
         };
         let at = row * out.steps() + step;
         out.histograms[at] = None;
         out.set(row, step, result);
-    }
-}
-
-pub(crate) fn note_element_error(ctx: &Context<'_>, node: &Binary, e: ElementError) {
-    if let Some(note) = e.note(node.op) {
-        ctx.note(node.site, note);
     }
 }

@@ -3,20 +3,20 @@
 
 use model::Labels;
 
-use super::batch::{Batch, Cell};
+use super::batch::{Batch, Cell, Head};
 use super::context::{Context, without_metadata};
 use super::duplicates::same_labelset;
 use super::operator::BoxOperator;
 use super::ranges::push_row;
 use crate::error::Result;
-use crate::hash::FastSet;
+use crate::hash::FastMap;
 use crate::plan::Grid;
 use crate::value::{MatrixSeries, PointValue, VectorSample};
 
 /// The samples at the only step, in the order they come.
 pub(crate) fn vector(ctx: &Context<'_>, mut root: BoxOperator<'_>, ts_ms: i64) -> Result<Vec<VectorSample>> {
     let (mut rows, mut out) = (Batch::new(), Vec::new());
-    let mut seen = FastSet::default();
+    let mut seen: FastMap<Labels, usize> = FastMap::default();
     let mut bytes = ctx.memory.hold();
     while root.next(&mut rows)? {
         ctx.check()?;
@@ -27,10 +27,18 @@ pub(crate) fn vector(ctx: &Context<'_>, mut root: BoxOperator<'_>, ts_ms: i64) -
                 Cell::Float(v) => PointValue::Float(v),
                 Cell::Histogram(h) => PointValue::Histogram(h),
             };
-            let labels = final_labels(&head.labels, head.drop_name);
-            if !seen.insert(labels.clone()) {
-                return Err(same_labelset());
+            let labels = final_labels(ctx, head);
+            if let Some(at) = seen.get(&labels) {
+                // A float and a histogram become one series, of which the histogram is shown.
+                let kept: &mut VectorSample = &mut out[*at];
+                match (&kept.value, &value) {
+                    (PointValue::Float(_), PointValue::Histogram(_)) => kept.value = value,
+                    (PointValue::Histogram(_), PointValue::Float(_)) => {}
+                    _ => return Err(same_labelset()),
+                }
+                continue;
             }
+            seen.insert(labels.clone(), out.len());
             out.push(VectorSample { labels, timestamp_ms: ts_ms, value });
         }
         ctx.hold((out.len() - before) as u64)?;
@@ -49,7 +57,7 @@ pub(crate) fn matrix(ctx: &Context<'_>, mut root: BoxOperator<'_>, grid: Grid) -
         ctx.check()?;
         ctx.hold(rows.samples())?;
         for (i, head) in rows.heads.iter().enumerate() {
-            let labels = final_labels(&head.labels, head.drop_name);
+            let labels = final_labels(ctx, head);
             let mut s = MatrixSeries { labels, ..MatrixSeries::default() };
             push_row(&mut s, &rows, i, grid);
             bytes.add(s.bytes())?;
@@ -63,14 +71,16 @@ pub(crate) fn matrix(ctx: &Context<'_>, mut root: BoxOperator<'_>, grid: Grid) -
 pub(crate) fn ranges(ctx: &Context<'_>, all: Vec<(MatrixSeries, bool)>) -> Result<Vec<MatrixSeries>> {
     let mut merge = Merge::default();
     for (mut s, drop_name) in all {
-        s.labels = final_labels(&s.labels, drop_name);
+        let head = Head { labels: std::mem::take(&mut s.labels), drop_name };
+        s.labels = final_labels(ctx, &head);
         merge.add(s);
     }
     ctx.sorting(|| merge.finish())
 }
 
-fn final_labels(labels: &Labels, drop_name: bool) -> Labels {
-    if drop_name { without_metadata(labels) } else { labels.clone() }
+/// Only names that were kept back are dropped here.
+fn final_labels(ctx: &Context<'_>, head: &Head) -> Labels {
+    if head.drop_name && ctx.delayed_names() { without_metadata(&head.labels) } else { head.labels.clone() }
 }
 
 /// Series, brought together at the end: most come sorted already, and then nothing is to be done.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::labels::METRIC_NAME;
 use model::{FloatHistogram, Labels};
 
 use super::batch::{ABSENT, Batch, Head, clean, is_absent, is_float};
@@ -10,7 +11,7 @@ use super::duplicates::Duplicates;
 use super::operator::{BoxOperator, Builder, Operator, arg};
 use super::scalar::Scalar;
 use crate::error::{QueryError, Result};
-use crate::functions::time::{at_seconds, calendar};
+use crate::functions::time::{Moment, at_seconds, calendar};
 use crate::functions::{histogram, math};
 use crate::parser::ast::ValueType;
 use crate::plan::Grid;
@@ -28,7 +29,10 @@ pub(crate) fn build<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<BoxOp
         _ => return Err(QueryError::Execution(format!("not supported: function {}", c.func))),
     };
     let one_name = one_name(b, first);
-    let duplicates = (!b.ctx.delayed_names() && !one_name).then(|| Duplicates::new(b.ctx));
+    let duplicates = (!b.ctx.delayed_names()).then(|| match one_name {
+        true => Duplicates::new(b.ctx).of_one_name(),
+        false => Duplicates::new(b.ctx),
+    });
     Ok(Box::new(Elementwise { ctx: b.ctx, input, map, grid, duplicates }))
 }
 
@@ -70,7 +74,7 @@ fn map_of<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<Map> {
 
 enum Map {
     Float(fn(f64) -> f64),
-    Calendar(fn(&chrono::DateTime<chrono::Utc>) -> f64),
+    Calendar(fn(&Moment) -> f64),
     Histogram(fn(&FloatHistogram) -> f64),
     Clamp(Vec<f64>, Vec<f64>),
     Round(Vec<f64>),
@@ -133,7 +137,14 @@ impl Operator for Elementwise<'_> {
         }
         for head in &mut out.heads {
             head.drop_name = true;
-            head.labels = self.ctx.drop_name(&head.labels);
+            if let Some(d) = &mut self.duplicates {
+                d.meet(&head.labels);
+            }
+            head.labels = match self.map {
+                // These drop the name alone, unless it is dropped at the end.
+                Map::Histogram(_) if !self.ctx.delayed_names() => head.labels.without(&[METRIC_NAME]),
+                _ => self.ctx.drop_name(&head.labels),
+            };
         }
         if let Some(d) = &mut self.duplicates {
             d.check(out)?;
@@ -151,7 +162,7 @@ pub(crate) struct Negate<'q> {
 
 impl<'q> Negate<'q> {
     pub(crate) fn new(ctx: &'q Context<'q>, input: BoxOperator<'q>) -> Self {
-        let duplicates = (!ctx.delayed_names()).then(|| Duplicates::new(ctx));
+        let duplicates = (!ctx.delayed_names()).then(|| Duplicates::of_one_kind(ctx));
         Self { ctx, input, duplicates }
     }
 }

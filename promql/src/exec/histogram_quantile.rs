@@ -1,7 +1,13 @@
 //! `histogram_quantile`, `histogram_quantiles`, `histogram_fraction`: of native histograms and of the series of classic
 //! ones, which are brought together by their labels without `le`.
+//!
+//! Several quantiles of one classic histogram are taken of the same buckets: what the first one mended, the next one finds
+//! mended.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile> and the sections about
+//! `histogram_quantiles()` and `histogram_fraction()`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use model::labels::{BUCKET_LABEL, METRIC_NAME};
 use model::{Labels, LabelsBuilder};
@@ -14,7 +20,7 @@ use super::operator::{BoxOperator, Builder, Operator, arg, text_arg};
 use super::scalar::Scalar;
 use crate::annotations::Note;
 use crate::error::Result;
-use crate::functions::classic_histogram::{LeBucket, bucket_fraction, bucket_quantile};
+use crate::functions::classic_histogram::{Forced, LeBucket, bucket_fraction, bucket_quantile};
 use crate::functions::format::format_open_metrics;
 use crate::functions::histogram;
 use crate::functions::quantile::is_invalid;
@@ -125,23 +131,19 @@ impl<'q> OfBuckets<'q> {
         if self.ctx.delayed_names() { labels.value(METRIC_NAME) } else { "" }
     }
 
-    /// One row for each family and, with several quantiles, each of them.
+    /// The rows of a family: one, or with several quantiles one for each of them.
     fn emit(
         &self,
         all: &Batch,
         f: &Family,
         params: &[Vec<f64>],
-        label: Option<(&str, &str)>,
-        out: &mut Batch,
-    ) {
-        let mut labels = self.ctx.drop_name(&f.labels);
-        if let Some((name, value)) = label {
-            labels = LabelsBuilder::from_labels(&labels).set(name, value).build();
-        }
-        let row = out.push_row(Head { labels, drop_name: true });
+        mending: &mut Mending,
+        out: &mut Rows,
+    ) -> Result<()> {
+        let labels = self.ctx.drop_name(&f.labels);
         let name = self.note_name(&f.labels);
         let mut buckets: Vec<LeBucket> = Vec::with_capacity(f.buckets.len());
-        for (step, cell) in out.row_mut(row).iter_mut().enumerate() {
+        for step in 0..self.grid.count {
             buckets.clear();
             buckets.extend(f.buckets.iter().filter_map(|(upper, row)| {
                 let count = all.row(*row)[step];
@@ -151,45 +153,154 @@ impl<'q> OfBuckets<'q> {
                 Cell::Histogram(h) => Some(h),
                 _ => None,
             });
-            let value = match native {
-                Some(_) if !buckets.is_empty() => {
-                    self.ctx.note(self.site, Note::MixedClassicNative(name));
-                    continue;
-                }
+            match native {
+                Some(_) if !buckets.is_empty() => self.ctx.note(self.site, Note::MixedClassicNative(name)),
                 Some(h) => {
                     // Native histograms are told by name either way, as long as they have one.
-                    let name = self.ctx.drop_name(&f.labels);
-                    let name = name.metric_name();
-                    let (value, note) = match self.fraction {
-                        true => histogram::fraction(params[0][step], params[1][step], &h, name),
-                        false => histogram::quantile(params[0][step], &h, name),
+                    let name = labels.metric_name();
+                    let tell = |(value, note): (f64, Option<Note<'_>>)| {
+                        note.into_iter().for_each(|note| self.ctx.note(self.site, note));
+                        value
                     };
-                    if let Some(note) = note {
-                        self.ctx.note(self.site, note);
+                    if self.fraction {
+                        let value = tell(histogram::fraction(params[0][step], params[1][step], &h, name));
+                        out.put(&labels, (0, None), step, value)?;
+                        continue;
                     }
-                    value
+                    for (i, q) in params.iter().enumerate() {
+                        let value = tell(histogram::quantile(q[step], &h, name));
+                        out.put(&labels, (i, Some(q[step])), step, value)?;
+                    }
                 }
-                None if buckets.is_empty() => continue,
-                None if self.fraction => bucket_fraction(params[0][step], params[1][step], &mut buckets),
+                None if buckets.is_empty() => {}
+                None if self.fraction => {
+                    let value = bucket_fraction(params[0][step], params[1][step], &mut buckets);
+                    out.put(&labels, (0, None), step, value)?;
+                }
                 None => {
-                    let (value, forced) = bucket_quantile(params[0][step], &mut buckets);
-                    if let Some(forced) = forced {
-                        self.ctx.note(
-                            self.site,
-                            Note::ForcedMonotonicity {
-                                name,
-                                ts_ms: self.grid.at(step),
-                                min_bucket: forced.min_bucket,
-                                max_bucket: forced.max_bucket,
-                                max_diff: forced.max_diff,
-                            },
-                        );
+                    for (i, q) in params.iter().enumerate() {
+                        let (value, forced) = bucket_quantile(q[step], &mut buckets);
+                        if let Some(forced) = forced {
+                            mending.add(name, step, forced);
+                        }
+                        out.put(&labels, (i, Some(q[step])), step, value)?;
                     }
-                    value
                 }
-            };
-            *cell = clean(value);
+            }
         }
+        Ok(())
+    }
+
+    /// Tells what was mended.
+    fn tell_mending(&self, mending: &Mending) {
+        for (name, m) in &mending.by_name {
+            let touched =
+                || m.by_step.iter().enumerate().filter(|(_, n)| **n > 0).map(|(step, _)| self.grid.at(step));
+            let (Some(first), Some(last)) = (touched().next(), touched().next_back()) else { continue };
+            self.ctx.note(
+                self.site,
+                Note::ForcedMonotonicity {
+                    name,
+                    times_ms: (first, last),
+                    min_bucket: m.worst.min_bucket,
+                    max_bucket: m.worst.max_bucket,
+                    max_diff: m.worst.max_diff,
+                    samples: samples_told(&m.by_step),
+                },
+            );
+        }
+    }
+}
+
+/// The number of samples that an info about mended buckets gives: over several steps each one counts again what was
+/// told before.
+fn samples_told(by_step: &[i64]) -> i64 {
+    let steps = by_step.iter().skip_while(|n| **n == 0);
+    steps.copied().reduce(|told, more| told.wrapping_add(more).wrapping_mul(2)).unwrap_or(0)
+}
+
+/// Buckets that had to be mended, by the name that is told.
+struct Mending {
+    by_name: BTreeMap<String, Mended>,
+    steps: usize,
+}
+
+struct Mended {
+    /// Histograms mended, by step.
+    by_step: Vec<i64>,
+    worst: Forced,
+}
+
+impl Mending {
+    fn add(&mut self, name: &str, step: usize, forced: Forced) {
+        if !self.by_name.contains_key(name) {
+            self.by_name.insert(name.to_owned(), Mended { by_step: vec![0; self.steps], worst: forced });
+        }
+        if let Some(m) = self.by_name.get_mut(name) {
+            m.by_step[step] += 1;
+            m.worst.min_bucket = m.worst.min_bucket.min(forced.min_bucket);
+            m.worst.max_bucket = m.worst.max_bucket.max(forced.max_bucket);
+            m.worst.max_diff = m.worst.max_diff.max(forced.max_diff);
+        }
+    }
+}
+
+/// The rows that are made, one for each family, each quantile and each text of its label.
+struct Rows<'q> {
+    label: Option<&'q str>,
+    batch: Batch,
+    /// Of each row, the number of the quantile.
+    quantile: Vec<usize>,
+    /// Rows of the family at hand.
+    of_family: HashMap<(usize, u64), usize>,
+    bytes: HeldBytes<'q>,
+}
+
+impl Rows<'_> {
+    fn put(
+        &mut self,
+        labels: &Labels,
+        (quantile, q): (usize, Option<f64>),
+        step: usize,
+        value: f64,
+    ) -> Result<()> {
+        let q = q.filter(|_| self.label.is_some());
+        // All NaNs have the same text.
+        let bits = q.map_or(0, |q| if q.is_nan() { u64::MAX } else { q.to_bits() });
+        let row = match self.of_family.get(&(quantile, bits)) {
+            Some(row) => *row,
+            None => {
+                let labels = match (self.label, q) {
+                    (Some(name), Some(q)) => {
+                        LabelsBuilder::from_labels(labels).set(name, &format_open_metrics(q)).build()
+                    }
+                    _ => labels.clone(),
+                };
+                self.bytes.add(rows_bytes(1, self.batch.steps()))?;
+                let row = self.batch.push_row(Head { labels, drop_name: true });
+                self.quantile.push(quantile);
+                self.of_family.insert((quantile, bits), row);
+                row
+            }
+        };
+        self.batch.row_mut(row)[step] = clean(value);
+        Ok(())
+    }
+
+    /// All rows, quantile after quantile.
+    fn into_batch(mut self) -> Result<Batch> {
+        if self.quantile.is_sorted() {
+            return Ok(self.batch);
+        }
+        self.bytes.add(self.batch.bytes())?;
+        let mut order: Vec<usize> = (0..self.batch.rows()).collect();
+        order.sort_by_key(|row| self.quantile[*row]);
+        let mut out = Batch::new();
+        out.reset(self.batch.steps());
+        for row in order {
+            out.push_copy(self.batch.heads[row].clone(), &self.batch, row);
+        }
+        Ok(out)
     }
 }
 
@@ -207,44 +318,66 @@ impl Operator for OfBuckets<'_> {
             }
             params.push(column);
         }
-        let (all, families, mut bytes) = self.read(input)?;
-        let copies = if self.label.is_some() { params.len() } else { 1 };
-        bytes.add(rows_bytes(families.len() * copies, self.grid.count))?;
+        let (all, families, _bytes) = self.read(input)?;
         // Native histograms come before classic ones.
         let order = || {
             let native = families.iter().filter(|f| !f.native.is_empty());
             native.chain(families.iter().filter(|f| f.native.is_empty()))
         };
-        match self.label {
-            None => {
-                for f in order() {
-                    self.ctx.check()?;
-                    self.emit(&all, f, &params, None, out);
-                }
-            }
-            Some(label) => {
-                for column in &params {
-                    let value = format_open_metrics(column.first().copied().unwrap_or(f64::NAN));
-                    for f in order() {
-                        self.ctx.check()?;
-                        self.emit(&all, f, std::slice::from_ref(column), Some((label, &value)), out);
-                    }
-                }
-            }
+        let mut made = Rows {
+            label: self.label,
+            batch: Batch::new(),
+            quantile: Vec::new(),
+            of_family: HashMap::new(),
+            bytes: self.ctx.memory.hold(),
+        };
+        made.batch.reset(self.grid.count);
+        let mut mending = Mending { by_name: BTreeMap::new(), steps: self.grid.count };
+        for f in order() {
+            self.ctx.check()?;
+            made.of_family.clear();
+            self.emit(&all, f, &params, &mut mending, &mut made)?;
         }
+        self.tell_mending(&mending);
+        *out = made.into_batch()?;
         self.ctx.release(all.samples());
-        if !self.ctx.delayed_names() {
+        if !self.ctx.delayed_names() || self.grid.is_range {
             Duplicates::new(self.ctx).check(out)?;
         }
         Ok(true)
     }
 }
 
-/// A bound as Go's `ParseFloat` reads it.
+/// A bound as Go's `ParseFloat` reads it: a number that is too large for a float is none.
 fn parse_bound(le: &str) -> Option<f64> {
-    let digits = le.trim_start_matches(['+', '-']);
+    let digits = le.strip_prefix(['+', '-']).unwrap_or(le);
     match digits.to_ascii_lowercase().as_str() {
         "inf" | "infinity" => Some(if le.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY }),
-        _ => le.parse().ok(),
+        "nan" => (digits.len() == le.len()).then_some(f64::NAN),
+        _ => le.parse().ok().filter(|v: &f64| v.is_finite()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_read_as_go_reads_them() {
+        assert_eq!(parse_bound("+Inf"), Some(f64::INFINITY));
+        assert_eq!(parse_bound("-infinity"), Some(f64::NEG_INFINITY));
+        assert_eq!(parse_bound("1e-400"), Some(0.0));
+        assert!(parse_bound("NaN").is_some_and(f64::is_nan));
+        for bad in ["", "+-Inf", "1e400", "+NaN", "x", "1 "] {
+            assert_eq!(parse_bound(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_step_tells_what_was_told_before() {
+        assert_eq!(samples_told(&[0, 2]), 2);
+        assert_eq!(samples_told(&[1, 1, 1, 1, 1]), 46);
+        assert_eq!(samples_told(&[1, 0, 0]), 4);
+        assert_eq!(samples_told(&[0, 0]), 0);
     }
 }

@@ -6,7 +6,7 @@ use model::labels::METRIC_NAME;
 use model::{Labels, LabelsBuilder, MatchOp, Matcher, Samples, SelectHints, is_stale_nan};
 
 use super::batch::{Batch, Head, is_absent};
-use super::binary::braced;
+use super::binary::labels::braced;
 use super::context::Context;
 use super::duplicates::Duplicates;
 use super::memory::{HeldBytes, labels_bytes};

@@ -105,7 +105,8 @@ impl RowFiller for Filler<'_> {
         let first = shift.apply(self.grid.start_ms);
         let last = shift.apply(self.grid.last_ms());
         let series = &self.series[row];
-        if self.node.boundary == Boundary::Smoothed {
+        // The time of a sample is not smoothed.
+        if self.node.boundary == Boundary::Smoothed && self.node.reads == Reads::Value {
             decode(self.ctx, series, first - lookback + 1, last + lookback, &mut self.samples)?;
             return extended::smooth_series(
                 &mut self.samples,

@@ -1,4 +1,6 @@
 //! `label_replace` and `label_join`: change labels, look at no sample.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#label_join>, `#label_replace`.
 
 use model::labels::METRIC_NAME;
 use model::{Labels, LabelsBuilder, Regexp};
@@ -60,7 +62,7 @@ impl<'q> LabelOp<'q> {
             edit,
             builder: LabelsBuilder::new(),
             value: String::new(),
-            duplicates: Duplicates::new(ctx),
+            duplicates: Duplicates::of_one_kind(ctx),
         }
     }
 

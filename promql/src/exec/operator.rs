@@ -6,10 +6,10 @@ use super::source::Selections;
 use super::tally::TallyId;
 use super::{
     absent, aggregate, binary, binary_scalar, count_values, elementwise, histogram_quantile, info, instant,
-    invariant, label_ops, scalar, set, sort, topk, window,
+    invariant, label_ops, merge, scalar, set, sort, topk, window,
 };
 use crate::error::{QueryError, Result};
-use crate::parser::ast::{AggregateOp, ValueType};
+use crate::parser::ast::{AggregateOp, BinaryOp, ValueType};
 use crate::plan::Grid;
 use crate::plan::grid::Shift;
 use crate::plan::node::{Aggregate, Binary, Call, Node};
@@ -24,6 +24,15 @@ pub(crate) trait Operator: Send {
 
 /// An operator of a query.
 pub(crate) type BoxOperator<'q> = Box<dyn Operator + 'q>;
+
+/// Evaluates to the end what nobody looks at any more: for its annotations, and for an error that comes first.
+pub(crate) fn drain(ctx: &Context<'_>, input: &mut dyn Operator) -> Result<()> {
+    let mut rows = Batch::new();
+    while input.next(&mut rows)? {
+        ctx.check()?;
+    }
+    Ok(())
+}
 
 /// Makes operators of plan nodes.
 #[derive(Clone, Copy)]
@@ -112,7 +121,11 @@ impl<'q> Builder<'q> {
                     return Err(QueryError::execution("operator between vectors without matching"));
                 };
                 if b.op.is_set() {
-                    return Ok(Box::new(set::SetOperator::new(self.ctx, b.op, matching, lhs, rhs, grid)));
+                    let set: BoxOperator<'q> =
+                        Box::new(set::SetOperator::new(self.ctx, b.op, matching, lhs, rhs, grid));
+                    // Whether the name of a series goes is said once for all steps, by the side that comes first.
+                    let merged = b.op == BinaryOp::Or && grid.is_range && self.ctx.delayed_names();
+                    return Ok(if merged { Box::new(merge::Merge::new(self.ctx, set, grid)) } else { set });
                 }
                 Ok(Box::new(binary::VectorBinary::new(self.ctx, b, matching, lhs, rhs, grid)))
             }

@@ -1,5 +1,7 @@
 //! `and`, `or`, `unless`. `and` and `unless` read the right side into one bit per match group and step, then stream the
 //! left side; `or` streams the left side first.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#logical-set-binary-operators>.
 
 use super::batch::{ABSENT, Batch, is_absent};
 use super::bitmap::StepBits;
@@ -7,7 +9,7 @@ use super::context::Context;
 use super::duplicates::Duplicates;
 use super::matching::Groups;
 use super::memory::HeldBytes;
-use super::operator::{BoxOperator, Operator};
+use super::operator::{BoxOperator, Operator, drain};
 use crate::error::Result;
 use crate::parser::ast::{BinaryOp, VectorMatching};
 use crate::plan::Grid;
@@ -93,8 +95,16 @@ impl Operator for SetOperator<'_> {
             self.stage = Stage::Left;
             if self.op != BinaryOp::Or {
                 let mut rows = Batch::new();
-                while self.rhs.next(&mut rows)? {
-                    self.remember(&rows)?;
+                loop {
+                    match self.rhs.next(&mut rows) {
+                        Ok(true) => self.remember(&rows)?,
+                        Ok(false) => break,
+                        Err(e) => {
+                            // The error of the left side comes first.
+                            drain(self.ctx, &mut *self.lhs)?;
+                            return Err(e);
+                        }
+                    }
                     self.ctx.check()?;
                 }
             }

@@ -1,19 +1,20 @@
 //! `sort`, `sort_desc`, `sort_by_label`, `sort_by_label_desc`. Only an instant query has an order to speak of: over
-//! several steps rows pass through with a warning.
-
-use std::cmp::Ordering;
+//! several steps rows pass through with a warning. The order of equal series is that of `functions/sorting`.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#sort> and the sections that follow it.
 
 use super::batch::{ABSENT, Batch, Head, is_float};
 use super::context::Context;
 use super::operator::{BoxOperator, Builder, Operator, arg, text_arg};
 use crate::annotations::Note;
 use crate::error::Result;
-use crate::functions::label::natural_cmp;
+use crate::functions::label::natural_less;
+use crate::functions::sorting::sort_by;
 use crate::plan::Grid;
 use crate::plan::node::Call;
 
 pub(crate) fn build<'q>(b: Builder<'q>, c: &'q Call, grid: Grid) -> Result<BoxOperator<'q>> {
-    if grid.count > 1 {
+    if grid.is_range {
         b.ctx.note(c.site, Note::SortInRange);
     }
     let descending = c.func.ends_with("_desc");
@@ -66,11 +67,10 @@ impl Operator for Sort<'_> {
         }
         let mut order: Vec<usize> = (0..all.rows()).collect();
         match &self.labels {
-            Some(names) => order.sort_by(|a, b| {
-                let by = by_labels(names, &all.heads[*a], &all.heads[*b]);
-                if self.descending { by.reverse() } else { by }
+            Some(names) => sort_by(&mut order, |a, b| {
+                before_by_labels(names, &all.heads[*a], &all.heads[*b], self.descending)
             }),
-            None => order.sort_by(|a, b| by_value(all.row(*a)[0], all.row(*b)[0], self.descending)),
+            None => sort_by(&mut order, |a, b| before(all.row(*a)[0], all.row(*b)[0], self.descending)),
         }
         for r in order {
             out.push_copy(all.heads[r].clone(), &all, r);
@@ -80,23 +80,16 @@ impl Operator for Sort<'_> {
 }
 
 /// NaN comes last either way.
-fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
-    match (a.is_nan(), b.is_nan()) {
-        (true, true) => Ordering::Equal,
-        (true, false) => Ordering::Greater,
-        (false, true) => Ordering::Less,
-        (false, false) => {
-            let by = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
-            if descending { by.reverse() } else { by }
-        }
-    }
+fn before(a: f64, b: f64, descending: bool) -> bool {
+    b.is_nan() || if descending { b < a } else { b > a }
 }
 
 /// Equal in all of them: by the whole label set, so that the order is always the same.
-fn by_labels(names: &[&str], a: &Head, b: &Head) -> Ordering {
-    names
-        .iter()
-        .map(|n| natural_cmp(a.labels.value(n), b.labels.value(n)))
-        .find(|o| *o != Ordering::Equal)
-        .unwrap_or_else(|| a.labels.cmp(&b.labels))
+fn before_by_labels(names: &[&str], a: &Head, b: &Head, descending: bool) -> bool {
+    let values = names.iter().map(|n| (a.labels.value(n), b.labels.value(n)));
+    match values.into_iter().find(|(x, y)| x != y) {
+        Some((x, y)) => natural_less(x, y) != descending,
+        None if descending => b.labels < a.labels,
+        None => a.labels < b.labels,
+    }
 }

@@ -8,6 +8,7 @@ use super::context::{Context, without_metadata};
 use super::duplicates::Duplicates;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
 use super::memory::{HeldBytes, histograms_bytes};
+use super::merge::{Merge, may_have_twins};
 use super::operator::{BoxOperator, Builder, Operator};
 use super::scalar::Scalar;
 use super::source::{SeriesStream, decode, samples_bytes, strip_buckets, to_columns};
@@ -42,11 +43,11 @@ pub(crate) fn build<'q>(builder: Builder<'q>, call: &'q WindowCall, grid: Grid) 
         WindowSource::Selector { .. } => Input::Series { stream: None, series: Vec::new() },
         WindowSource::Subquery { input, shift, range_ms, step_ms } => {
             let inner = grid.subquery(shift, *range_ms, *step_ms);
-            Input::Subquery {
-                inner,
-                operator: builder.inside(inner, *shift, *range_ms)?.vector(input, inner)?,
-                rows: Batch::new(),
+            let mut operator = builder.inside(inner, *shift, *range_ms)?.vector(input, inner)?;
+            if inner.count > 1 && may_have_twins(input) {
+                operator = Box::new(Merge::new(builder.ctx, operator, inner));
             }
+            Input::Subquery { inner, operator, rows: Batch::new() }
         }
     };
     let ctx = builder.ctx;
@@ -54,8 +55,12 @@ pub(crate) fn build<'q>(builder: Builder<'q>, call: &'q WindowCall, grid: Grid) 
         WindowSource::Selector { selection, .. } => builder.selections.one_name(*selection),
         WindowSource::Subquery { .. } => false,
     };
-    let duplicates =
-        (!ctx.delayed_names() && !function.keeps_name && !one_name).then(|| Duplicates::strict(ctx));
+    // `absent_over_time` looks at steps, not at labels.
+    let drops_now = !ctx.delayed_names() && !function.keeps_name && call.func != "absent_over_time";
+    let duplicates = drops_now.then(|| match one_name {
+        true => Duplicates::strict(ctx).of_one_name(),
+        false => Duplicates::strict(ctx),
+    });
     let operator = WindowOperator {
         builder,
         call,
@@ -170,6 +175,9 @@ impl WindowOperator<'_> {
                 self.bytes.set(rows_bytes(series.len(), self.grid.count))?;
                 out.reserve_rows(series.len());
                 for s in series.iter() {
+                    if let Some(d) = &mut self.duplicates {
+                        d.meet(&s.labels);
+                    }
                     let labels = if keeps { s.labels.clone() } else { ctx.drop_name(&s.labels) };
                     out.push_row(Head { labels, drop_name: !keeps });
                 }

@@ -1,4 +1,9 @@
 //! Quantiles and fractions of classic histograms, those made of `le` buckets.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile>,
+//! <https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_fraction>.
+
+use std::cmp::Ordering;
 
 /// A bucket: its upper bound and how many observations are at or below it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,9 +23,10 @@ pub(crate) struct Forced {
 /// Differences between neighbouring buckets below this share are rounding errors.
 const SMALL_DELTA_TOLERANCE: f64 = 1e-12;
 
-/// The quantile, interpolated within a bucket as if observations were spread evenly. `buckets` are sorted by bound; they
-/// are changed.
-pub(crate) fn bucket_quantile(q: f64, buckets: &mut Vec<LeBucket>) -> (f64, Option<Forced>) {
+/// The quantile, interpolated within a bucket as if observations were spread evenly. `buckets` are left as they were
+/// mended: sorted, each at least as full as the one before. Those that were merged leave gaps, in which the next quantile
+/// of the same buckets finds what lay there.
+pub(crate) fn bucket_quantile(q: f64, buckets: &mut [LeBucket]) -> (f64, Option<Forced>) {
     if q.is_nan() {
         return (f64::NAN, None);
     }
@@ -30,10 +36,12 @@ pub(crate) fn bucket_quantile(q: f64, buckets: &mut Vec<LeBucket>) -> (f64, Opti
     if q > 1.0 {
         return (f64::INFINITY, None);
     }
+    sort(buckets);
     if !ends_at_infinity(buckets) {
         return (f64::NAN, None);
     }
-    coalesce(buckets);
+    let merged = coalesce(buckets);
+    let buckets = &mut buckets[..merged];
     let forced = ensure_monotonic(buckets);
     let last = buckets.len() - 1;
     let observations = buckets[last].count;
@@ -58,12 +66,14 @@ pub(crate) fn bucket_quantile(q: f64, buckets: &mut Vec<LeBucket>) -> (f64, Opti
     (start + (end - start) * (rank / count), forced)
 }
 
-/// The share of observations between two values. `buckets` are sorted by bound; they are changed.
-pub(crate) fn bucket_fraction(lower: f64, upper: f64, buckets: &mut Vec<LeBucket>) -> f64 {
+/// The share of observations between two values. `buckets` are changed.
+pub(crate) fn bucket_fraction(lower: f64, upper: f64, buckets: &mut [LeBucket]) -> f64 {
+    sort(buckets);
     if !ends_at_infinity(buckets) {
         return f64::NAN;
     }
-    coalesce(buckets);
+    let merged = coalesce(buckets);
+    let buckets = &buckets[..merged];
     let count = buckets[buckets.len() - 1].count;
     if count == 0.0 || lower.is_nan() || upper.is_nan() {
         return f64::NAN;
@@ -97,15 +107,22 @@ fn ends_at_infinity(buckets: &[LeBucket]) -> bool {
     buckets.last().is_some_and(|b| b.upper == f64::INFINITY)
 }
 
-/// Adds up buckets with the same bound.
-fn coalesce(buckets: &mut Vec<LeBucket>) {
-    buckets.dedup_by(|b, kept| {
-        let same = b.upper == kept.upper;
-        if same {
-            kept.count += b.count;
+fn sort(buckets: &mut [LeBucket]) {
+    buckets.sort_by(|a, b| a.upper.partial_cmp(&b.upper).unwrap_or(Ordering::Equal));
+}
+
+/// Adds up buckets with the same bound, towards the front; tells how many are left.
+fn coalesce(buckets: &mut [LeBucket]) -> usize {
+    let mut kept = 0;
+    for i in 1..buckets.len() {
+        if buckets[i].upper == buckets[kept].upper {
+            buckets[kept].count += buckets[i].count;
+        } else {
+            kept += 1;
+            buckets[kept] = buckets[i];
         }
-        same
-    });
+    }
+    kept + 1
 }
 
 /// Lifts every count to at least the one before.

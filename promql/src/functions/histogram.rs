@@ -1,9 +1,13 @@
 //! Functions and operators of native histograms. Arithmetic itself is in `model::histogram`.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_count-and-histogram_sum> and the
+//! sections about the other `histogram_` functions; <https://prometheus.io/docs/specs/native_histograms/#promql>.
 
 use model::FloatHistogram;
 use model::histogram::CounterResetHint;
 use model::histogram::{AddOutcome, Bucket, HistogramError, Keep};
 
+use super::elementary::{exp2, log2};
 use super::kahan;
 use crate::annotations::Note;
 
@@ -240,11 +244,15 @@ fn quantile_in<'n>(
             break;
         }
     }
-    let Some(mut bucket) = found else {
-        // No bucket at all: every observation is NaN.
-        let note = h.sum.is_nan().then_some(Note::QuantileNanResult(name));
-        return (if note.is_some() { f64::NAN } else { 0.0 }, note);
-    };
+    // No bucket at all, when every observation is NaN, is as good as an empty one at zero.
+    let mut bucket = found.unwrap_or(Bucket {
+        lower: 0.0,
+        upper: 0.0,
+        lower_inclusive: true,
+        upper_inclusive: true,
+        count: 0.0,
+        index: 0,
+    });
     if h.uses_custom_buckets() {
         if bucket.lower == f64::NEG_INFINITY {
             if bucket.upper <= 0.0 {
@@ -267,8 +275,12 @@ fn quantile_in<'n>(
     rank = if forward { rank - (count - bucket.count) } else { count - rank };
     let mut note = None;
     if h.sum.is_nan() {
-        let rest: f64 = buckets.map(|b| b.count).sum();
-        if count + rest < h.count {
+        // The quantile is looked for in the last bucket then, with the rank in the one that was found.
+        for b in buckets {
+            count += b.count;
+            bucket = b;
+        }
+        if count < h.count {
             note = Some(Note::QuantileNanSkew(name));
         }
     }
@@ -281,11 +293,11 @@ fn interpolate(b: &Bucket, fraction: f64, custom: bool) -> f64 {
     if custom || (b.lower <= 0.0 && b.upper >= 0.0) {
         return b.lower + (b.upper - b.lower) * fraction;
     }
-    let (lower, upper) = (b.lower.abs().log2(), b.upper.abs().log2());
+    let (lower, upper) = (log2(b.lower.abs()), log2(b.upper.abs()));
     if b.lower > 0.0 {
-        (lower + (upper - lower) * fraction).exp2()
+        exp2(lower + (upper - lower) * fraction)
     } else {
-        -(upper + (lower - upper) * (1.0 - fraction)).exp2()
+        -exp2(upper + (lower - upper) * (1.0 - fraction))
     }
 }
 

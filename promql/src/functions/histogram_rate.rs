@@ -1,4 +1,6 @@
 //! Growth of native histograms within a window.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#rate>, `#irate`, `#increase`, `#delta`, `#idelta`.
 
 use std::sync::Arc;
 
@@ -56,9 +58,6 @@ pub(crate) fn increase(
     let name = env.name();
     let (first, last) = (&points[0], &points[points.len() - 1]);
     let is_gauge = |h: &FloatHistogram| h.counter_reset_hint == CounterResetHint::Gauge;
-    if counter && points.iter().any(|p| is_gauge(p)) {
-        env.note(Note::NativeNotCounter(name));
-    }
     let started =
         |i: usize| i < starts.len() && is_start_reset(starts[i - 1], times[i - 1], starts[i], times[i]);
     // After a reset right behind it, the first histogram does not count, whatever its buckets are.
@@ -74,9 +73,14 @@ pub(crate) fn increase(
     }
     let custom = prev.uses_custom_buckets();
     let inner = &points[1..points.len() - 1];
-    let mixed = last.uses_custom_buckets() != custom
-        || (counter && inner.iter().any(|p| p.uses_custom_buckets() != custom));
-    if mixed {
+    let mixed_end = last.uses_custom_buckets() != custom;
+    let mixed_inside = !mixed_end && counter && inner.iter().any(|p| p.uses_custom_buckets() != custom);
+    // A mix that shows inside only is all that is told then.
+    let told = if mixed_end { is_gauge(first) || is_gauge(last) } else { points.iter().any(|p| is_gauge(p)) };
+    if counter && told && !mixed_inside {
+        env.note(Note::NativeNotCounter(name));
+    }
+    if mixed_end || mixed_inside {
         env.note(Note::MixedExponentialCustom(name));
         return Ok(None);
     }

@@ -1,30 +1,33 @@
 //! Labels and strings: natural order, what a label name may be.
 
-use std::cmp::Ordering;
-
-/// Compares runs of digits by their number and everything else by its bytes.
-pub(crate) fn natural_cmp(a: &str, b: &str) -> Ordering {
-    let (mut a, mut b) = (chunks(a), chunks(b));
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return Ordering::Equal,
-            (None, Some(_)) => return Ordering::Less,
-            (Some(_), None) => return Ordering::Greater,
-            (Some(x), Some(y)) => match compare_chunks(x, y) {
-                Ordering::Equal => {}
-                other => return other,
-            },
+/// Whether `a` comes before `b` in natural order: runs of digits compare by their number, anything else by its bytes.
+/// This is no total order, and is not meant to be: nothing comes before or after an empty text, and numbers that differ
+/// in leading zeros alone come before each other.
+pub(crate) fn natural_less(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (chunks(a).peekable(), chunks(b).peekable());
+    while let Some(x) = a.next() {
+        let Some(y) = b.next() else { return false };
+        let equal = match (number(x), number(y)) {
+            (Some(m), Some(n)) if m != n => return m < n,
+            (Some(_), Some(_)) => true,
+            _ => x == y,
+        };
+        if !equal {
+            return x < y;
+        }
+        if a.peek().is_none() {
+            return true;
+        }
+        if b.peek().is_none() {
+            return false;
         }
     }
+    false
 }
 
-fn compare_chunks(x: &str, y: &str) -> Ordering {
-    let digits = |s: &str| s.as_bytes().first().is_some_and(u8::is_ascii_digit);
-    if !(digits(x) && digits(y)) {
-        return x.cmp(y);
-    }
-    let (a, b) = (x.trim_start_matches('0'), y.trim_start_matches('0'));
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b)).then_with(|| y.len().cmp(&x.len()))
+/// The number of a run of digits that is not too long.
+fn number(chunk: &str) -> Option<i64> {
+    chunk.as_bytes().first().filter(|c| c.is_ascii_digit()).and_then(|_| chunk.parse().ok())
 }
 
 /// Runs of digits and runs of anything else, in turn.
@@ -50,8 +53,16 @@ mod tests {
 
     #[test]
     fn digits_compare_as_numbers() {
-        let mut names = ["cpu10", "cpu9", "cpu1", "a"];
-        names.sort_by(|a, b| natural_cmp(a, b));
-        assert_eq!(names, ["a", "cpu1", "cpu9", "cpu10"]);
+        for (a, b) in [("cpu9", "cpu10"), ("a", "cpu1"), ("cpu", "cpu1"), ("1", "a"), ("x2y", "x10y")] {
+            assert!(natural_less(a, b) && !natural_less(b, a), "{a} {b}");
+        }
+        // Too long for a number: by bytes.
+        assert!(natural_less("10000000000000000000", "9"));
+    }
+
+    #[test]
+    fn some_texts_have_no_order() {
+        assert!(!natural_less("", "a") && !natural_less("a", "") && !natural_less("", ""));
+        assert!(natural_less("a1", "a01") && natural_less("a01", "a1") && natural_less("a", "a"));
     }
 }

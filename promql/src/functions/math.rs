@@ -1,7 +1,11 @@
 //! Functions and operators of single numbers.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#abs> and the sections of the functions named
+//! here; <https://prometheus.io/docs/prometheus/latest/querying/operators/#binary-operators>.
 
 use std::f64::consts::PI;
 
+use super::elementary;
 use crate::parser::ast::BinaryOp;
 
 /// The value of an operator between two scalars; `None` for operators that scalars do not have.
@@ -21,7 +25,7 @@ pub(crate) fn arithmetic(op: BinaryOp, l: f64, r: f64) -> Option<f64> {
         BinaryOp::Mul => l * r,
         BinaryOp::Div => l / r,
         BinaryOp::Mod => l % r,
-        BinaryOp::Pow => l.powf(r),
+        BinaryOp::Pow => elementary::pow(l, r),
         BinaryOp::Atan2 => l.atan2(r),
         _ => return None,
     })
@@ -55,9 +59,9 @@ pub(crate) fn unary(name: &str) -> Option<fn(f64) -> f64> {
         "floor" => f64::floor,
         "exp" => f64::exp,
         "sqrt" => f64::sqrt,
-        "ln" => f64::ln,
-        "log2" => f64::log2,
-        "log10" => f64::log10,
+        "ln" => elementary::ln,
+        "log2" => elementary::log2,
+        "log10" => elementary::log10,
         "sin" => f64::sin,
         "cos" => f64::cos,
         "tan" => f64::tan,

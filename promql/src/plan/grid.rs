@@ -6,24 +6,26 @@ pub(crate) struct Grid {
     pub(crate) start_ms: i64,
     pub(crate) step_ms: i64,
     pub(crate) count: usize,
+    /// The end lies after the start, even if no other moment does.
+    pub(crate) is_range: bool,
 }
 
 impl Grid {
     /// From `start_ms` up to and including `end_ms`. A step of 0 gives the start alone.
     pub(crate) fn new(start_ms: i64, end_ms: i64, step_ms: i64) -> Self {
         if end_ms < start_ms {
-            return Self { start_ms, step_ms: step_ms.max(1), count: 0 };
+            return Self { start_ms, step_ms: step_ms.max(1), count: 0, is_range: false };
         }
         if step_ms <= 0 {
             return Self::single(start_ms);
         }
         let count = end_ms.saturating_sub(start_ms) / step_ms + 1;
-        Self { start_ms, step_ms, count: count as usize }
+        Self { start_ms, step_ms, count: count as usize, is_range: end_ms > start_ms }
     }
 
     /// One moment.
     pub(crate) fn single(at_ms: i64) -> Self {
-        Self { start_ms: at_ms, step_ms: 1, count: 1 }
+        Self { start_ms: at_ms, step_ms: 1, count: 1, is_range: false }
     }
 
     /// The moment with this index.
@@ -47,7 +49,7 @@ impl Grid {
             start = start.saturating_add(step_ms);
         }
         if self.count == 0 {
-            return Self { start_ms: start, step_ms, count: 0 };
+            return Self { start_ms: start, step_ms, count: 0, is_range: false };
         }
         Self::new(start, last, step_ms)
     }

@@ -133,7 +133,6 @@ impl Lower {
         {
             return Err(QueryError::Execution(format!("invalid label name {}", label.quoted())));
         }
-        let param_site = self.site(a.param.as_ref().map_or(a.span, Expr::span));
         let inner = a.expr.without_parens();
         self.context.push(Context::Aggregate {
             name: a.op.as_str(),
@@ -143,6 +142,7 @@ impl Lower {
         let input = self.node(inner, grid)?;
         self.context.pop();
         let input_site = self.site(inner.span());
+        let param_site = self.site(a.param.as_ref().map_or(a.span, |p| p.without_parens().span()));
         let site = self.site(a.span);
         let mut grouping = a.grouping.clone();
         grouping.sort_unstable();
@@ -194,8 +194,11 @@ impl Lower {
             Expr::Matrix(m) if c.func.name == "absent_over_time" => absent_labels(&m.selector.matchers),
             _ => Vec::new(),
         };
-        let first_arg = self.site(c.args[0].without_parens().span());
-        let site = self.site(args_span(&c.args));
+        // A subquery has become a range by the time anything is told about it, and a range has no place in the text.
+        let placeless = matches!(source, WindowSource::Subquery { .. });
+        let of = |span: Span, is: bool| if is { Span::default() } else { span };
+        let first_arg = self.site(of(c.args[0].without_parens().span(), placeless && at == 0));
+        let site = self.site(of(args_span(&c.args), placeless));
         Ok(Node::Window(Box::new(WindowCall {
             func: c.func.name,
             source,

@@ -1,0 +1,229 @@
+//! Corners of the language that a reader of the documentation would not guess: what Prometheus 3.14 answers there.
+//!
+//! Scripts of our own, each run on the plain store in memory.
+
+use promql_testkit::{MemoryTestStorage, run_file};
+
+fn passes(script: &str) {
+    let report = run_file("semantics", script, &mut || Box::new(MemoryTestStorage::new()));
+    let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(report.passed > 0, "no eval was run");
+}
+
+/// Rows with equal labels and samples at different steps are one series to functions over windows.
+#[test]
+fn a_subquery_sees_whole_series() {
+    passes(
+        r#"
+load 1m
+  m{a="1"} 1 7 2 8 3 9 4
+
+eval instant at 6m count_over_time((m > 5 or m)[5m:1m])
+  {a="1"} 5
+
+eval instant at 6m max_over_time((m > 5 or m)[5m:1m])
+  {a="1"} 9
+
+eval instant at 6m count_over_time(label_replace(m > 5 or m, "b", "x", "", "")[5m:1m])
+  {a="1", b="x"} 5
+
+eval instant at 6m last_over_time((m > 5 or m)[5m:1m])
+  m{a="1"} 4
+"#,
+    );
+}
+
+/// Of equal values `topk` gives up the one that its heap has in front.
+#[test]
+fn ties_go_as_the_heap_has_them() {
+    passes(
+        r#"
+load 1m
+  m{a="1"} 1
+  m{a="2"} 1
+  m{a="3"} 5
+  m{a="4"} NaN
+
+eval instant at 0 topk(2, m)
+  expect ordered
+  m{a="3"} 5
+  m{a="2"} 1
+
+eval instant at 0 limitk(3, m)
+  m{a="1"} 1
+  m{a="2"} 1
+  m{a="3"} 5
+
+eval instant at 0 bottomk(3, m)
+  expect ordered
+  m{a="2"} 1
+  m{a="1"} 1
+  m{a="3"} 5
+
+eval instant at 0 topk(9223372036854774784, m)
+  expect fail msg: Scalar value 9.223372036854775e+18 overflows int64
+"#,
+    );
+}
+
+/// What nothing is picked of is evaluated all the same: its annotations and errors are told.
+#[test]
+fn nothing_picked_is_not_nothing_evaluated() {
+    passes(
+        r#"
+load 1m
+  h{a="1"} {{count:1 buckets:[1]}}
+  m{a="1"} 1
+  m{a="2"} 1
+
+eval instant at 0 topk(0, min(h))
+  expect info msg: PromQL info: ignored histogram in min aggregation (1:13)
+
+eval instant at 0 limitk(NaN, m + on() m)
+  expect fail msg: found duplicate series for the match group {} on the right hand-side of the operation: [{__name__="m", a="1"}, {__name__="m", a="2"}];many-to-many matching not allowed: matching labels must be unique on one side
+
+eval instant at 0 limitk(NaN, m)
+  expect fail msg: Parameter value is NaN
+"#,
+    );
+}
+
+/// An operator between vectors tells the last thing that went wrong at a step.
+#[test]
+fn operators_tell_the_last_thing() {
+    passes(
+        r#"
+load 1m
+  l{a="1"} {{count:1 buckets:[1]}}
+  l{a="2"} 1
+  r{a="1"} 2
+  r{a="2"} {{count:1 buckets:[1]}}
+
+eval instant at 0 l + r
+  expect info msg: PromQL info: incompatible sample types encountered for binary operator "+": float + histogram (1:1)
+
+eval instant at 0 2 </ l
+  expect info msg: PromQL info: incompatible sample types encountered for binary operator "</": float </ float (1:1)
+"#,
+    );
+}
+
+/// A range that a subquery made has no place in the text.
+#[test]
+fn subqueries_have_no_position() {
+    passes(
+        r#"
+load 1m
+  m 1 2 3 4
+
+eval range from 3m to 3m step 1m rate(m[2m:1m])
+  expect info msg: PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "m" (1:1)
+  {} 0.016666666666666666
+
+eval range from 3m to 3m step 1m rate(m[2m])
+  expect info msg: PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "m" (1:6)
+  {} 0.016666666666666666
+"#,
+    );
+}
+
+/// Several quantiles of one classic histogram share its buckets, those mended for the first one included; over several
+/// steps each one counts what was told before once more.
+#[test]
+fn quantiles_share_their_buckets() {
+    passes(
+        r#"
+load 1m
+  b{le="1"} 5x5
+  b{le="2"} 3x5
+  b{le="+Inf"} 9x5
+
+eval range from 0 to 0 step 1m histogram_quantiles(b, "q", 0.5, 0.9)
+  expect info msg: PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name "b", from buckets 2 to 2, with a max diff of 2, over 1 samples from 1970-01-01T00:00:00Z to 1970-01-01T00:00:00Z (1:21)
+  {q="0.5"} 0.9
+  {q="0.9"} 2
+
+eval range from 0 to 4m step 1m histogram_quantile(0.5, b)
+  expect info msg: PromQL info: input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) for metric name "b", from buckets 2 to 2, with a max diff of 2, over 46 samples from 1970-01-01T00:00:00Z to 1970-01-01T00:04:00Z (1:25)
+  {} 0.9x4
+
+eval range from 0 to 2m step 1m histogram_quantiles(b, "q", time() / 120)
+  expect info regex: over 10 samples
+  {q="0.0"} 0
+  {q="0.5"} _ 0.9
+  {q="1.0"} _ _ 2
+"#,
+    );
+}
+
+/// With NaN among the observations, the quantile is looked for in the last bucket, with the rank of the right one.
+#[test]
+fn quantiles_with_nan_observations() {
+    passes(
+        r#"
+load 1m
+  h {{schema:0 buckets:[0 2 3] count:7 sum:NaN}}
+  e {{schema:-53 count:2 sum:NaN}}
+
+eval instant at 0 histogram_quantile(0, h)
+  expect info msg: PromQL info: input to histogram_quantile has NaN observations, result is skewed higher for metric name "h" (1:23)
+  {} 2
+
+eval instant at 0 histogram_quantile(0, e)
+  expect info msg: PromQL info: input to histogram_quantile has NaN observations, result is skewed higher for metric name "e" (1:23)
+  {} NaN
+
+eval instant at 0 histogram_quantile(0.5, e)
+  expect info msg: PromQL info: input to histogram_quantile has NaN observations, result is NaN for metric name "e" (1:25)
+  {} NaN
+"#,
+    );
+}
+
+/// Natural order says nothing about empty texts; numbers that are no times have a calendar day.
+#[test]
+fn orders_and_days_of_the_impossible() {
+    passes(
+        r#"
+load 1m
+  m{a="10"} NaN
+  m{a="9"} Inf
+  m{a="9", b="x"} -1
+
+eval instant at 0 sort_by_label(m, "a")
+  expect ordered
+  m{a="9"} Inf
+  m{a="9", b="x"} -1
+  m{a="10"} NaN
+
+eval instant at 0 day_of_month(m)
+  {a="10"} 4
+  {a="9"} 4
+  {a="9", b="x"} 31
+
+eval instant at 0 floor(log10(vector(1e15)))
+  {} 14
+
+eval range from 0 to 30s step 1m sort(m)
+  expect warn msg: PromQL warning: sort is ineffective for range queries since results are always ordered by labels (1:1)
+  m{a="10"} NaN
+  m{a="9"} Inf
+  m{a="9", b="x"} -1
+"#,
+    );
+}
+
+/// A mix of schemas inside of a window is all that is told about it.
+#[test]
+fn a_mix_inside_hides_the_gauge() {
+    passes(
+        r#"
+load 1m
+  h_total {{schema:0 count:1 buckets:[1] counter_reset_hint:gauge}} {{schema:0 count:1 buckets:[1]}} {{schema:-53 count:1 buckets:[1]}} {{schema:0 count:1 buckets:[1]}}
+
+eval instant at 3m rate(h_total[4m])
+  expect warn msg: PromQL warning: vector contains a mix of histograms with exponential and custom buckets schemas for metric name "h_total" (1:6)
+"#,
+    );
+}
