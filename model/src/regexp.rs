@@ -12,7 +12,7 @@ use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Why a regular expression was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("invalid regular expression {pattern:?}: {reason}")]
+#[error("error parsing regexp: {reason}")]
 pub struct RegexpError {
     /// The expression as given.
     pub pattern: String,
@@ -64,7 +64,7 @@ impl Regexp {
             .nest_limit(250)
             .build()
             .parse(&translated)
-            .map_err(|e| err(one_line(&e.to_string())))?;
+            .map_err(|e| err(reason(pattern, &e)))?;
         let regex = regex::RegexBuilder::new(&format!("^(?s:{translated})$"))
             .size_limit(MAX_PROGRAM_BYTES)
             .nest_limit(252)
@@ -177,6 +177,32 @@ fn expand_go(caps: &regex::Captures<'_>, template: &str, out: &mut String) {
         rest = tail;
     }
     out.push_str(rest);
+}
+
+/// What is wrong in the words of Go's `regexp`, as far as it has some for it.
+fn reason(pattern: &str, e: &regex_syntax::Error) -> String {
+    use regex_syntax::ast::ErrorKind;
+    let regex_syntax::Error::Parse(parse) = e else {
+        return one_line(&e.to_string());
+    };
+    let (start, end) = (parse.span().start.offset, parse.span().end.offset);
+    let rest = parse.pattern().get(start..).unwrap_or("");
+    match parse.kind() {
+        ErrorKind::GroupUnclosed => format!("missing closing ): `{pattern}`"),
+        ErrorKind::GroupUnopened => format!("unexpected ): `{pattern}`"),
+        ErrorKind::ClassUnclosed => format!("missing closing ]: `{rest}`"),
+        ErrorKind::ClassRangeInvalid => {
+            let range = parse.pattern().get(start..end).unwrap_or("");
+            format!("invalid character class range: `{range}`")
+        }
+        ErrorKind::RepetitionMissing => {
+            let mut len =
+                if rest.starts_with('{') { rest.find('}').map_or(rest.len(), |i| i + 1) } else { 1 };
+            len += usize::from(rest.get(len..).is_some_and(|r| r.starts_with('?')));
+            format!("missing argument to repetition operator: `{}`", rest.get(..len).unwrap_or(rest))
+        }
+        _ => one_line(&e.to_string()),
+    }
 }
 
 fn one_line(s: &str) -> String {
@@ -480,6 +506,17 @@ mod tests {
         for p in ["(", "a**b(", "[z-a]", r"\y", "(?x)a", "*", "a\\"] {
             let e = Regexp::new(p).expect_err(p);
             assert!(!e.reason.contains('\n'), "{e}");
+        }
+        for (p, expect) in [
+            ("(a", "missing closing ): `(a`"),
+            ("b)", "unexpected ): `b)`"),
+            ("x[ab", "missing closing ]: `[ab`"),
+            ("[ab-]z[y-x]", "invalid character class range: `y-x`"),
+            ("*?a", "missing argument to repetition operator: `*?`"),
+            (r"a\y", r"invalid escape sequence: `\y`"),
+        ] {
+            let e = Regexp::new(p).expect_err(p);
+            assert_eq!(e.to_string(), format!("error parsing regexp: {expect}"));
         }
         assert!(Regexp::new(&"(".repeat(10_000)).is_err());
         assert!(Regexp::new("((a{1000}){1000}){1000}").is_err());

@@ -217,6 +217,7 @@ fn the_first_error_counts() {
         ("a + bool bool b", "1:10: unexpected <bool>"),
         (r#"a + fill("x") b"#, r#"1:10: unexpected string "\"x\"""#),
         ("a + fill_left(1) fill_left(2) b", r#"1:27: unexpected "(""#),
+        (r#"a{b=~"(c"}"#, "1:3: error parsing regexp: missing closing ): `(c`"),
         (r#"a{"b" "c"}"#, r#"1:7: unexpected string "\"c\"" in label matching, expected "," or "}""#),
         (r#"a{b!"c"}"#, r#"1:4: unexpected character after '!' inside braces: '"'"#),
         ("a{,}", r#"1:3: unexpected "," in label matching, expected identifier or "}""#),
