@@ -354,7 +354,7 @@ impl Engine {
         };
         let mut plan = lower(expr, params)?;
         if self.inner.config.optimize {
-            optimize(&mut plan, Grid::new(span.start_ms, span.end_ms, span.step_ms).count);
+            optimize(&mut plan, Grid::new(span.start_ms, span.end_ms, span.step_ms));
         }
         Ok(plan)
     }

@@ -4,6 +4,7 @@ use model::{Samples, Series, is_stale_nan};
 
 use super::batch::{ABSENT, Batch, Head, clean, rows_bytes};
 use super::context::Context;
+use super::duplicates::Duplicates;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
 use super::memory::HeldBytes;
 use super::operator::{Builder, Operator};
@@ -13,6 +14,7 @@ use crate::error::Result;
 use crate::functions::extended;
 use crate::parser::ast::Boundary;
 use crate::plan::Grid;
+use crate::plan::grid::Shift;
 use crate::plan::node::{Instant, Reads};
 
 /// Reads one selection.
@@ -22,16 +24,25 @@ pub(crate) struct InstantSelector<'q> {
     grid: Grid,
     stream: Option<SeriesStream>,
     series: Vec<Series>,
+    /// Looked after when names are dropped.
+    duplicates: Option<Duplicates<'q>>,
     held: u64,
     bytes: HeldBytes<'q>,
 }
 
 impl<'q> InstantSelector<'q> {
     pub(crate) fn new(builder: Builder<'q>, node: &'q Instant, grid: Grid) -> Self {
+        let ctx = builder.ctx;
+        let drops = node.reads != Reads::Value && !ctx.delayed_names();
+        let duplicates = drops.then(|| match builder.selections.one_name(node.selection) {
+            true => Duplicates::new(ctx).of_one_name(),
+            false => Duplicates::new(ctx),
+        });
         Self {
             builder,
             node,
             grid,
+            duplicates,
             stream: None,
             series: Vec::new(),
             held: 0,
@@ -63,6 +74,9 @@ impl Operator for InstantSelector<'_> {
         out.reserve_rows(self.series.len());
         let drops = self.node.reads != Reads::Value;
         for s in &self.series {
+            if let Some(d) = &mut self.duplicates {
+                d.meet(&s.labels);
+            }
             let labels = if drops { ctx.drop_name(&s.labels) } else { s.labels.clone() };
             out.push_row(Head { labels, drop_name: drops });
         }
@@ -77,6 +91,9 @@ impl Operator for InstantSelector<'_> {
             samples: Samples::new(),
             notes: Notes::default(),
         })?;
+        if let Some(d) = &mut self.duplicates {
+            d.check(out)?;
+        }
         self.held = out.samples();
         ctx.hold(self.held)?;
         self.bytes.set(out.bytes())?;
@@ -121,6 +138,9 @@ impl RowFiller for Filler<'_> {
         if self.stats_only {
             strip_buckets(&mut self.samples);
         }
+        // Pinned, the time of a sample is looked up without the offset, among the samples that the offset leaves.
+        let pinned = self.node.reads != Reads::Value && shift.is_pinned();
+        let shift = if pinned { Shift { offset_ms: 0, ..shift } } else { shift };
         let samples = &self.samples;
         let times = samples.timestamps_ms.as_slice();
         // Samples before `next` are at or before the time looked at.

@@ -8,6 +8,7 @@ use super::grid::{Grid, Shift};
 use super::node::{
     Aggregate, Binary, Call, CallExtra, Instant, Node, Plan, Reads, Selection, Site, WindowCall, WindowSource,
 };
+use super::optimize::is_invariant;
 use crate::error::{QueryError, Result};
 use crate::functions::label::is_label_name;
 use crate::parser::ast::{
@@ -147,7 +148,11 @@ impl Lower {
         let mut grouping = a.grouping.clone();
         grouping.sort_unstable();
         grouping.dedup();
-        Ok(Node::Aggregate(Box::new(Aggregate {
+        // What is aggregated decides alone whether the outcome is the same at all times: a parameter that changes counts
+        // at the first of them.
+        let changes = !matches!(param, None | Some(Node::Number(_) | Node::Text(_)));
+        let once = changes && is_invariant(&input);
+        let node = Node::Aggregate(Box::new(Aggregate {
             op: a.op,
             input,
             param,
@@ -156,7 +161,8 @@ impl Lower {
             input_site,
             param_site,
             site,
-        })))
+        }));
+        Ok(if once { Node::Invariant(Box::new(node)) } else { node })
     }
 
     fn call(&mut self, c: &ast::Call, grid: Grid) -> Result<Node> {

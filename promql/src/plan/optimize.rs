@@ -1,6 +1,7 @@
 //! Makes a plan cheaper without changing its answer: constants are folded, parts that do not depend on the evaluation
 //! time are evaluated once, selections that read the same series are shared.
 
+use super::grid::Grid;
 use super::node::{Node, Plan, WindowSource};
 use crate::functions::scalar_binary;
 use crate::parser::ast::ValueType;
@@ -20,9 +21,9 @@ const TIME_DEPENDENT: [&str; 10] = [
 ];
 
 /// Applies all passes.
-pub(crate) fn optimize(plan: &mut Plan, steps: usize) {
+pub(crate) fn optimize(plan: &mut Plan, grid: Grid) {
     fold_constants(&mut plan.root);
-    if steps > 1 || holds_subquery(&mut plan.root) {
+    if grid.is_range || holds_subquery(&mut plan.root) {
         let wrap = pin_invariants(&mut plan.root);
         if wrap && worth_pinning(&plan.root) {
             pin(&mut plan.root);
@@ -105,6 +106,25 @@ fn pin_invariants(node: &mut Node) -> bool {
             l && r
         }
         Node::Negate(inner) => pin_invariants(inner),
+    }
+}
+
+/// Whether a part of a plan is the same at all times, without changing it.
+pub(super) fn is_invariant(node: &Node) -> bool {
+    match node {
+        Node::Number(_) | Node::Text(_) | Node::Invariant(_) => true,
+        Node::Time | Node::Ranges(_) => false,
+        Node::Instant(i) => i.shift.is_pinned(),
+        Node::Window(w) => {
+            let source = w.source.shift().is_pinned();
+            source && !TIME_DEPENDENT.contains(&w.func) && w.scalars.iter().all(is_invariant)
+        }
+        Node::Call(c) => {
+            c.func != "info" && !TIME_DEPENDENT.contains(&c.func) && c.args.iter().all(is_invariant)
+        }
+        Node::Aggregate(a) => is_invariant(&a.input),
+        Node::Binary(b) => is_invariant(&b.lhs) && is_invariant(&b.rhs),
+        Node::Negate(inner) => is_invariant(inner),
     }
 }
 

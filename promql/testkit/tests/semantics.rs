@@ -227,3 +227,38 @@ eval instant at 3m rate(h_total[4m])
 "#,
     );
 }
+
+/// A parameter that changes counts at the first step when what is aggregated does not change.
+#[test]
+fn what_is_pinned_is_aggregated_once() {
+    passes(
+        r#"
+load 1m
+  m{a="1"} 1 2 3
+  m{a="2"} 2 3 4
+
+eval range from 0 to 2m step 1m topk(1 + time() / 60, m @ 0)
+  m{a="2"} 2 2 2
+
+eval range from 0 to 2m step 1m quantile(time() / 120, m @ 60)
+  {} 2 2 2
+"#,
+    );
+}
+
+/// The name of a result is dropped with type and unit; what falls together then is an error, also of `timestamp`.
+#[test]
+fn the_time_of_a_pinned_sample_knows_no_offset() {
+    passes(
+        r#"
+load 1m
+  m 1 2 3 4
+
+eval instant at 3m timestamp(m @ 120)
+  {} 120
+
+eval range from 3m to 3m step 1m timestamp(m @ 120 offset -1m)
+  {} 120
+"#,
+    );
+}
