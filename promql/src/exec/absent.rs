@@ -1,4 +1,6 @@
 //! `absent` and `absent_over_time`: 1 at the steps where the input has nothing.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#absent>, `#absent_over_time`.
 
 use super::batch::{Batch, Head};
 use super::bitmap::StepBits;

@@ -1,5 +1,7 @@
 //! Aggregations that fold samples as they arrive: `sum`, `avg`, `min`, `max`, `count`, `group`, `stddev`, `stdvar`. What
 //! is kept is one accumulator per group and step. [`quantile`] needs all samples and is on its own.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#aggregation-operators>.
 
 pub(crate) mod groups;
 pub(crate) mod histograms;

@@ -1,4 +1,6 @@
 //! `count_values`: how many series of a group have the same value.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#count_values>.
 
 use std::collections::HashMap;
 

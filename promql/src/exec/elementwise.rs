@@ -1,4 +1,6 @@
 //! Functions that make of every sample another one, in place.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/>, the sections of the functions named here.
 
 use std::sync::Arc;
 

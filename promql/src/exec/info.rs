@@ -1,4 +1,6 @@
 //! `info`: adds labels of info series (such as `target_info`) to series with the same `instance` and `job`.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#info>.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,6 @@
 //! How series of two vectors find each other: series with equal *match groups* do.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#vector-matching>.
 
 use model::Labels;
 use model::labels::METRIC_NAME;

@@ -3,6 +3,8 @@
 //! Most consumers of rows look at each step by itself, and rows that share their labels do not matter to them. Functions
 //! over the windows of a subquery look at several steps: to them `a > 1 or a` has to be one series. All rows are read
 //! before the first one is given.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/basics/#subquery>.
 
 use model::Labels;
 

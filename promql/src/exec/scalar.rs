@@ -1,4 +1,6 @@
 //! Scalars: one float per step, worked out as a column when first needed.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#scalar>, `#vector`, `#time`.
 
 use super::batch::{Batch, Head, clean, is_float, rows_bytes};
 use super::context::Context;

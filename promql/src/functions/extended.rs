@@ -1,6 +1,8 @@
 //! `anchored` and `smoothed`: what happens at the ends of a window. A window comes with the samples of the lookback
 //! before it (and, smoothed, after it). Anchored takes the last sample at or before the start as one at the start;
 //! smoothed interpolates at both ends.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/feature_flags/#extended-range-selectors>.
 
 use std::sync::Arc;
 

@@ -1,4 +1,7 @@
 //! Numbers as Go prints them, for labels and annotations.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#count_values> (labels), <https://prometheus.io/docs/prometheus/latest/querying/api/#format-overview>
+//! (annotations).
 
 /// The shortest text without exponent that reads back to the same number (`'f', -1`).
 pub(crate) fn format_f(v: f64) -> String {

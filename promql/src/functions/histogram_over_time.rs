@@ -1,4 +1,6 @@
 //! `sum_over_time` and `avg_over_time`, of floats and of native histograms.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#aggregation_over_time>.
 
 use std::sync::Arc;
 

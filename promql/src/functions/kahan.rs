@@ -1,4 +1,6 @@
 //! Kahan summation with Neumaier's improvement, the way Prometheus rounds.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#avg>, <https://prometheus.io/docs/prometheus/latest/querying/functions/#aggregation_over_time>.
 
 /// Adds `inc` to `sum` with compensation `c`; gives the new pair.
 #[inline]

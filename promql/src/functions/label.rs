@@ -1,4 +1,6 @@
 //! Labels and strings: natural order, what a label name may be.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#sort_by_label>, `#label_join`, `#label_replace`.
 
 /// Whether `a` comes before `b` in natural order: runs of digits compare by their number, anything else by its bytes.
 /// This is no total order, and is not meant to be: nothing comes before or after an empty text, and numbers that differ

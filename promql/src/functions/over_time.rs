@@ -1,4 +1,6 @@
 //! `*_over_time` functions of floats. Windows hold at least one sample; those without floats give nothing here.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#aggregation_over_time>.
 
 use super::kahan;
 use super::window::{Env, Window};

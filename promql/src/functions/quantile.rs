@@ -1,5 +1,7 @@
 //! Quantiles of samples. Windows keep their floats sorted from step to step: a sample that comes or goes costs a binary
 //! search and a move, where sorting every window anew would cost `n log n`.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#aggregation_over_time>, <https://prometheus.io/docs/prometheus/latest/querying/operators/#quantile>.
 
 use std::cmp::Ordering;
 

@@ -1,5 +1,8 @@
 //! `rate`, `increase`, `delta`, `irate`, `idelta` on plain windows. A window costs its ends and its resets; the samples
 //! between are not looked at.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#rate>, `#increase`, `#delta`, `#irate`,
+//! `#idelta`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,7 @@
 //! Functions that fit something to the floats of a window.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#deriv>, `#predict_linear`,
+//! `#double_exponential_smoothing`.
 
 use super::kahan;
 use super::over_time::note_ignored_histograms;

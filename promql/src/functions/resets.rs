@@ -1,5 +1,7 @@
 //! `resets` and `changes`: how often something happened between neighbouring samples, floats and histograms in the order
 //! of their times.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#resets>, `#changes`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Functions over windows: what they get, what they give, and which there are.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/>.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! The groups of an aggregation, numbered as they are met.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#aggregation-operators>.
 
 use model::Labels;
 use model::labels::METRIC_NAME;

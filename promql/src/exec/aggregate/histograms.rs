@@ -1,4 +1,6 @@
 //! `sum` and `avg` of native histograms.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#sum>, `#avg`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! `quantile`: all samples of a group and step have to be at hand.
+//!
+//! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#quantile>.
 
 use super::groups::Grouping;
 use crate::annotations::Note;
