@@ -268,6 +268,7 @@ impl Core {
         };
         self.rules.apply(groups, &context)?;
         let now_ms = self.clock.now_ms();
+        self.db.set_out_of_order_window(settings.out_of_order_window_ms);
         let (time, size) = retention(&self.retention_flags, &settings.retention);
         let retention = match (time, size) {
             (0, size) => crate::config::scalar::Bytes(size).to_string(),
@@ -385,6 +386,7 @@ async fn open(
         wal_segment_bytes: options.tsdb.wal_segment_size.map_or(defaults.wal_segment_bytes, |s| s.0),
         wal_compression: compression,
         fsync_on_commit: options.tsdb.wal_fsync_on_commit,
+        out_of_order_window_ms: settings.out_of_order_window_ms,
         // As Prometheus: the file names the encoding, or else the feature does.
         float_encoding: settings.float_encoding.unwrap_or(if options.general.has("xor2-encoding") {
             tsdb::FloatEncoding::Xor2

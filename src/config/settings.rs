@@ -27,6 +27,8 @@ pub struct Settings {
     pub remote_write: Vec<SenderConfig>,
     /// Retention and other settings of the local storage that the file may give.
     pub retention: super::global::Retention,
+    /// How late samples may be.
+    pub out_of_order_window_ms: i64,
     /// Encoding of chunks of floats, when the file names one.
     pub float_encoding: Option<tsdb::FloatEncoding>,
     /// Patterns of rule files.
@@ -106,6 +108,11 @@ impl Config {
                 names: super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref()),
                 parser: promql::parser::ParserOptions::default(),
             },
+            out_of_order_window_ms: storage
+                .tsdb
+                .as_ref()
+                .and_then(|t| t.out_of_order_time_window)
+                .map_or(0, |w| w.0),
             float_encoding: storage.tsdb.as_ref().and_then(|t| t.chunk_encoding.as_ref()).and_then(
                 |c| match c.floats.as_deref() {
                     Some("xor") => Some(tsdb::FloatEncoding::Xor),
@@ -136,12 +143,6 @@ impl Config {
         }
         if self.tracing.is_some() {
             return refuse("tracing is not built in");
-        }
-        let Some(tsdb) = self.storage.as_ref().and_then(|s| s.tsdb.as_ref()) else { return Ok(()) };
-        if tsdb.out_of_order_time_window.is_some_and(|w| w.0 > 0) {
-            return refuse(
-                "storage.tsdb.out_of_order_time_window is not built in; the long-term node takes samples in any order",
-            );
         }
         Ok(())
     }

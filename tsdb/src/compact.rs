@@ -3,6 +3,7 @@
 //!
 //! Reading order: `plan` (which blocks become one), `merge` (how), then here what both ways have in common.
 
+pub(crate) mod late;
 pub(crate) mod merge;
 pub(crate) mod plan;
 

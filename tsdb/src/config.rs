@@ -59,7 +59,8 @@ pub struct Config {
     pub histogram_start_encoding: bool,
     /// Whether start timestamps are stored; `float_encoding` must hold them then. Otherwise they are dropped.
     pub store_start_timestamps: bool,
-    /// How far behind the newest sample of its series a sample may be. Only 0 is possible now.
+    /// How far behind the newest sample of all a sample may be that is older than the newest one of its series. 0: samples
+    /// of a series must come in order.
     pub out_of_order_window_ms: i64,
     /// Exemplars kept in memory. 0: none.
     pub exemplars_max: usize,
@@ -117,9 +118,9 @@ impl Config {
                     .into(),
             );
         }
-        if self.out_of_order_window_ms != 0 {
+        if self.out_of_order_window_ms < 0 {
             return refuse(format!(
-                "out_of_order_window_ms = {}: an out-of-order window is not supported yet, set it to 0",
+                "out_of_order_window_ms = {}: must not be negative",
                 self.out_of_order_window_ms
             ));
         }

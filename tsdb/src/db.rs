@@ -41,8 +41,6 @@ use crate::{compact, stats};
 use maintain::{Maintenance, Signal};
 
 const WAL_DIR: &str = "wal";
-/// Prometheus's log of out-of-order samples.
-const WBL_DIR: &str = "wbl";
 
 /// An open database.
 ///
@@ -81,9 +79,6 @@ impl Db {
         metrics.retention_bytes.set(config.retention_bytes as i64);
         metrics.retention_percentage.set(config.retention_percentage);
         metrics.retention_seconds.set(config.retention_ms as f64 / 1000.0);
-        if dir::exists(&config.dir.join(WBL_DIR)) {
-            tracing::warn!("the directory has a log of out-of-order samples (wbl), which is not read");
-        }
         block::remove_temporary(&config.dir)?;
         let blocks = blocks::open_all(&config.dir, &metrics)?;
         let whole = blocks.iter().filter(|b| b.meta.is_from_whole_head());
@@ -96,7 +91,7 @@ impl Db {
         let start = clock.monotonic();
         let (replay, log) = Replay::run(&wal_dir, &config, min_valid, &metrics)?;
         metrics.replay_duration.set((clock.monotonic() - start).as_secs_f64());
-        let wal = Arc::new(Wal::create(&wal_dir, &config, log.next_segment, metrics.clone())?);
+        let wal = Arc::new(Wal::create(&wal_dir, &config, log.next_segment, metrics.wal())?);
         let head = Head::new(&config, min_valid, wal, replay, metrics.clone());
         let db = Arc::new(Self {
             head: Arc::new(head),
@@ -119,7 +114,8 @@ impl Db {
     /// # Errors
     /// When the log cannot be synced.
     pub fn flush(&self) -> Result<(), Error> {
-        self.head.wal.sync().map_err(Error::from)
+        self.head.wal.sync()?;
+        self.head.sync_late().map_err(Error::from)
     }
 
     /// Makes everything durable and refuses further batches and queries. The directory stays locked until the database is
@@ -131,7 +127,13 @@ impl Db {
         self.closed.store(true, Ordering::SeqCst);
         self.signal.stop();
         let _maintenance = self.maintenance.lock();
+        self.head.close_late()?;
         self.head.wal.close().map_err(Error::from)
+    }
+
+    /// Takes samples that are late by at most so much from now on; 0: samples of a series must come in order.
+    pub fn set_out_of_order_window(&self, window_ms: i64) {
+        self.head.set_late_window(window_ms);
     }
 
     fn check_open(&self) -> Result<(), StorageError> {
@@ -142,7 +144,8 @@ impl Db {
     #[must_use]
     pub fn min_time(&self) -> Option<i64> {
         let blocks = self.blocks.load();
-        blocks.iter().map(|b| b.meta.min_time).chain(self.head.min_time()).min()
+        let late = self.head.late_range().map(|(min, _)| min);
+        blocks.iter().map(|b| b.meta.min_time).chain(self.head.min_time()).chain(late).min()
     }
 
     /// Timestamp of the newest sample; `None` when there is none.

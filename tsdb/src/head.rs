@@ -1,8 +1,8 @@
 //! The head: the newest samples, in memory, durable through the write-ahead log.
 //!
-//! Reading order: `series` (one series and the map of all), `postings` (label index), `append` (batches), `isolation` (what
-//! a reader sees), `read` (selections), `replay` (from the log at open), `truncate` (what moves into a block leaves),
-//! `delete`, `exemplars`.
+//! Reading order: `series` (one series and the map of all), `out_of_order` (its late samples), `postings` (label index), `append`
+//! (batches), `isolation` (what a reader sees), `read` (selections), `replay` (from the logs at open), `truncate` (what moves
+//! into a block leaves), `late` (late samples of the whole head), `delete`, `exemplars`.
 //!
 //! Order of a commit: log the records, then apply them series by series under one commit number. On replay the same
 //! records are applied in the order of the log.
@@ -11,6 +11,8 @@ pub(crate) mod append;
 pub(crate) mod delete;
 pub(crate) mod exemplars;
 pub(crate) mod isolation;
+pub(crate) mod late;
+pub(crate) mod out_of_order;
 pub(crate) mod postings;
 pub(crate) mod read;
 pub(crate) mod replay;
@@ -31,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::wal::Wal;
 use exemplars::ExemplarRing;
 use isolation::Isolation;
+use out_of_order::Bounds;
 use postings::MemPostings;
 use series::{ChunkForm, MemSeries, SeriesMap};
 
@@ -47,8 +50,9 @@ pub(crate) struct Head {
     min_time: AtomicI64,
     /// Timestamp of the newest sample; `i64::MIN` when there is none.
     max_time: AtomicI64,
-    /// Older samples are refused: a block has, or is getting, that time.
+    /// Older samples do not go into the chunks in order: a block has, or is getting, that time.
     min_valid: AtomicI64,
+    late: late::Late,
     exemplars: Mutex<ExemplarRing>,
     tombstones: ArcSwap<Tombstones>,
     /// References that are gone but that segments after this one may still name.
@@ -74,6 +78,7 @@ impl Head {
             min_time: AtomicI64::new(replayed.min_time),
             max_time: AtomicI64::new(replayed.max_time),
             min_valid: AtomicI64::new(min_valid),
+            late: late::Late::new(config, replayed.late, &metrics),
             exemplars: Mutex::new(replayed.exemplars),
             tombstones: ArcSwap::from_pointee(replayed.tombstones),
             expiring: Mutex::new(replayed.expiring),
@@ -105,6 +110,20 @@ impl Head {
     pub(crate) fn min_valid(&self) -> i64 {
         let bound = self.max_time().map_or(i64::MIN, |t| t.saturating_sub(self.form.range_ms / 2));
         self.min_valid.load(Ordering::SeqCst).max(bound)
+    }
+
+    /// What a batch that begins now may hold.
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            min_valid: self.min_valid(),
+            max_time: self.max_time.load(Ordering::SeqCst),
+            window_ms: self.late.window_ms(),
+        }
+    }
+
+    /// Length of blocks cut from the head.
+    pub(crate) fn range_ms(&self) -> i64 {
+        self.form.range_ms
     }
 
     fn saw(&self, mint: i64, maxt: i64) {

@@ -27,9 +27,14 @@ macro_rules! metrics {
 impl Metrics {
     /// Counters by type show their zeros from the start.
     fn show_types(&self) {
-        for c in
-            [&self.samples_appended, &self.out_of_order, &self.out_of_bounds, &self.too_old, &self.duplicates]
-        {
+        for c in [
+            &self.samples_appended,
+            &self.out_of_order,
+            &self.out_of_bounds,
+            &self.too_old,
+            &self.duplicates,
+            &self.late_appended,
+        ] {
             ["float", "histogram"].iter().for_each(|t| drop(c.with_label_values(&[t])));
         }
     }
@@ -73,6 +78,43 @@ fn exponential(
     Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
 }
 
+/// As Prometheus has them.
+const LATENESS_SECONDS: [f64; 8] = [600.0, 1800.0, 3600.0, 7200.0, 10_800.0, 21_600.0, 43_200.0, 86_400.0];
+
+/// Metrics of one of the two logs.
+#[derive(Clone)]
+pub(crate) struct LogMetrics {
+    pub(crate) segment_current: IntGauge,
+    pub(crate) writes_failed: IntCounter,
+    pub(crate) truncations: IntCounter,
+    pub(crate) fsync_duration: Histogram,
+    pub(crate) storage_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Metrics of the write-ahead log.
+    pub(crate) fn wal(&self) -> LogMetrics {
+        LogMetrics {
+            segment_current: self.wal_segment_current.clone(),
+            writes_failed: self.wal_writes_failed.clone(),
+            truncations: self.wal_truncations.clone(),
+            fsync_duration: self.wal_fsync_duration.clone(),
+            storage_bytes: self.wal_storage_bytes.clone(),
+        }
+    }
+
+    /// Metrics of the log of late samples.
+    pub(crate) fn wbl(&self) -> LogMetrics {
+        LogMetrics {
+            segment_current: self.wbl_segment_current.clone(),
+            writes_failed: self.wbl_writes_failed.clone(),
+            truncations: self.wbl_truncations.clone(),
+            fsync_duration: self.wbl_fsync_duration.clone(),
+            storage_bytes: self.wbl_storage_bytes.clone(),
+        }
+    }
+}
+
 metrics! {
     head_series: IntGauge = gauge("prometheus_tsdb_head_series", "Total number of series in the head block.");
     series_created: IntCounter = counter("prometheus_tsdb_head_series_created_total", "Total number of series created in the head");
@@ -84,6 +126,8 @@ metrics! {
     out_of_order: IntCounterVec = by_type("prometheus_tsdb_out_of_order_samples_total", "Total number of out of order samples ingestion failed attempts due to out of order being disabled.");
     out_of_bounds: IntCounterVec = by_type("prometheus_tsdb_out_of_bound_samples_total", "Total number of out of bound samples ingestion failed attempts with out of order support disabled.");
     too_old: IntCounterVec = by_type("prometheus_tsdb_too_old_samples_total", "Total number of out of order samples ingestion failed attempts with out of support enabled, but sample outside of time window.");
+    late_appended: IntCounterVec = by_type("prometheus_tsdb_head_out_of_order_samples_appended_total", "Total number of appended out of order samples.");
+    lateness: Histogram = Histogram::with_opts(HistogramOpts::new("prometheus_tsdb_sample_ooo_delta", "Delta in seconds by which a sample is considered out of order (reported regardless of OOO time window and whether sample is accepted or not).").buckets(LATENESS_SECONDS.to_vec()));
     duplicates: IntCounterVec = by_type("almanac_tsdb_duplicate_samples_total", "Total number of samples refused because their series has another value at that timestamp.");
     head_min_time: IntGauge = gauge("prometheus_tsdb_head_min_time", "Minimum time bound of the head block. The unit is decided by the library consumer.");
     head_max_time: IntGauge = gauge("prometheus_tsdb_head_max_time", "Maximum timestamp of the head block. The unit is decided by the library consumer.");
@@ -98,6 +142,11 @@ metrics! {
     wal_corruptions: IntCounter = counter("prometheus_tsdb_wal_corruptions_total", "Total number of WAL corruptions.");
     wal_truncations: IntCounter = counter("prometheus_tsdb_wal_truncations_total", "Total number of write log truncations attempted.");
     wal_storage_bytes: IntGauge = gauge("prometheus_tsdb_wal_storage_size_bytes", "Size of the write log directory.");
+    wbl_segment_current: IntGauge = gauge("prometheus_tsdb_out_of_order_wbl_segment_current", "Write log segment index that TSDB is currently writing to.");
+    wbl_writes_failed: IntCounter = counter("prometheus_tsdb_out_of_order_wbl_writes_failed_total", "Total number of write log writes that failed.");
+    wbl_truncations: IntCounter = counter("prometheus_tsdb_out_of_order_wbl_truncations_total", "Total number of write log truncations attempted.");
+    wbl_fsync_duration: Histogram = duration("prometheus_tsdb_out_of_order_wbl_fsync_duration_seconds", "Duration of write log fsync.");
+    wbl_storage_bytes: IntGauge = gauge("prometheus_tsdb_out_of_order_wbl_storage_size_bytes", "Size of the write log directory.");
     checkpoints_created: IntCounter = counter("prometheus_tsdb_checkpoint_creations_total", "Total number of checkpoint creations attempted.");
     checkpoints_failed: IntCounter = counter("prometheus_tsdb_checkpoint_creations_failed_total", "Total number of checkpoint creations that failed.");
     wal_unknown_refs: IntCounterVec = by_type("prometheus_tsdb_wal_replay_unknown_refs_total", "Total number of unknown series references encountered during WAL replay.");

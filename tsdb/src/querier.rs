@@ -44,7 +44,7 @@ impl DbQuerier {
     }
 
     fn reads_head(&self) -> bool {
-        self.mint <= self.maxt && self.head.min_time().is_some_and(|t| t <= self.maxt)
+        self.mint <= self.maxt && self.head.reaches_back_to(self.maxt)
     }
 
     fn collect(

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod deletes;
+mod late;
 mod promtool;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,7 +108,7 @@ fn a_second_process_and_a_bad_directory_get_clear_errors() {
     std::fs::write(&file, "").expect("writable");
     let e = again(config(&file.join("sub"))).err().expect("not a directory");
     assert!(e.to_string().contains("not writable"), "{e}");
-    let e = again(Config { out_of_order_window_ms: 1, ..config(dir.path()) }).err().expect("not supported");
+    let e = again(Config { out_of_order_window_ms: -1, ..config(dir.path()) }).err().expect("refused");
     assert!(e.to_string().contains("out_of_order_window_ms"), "{e}");
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use model::StorageError;
 
-use super::{Db, WAL_DIR, WBL_DIR};
+use super::{Db, WAL_DIR};
 use crate::block::meta::{Meta, Ulid};
 use crate::block::{self, Block};
 use crate::dir;
+use crate::head::late::WBL_DIR;
 use crate::metrics::Metrics;
 use crate::retention::{self, Limits};
 

@@ -18,6 +18,7 @@ use crate::compact;
 use crate::dir;
 use crate::error::Error;
 use crate::head::isolation::Snapshot;
+use crate::head::late::Leaving;
 
 /// How long cutting a block waits for commits that are being applied, in steps of a millisecond. They take far less.
 const SETTLE_STEPS_MAX: u32 = 30_000;
@@ -32,6 +33,8 @@ pub(super) struct Maintenance {
     truncation: Option<(i64, u64)>,
     /// Blocks cut, and the end of the newest, since the log was truncated.
     cut: Option<(u32, i64)>,
+    /// Late samples that are in blocks; the head may lose them as soon as readers up to this number are gone.
+    leaving: Option<(Leaving, u64)>,
 }
 
 /// Wakes and stops the maintenance thread.
@@ -133,23 +136,57 @@ impl Db {
 
     fn run_maintenance(&self, state: &mut Maintenance) -> Result<(), StorageError> {
         self.reload_blocks()?;
+        self.finish_leaving(state)?;
         let cut = self.cut_blocks(state);
         self.truncate_wal(state)?;
-        cut?;
+        if cut? {
+            self.cut_late(state)?;
+        }
         self.drop_blocks()?;
         self.merge_blocks(state)
     }
 
-    /// Cuts blocks as long as there are any due.
-    fn cut_blocks(&self, state: &mut Maintenance) -> Result<(), StorageError> {
+    /// Drops late samples from the head once they are in blocks and nobody wants them there.
+    fn finish_leaving(&self, state: &mut Maintenance) -> Result<(), StorageError> {
+        let Some((leaving, reader)) = &state.leaving else { return Ok(()) };
+        if self.head.isolation.is_reading(*reader, i64::MAX) {
+            return Ok(());
+        }
+        self.head.late_have_left(leaving)?;
+        state.leaving = None;
+        Ok(())
+    }
+
+    /// Writes late samples into blocks, as Prometheus does when it has cut blocks of the others.
+    fn cut_late(&self, state: &mut Maintenance) -> Result<(), StorageError> {
+        if state.leaving.is_some() {
+            return Ok(());
+        }
+        let Some(leaving) = self.head.late_begin_leaving()? else { return Ok(()) };
+        let now_ms = self.clock.now_ms();
+        for block in
+            self.writing(|| compact::late::cut_late(&self.head, &leaving, &self.config.dir, now_ms))?
+        {
+            tracing::info!(ulid = %block.ulid, mint = block.meta.min_time, maxt = block.meta.max_time,
+                series = block.meta.stats.num_series, "block of late samples written");
+            self.replace_blocks(&[], Some(block))?;
+        }
+        state.leaving = Some((leaving, self.head.isolation.last_reader()));
+        self.finish_leaving(state)
+    }
+
+    /// Cuts blocks as long as there are any due. Gives whether there was one.
+    fn cut_blocks(&self, state: &mut Maintenance) -> Result<bool, StorageError> {
+        let mut cut = false;
         while self.finish_truncation(state) && self.cut_block(state)? {
+            cut = true;
             if state.cut.is_some_and(|(n, _)| n >= CUTS_PER_TRUNCATION) {
                 self.finish_truncation(state);
                 self.truncate_wal(state)?;
             }
             self.check_open()?;
         }
-        Ok(())
+        Ok(cut)
     }
 
     /// Whether no part of the head waits to be dropped any more.

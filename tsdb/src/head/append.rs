@@ -14,12 +14,50 @@ use model::{
 
 use super::Head;
 use super::exemplars::Added;
+use super::out_of_order::Bounds;
 use super::series::{MemSeries, Outcome};
 use crate::chunk;
 use crate::wal::record;
 
 /// Samples in one record at most, so that records stay far below the largest one taken.
 const RECORD_SAMPLES_MAX: usize = 1_000_000;
+
+/// Why a sample is refused; `None` when it is not.
+fn refused(outcome: Outcome) -> Option<AppendError> {
+    match outcome {
+        Outcome::OutOfOrder => Some(AppendError::OutOfOrder),
+        Outcome::OutOfBounds => Some(AppendError::OutOfBounds),
+        Outcome::TooOld => Some(AppendError::TooOld),
+        Outcome::Duplicate => Some(AppendError::DuplicateTimestamp),
+        Outcome::Stored
+        | Outcome::StoredInNewChunk
+        | Outcome::Late
+        | Outcome::LateInNewChunk
+        | Outcome::Same => None,
+    }
+}
+
+impl Head {
+    fn count_refused(&self, outcome: Outcome, kind: &str) {
+        let m = &self.metrics;
+        let counter = match outcome {
+            Outcome::OutOfOrder => &m.out_of_order,
+            Outcome::OutOfBounds => &m.out_of_bounds,
+            Outcome::TooOld => &m.too_old,
+            Outcome::Duplicate => &m.duplicates,
+            _ => return,
+        };
+        counter.with_label_values(&[kind]).inc();
+    }
+
+    /// Shows by how much a sample is late, whether it is taken or not.
+    fn show_lateness(&self, t: i64, bounds: &Bounds, outcome: Outcome) {
+        let late = bounds.max_time.saturating_sub(t);
+        if late > 0 && outcome != Outcome::Duplicate {
+            self.metrics.lateness.observe(late as f64 / 1000.0);
+        }
+    }
+}
 
 /// Label of the counters by type.
 fn type_of(value: &SampleValue) -> &'static str {
@@ -38,11 +76,46 @@ struct BatchSample {
     value: SampleValue,
 }
 
+/// The records of samples.
+fn sample_records(samples: &[BatchSample], out: &mut Vec<Vec<u8>>) {
+    for part in samples.chunks(RECORD_SAMPLES_MAX) {
+        let mut histograms = Vec::new();
+        for s in part {
+            if let SampleValue::Histogram(h) = &s.value {
+                histograms.push((s.series.reference, s.t, s.start, h));
+            }
+        }
+        if histograms.len() < part.len() {
+            out.push(record::encode_started_samples(part.iter().filter_map(|s| match &s.value {
+                SampleValue::Float(v) => Some((s.series.reference, s.t, s.start, *v)),
+                SampleValue::Histogram(_) => None,
+            })));
+        }
+        out.extend(record::encode_started_histograms(&histograms));
+    }
+}
+
+impl Head {
+    /// Writes late samples, which are applied, to their log.
+    fn log_late(&self, late: &[BatchSample]) {
+        let mut records = Vec::new();
+        sample_records(late, &mut records);
+        let (mint, maxt) = late.iter().fold((i64::MAX, i64::MIN), |(a, b), s| (a.min(s.t), b.max(s.t)));
+        self.saw_late(mint, maxt);
+        for s in late {
+            self.metrics.late_appended.with_label_values(&[type_of(&s.value)]).inc();
+        }
+        // They are in the log of all samples too, and in memory; as with Prometheus, the batch has not failed.
+        if let Err(e) = self.late_log().and_then(|log| log.log(records)) {
+            tracing::error!(error = %e, "late samples could not be logged: a restart would lose them");
+        }
+    }
+}
+
 /// A batch for the head.
 pub(crate) struct HeadAppender {
     head: Arc<Head>,
-    /// Samples before this are refused.
-    min_valid: i64,
+    bounds: Bounds,
     samples: Vec<BatchSample>,
     exemplars: Vec<(Arc<MemSeries>, Exemplar)>,
     metadata: Vec<(Arc<MemSeries>, Metadata)>,
@@ -50,8 +123,8 @@ pub(crate) struct HeadAppender {
 
 impl HeadAppender {
     pub(crate) fn new(head: Arc<Head>) -> Self {
-        let min_valid = head.min_valid();
-        Self { head, min_valid, samples: Vec::new(), exemplars: Vec::new(), metadata: Vec::new() }
+        let bounds = head.bounds();
+        Self { head, bounds, samples: Vec::new(), exemplars: Vec::new(), metadata: Vec::new() }
     }
 
     /// Takes a sample for a series that is known; false when the series has been removed meanwhile.
@@ -60,37 +133,30 @@ impl HeadAppender {
         series: Arc<MemSeries>,
         (t, start, mut value): (i64, i64, SampleValue),
     ) -> Result<bool, AppendError> {
-        let metrics = &self.head.metrics;
-        if t < self.min_valid {
-            metrics.out_of_bounds.with_label_values(&[type_of(&value)]).inc();
-            return Err(AppendError::OutOfBounds);
-        }
         let outcome = {
             let mut state = series.state.lock();
             if state.removed {
                 return Ok(false);
             }
             value = state.of_same_kind(value);
-            let outcome = state.check(t, &value);
-            if outcome == Outcome::Stored {
+            let outcome = state.check(t, &value, &self.bounds);
+            if matches!(outcome, Outcome::Stored | Outcome::Late) {
                 state.pending += 1;
             }
             outcome
         };
         match outcome {
-            Outcome::Stored | Outcome::StoredInNewChunk => {
-                self.samples.push(BatchSample { series, t, start, value });
-            }
-            Outcome::Same => {}
-            Outcome::OutOfOrder => {
-                metrics.out_of_order.with_label_values(&[type_of(&value)]).inc();
-                return Err(AppendError::OutOfOrder);
-            }
-            Outcome::Duplicate => {
-                metrics.duplicates.with_label_values(&[type_of(&value)]).inc();
-                return Err(AppendError::DuplicateTimestamp);
+            Outcome::Same => return Ok(true),
+            Outcome::Stored | Outcome::StoredInNewChunk => {}
+            refused_or_late => {
+                self.head.show_lateness(t, &self.bounds, refused_or_late);
+                if let Some(e) = refused(refused_or_late) {
+                    self.head.count_refused(refused_or_late, type_of(&value));
+                    return Err(e);
+                }
             }
         }
+        self.samples.push(BatchSample { series, t, start, value });
         Ok(true)
     }
 
@@ -123,21 +189,7 @@ impl HeadAppender {
             let list: Vec<_> = self.metadata.iter().map(|(s, m)| (s.reference, m.clone())).collect();
             out.push(record::encode_metadata(&list));
         }
-        for part in self.samples.chunks(RECORD_SAMPLES_MAX) {
-            let mut histograms = Vec::new();
-            for s in part {
-                if let SampleValue::Histogram(h) = &s.value {
-                    histograms.push((s.series.reference, s.t, s.start, h));
-                }
-            }
-            if histograms.len() < part.len() {
-                out.push(record::encode_started_samples(part.iter().filter_map(|s| match &s.value {
-                    SampleValue::Float(v) => Some((s.series.reference, s.t, s.start, *v)),
-                    SampleValue::Histogram(_) => None,
-                })));
-            }
-            out.extend(record::encode_started_histograms(&histograms));
-        }
+        sample_records(&self.samples, &mut out);
         if !self.exemplars.is_empty() {
             let list: Vec<_> = self.exemplars.iter().map(|(s, e)| (s.reference, e.clone())).collect();
             out.push(record::encode_exemplars(&list));
@@ -150,17 +202,18 @@ impl HeadAppender {
         let commit = head.isolation.begin();
         // Read after `begin`: whoever cuts a block raises the bound first and then waits for commits begun before.
         let min_valid = head.min_valid.load(Ordering::SeqCst);
+        let bounds = Bounds { min_valid, ..self.bounds };
         let (mut floats, mut histograms, mut new_chunks) = (0, 0, 0);
+        let mut late: Vec<BatchSample> = Vec::new();
         let (mut mint, mut maxt) = (i64::MAX, i64::MIN);
         for BatchSample { series, t, start, value } in self.samples.drain(..) {
             let kind = type_of(&value);
             let mut state = series.state.lock();
             state.pending -= 1;
-            if t < min_valid {
-                head.metrics.out_of_bounds.with_label_values(&[kind]).inc();
-                continue;
-            }
-            match state.append((t, start, value), head.form, commit.number, commit.low_watermark) {
+            let numbers = (commit.number, commit.low_watermark);
+            // Late samples are needed once more, for their log; histograms are cheap to clone.
+            let logged = (bounds.window_ms > 0).then(|| value.clone());
+            match state.append((t, start, value), head.form, &bounds, numbers) {
                 outcome @ (Outcome::Stored | Outcome::StoredInNewChunk) => {
                     if kind == "float" {
                         floats += 1;
@@ -171,13 +224,20 @@ impl HeadAppender {
                     mint = mint.min(t);
                     maxt = maxt.max(t);
                 }
+                outcome @ (Outcome::Late | Outcome::LateInNewChunk) => {
+                    new_chunks += u64::from(outcome == Outcome::LateInNewChunk);
+                    drop(state);
+                    late.extend(logged.map(|value| BatchSample { series, t, start, value }));
+                }
                 Outcome::Same => {}
-                Outcome::OutOfOrder => head.metrics.out_of_order.with_label_values(&[kind]).inc(),
-                Outcome::Duplicate => head.metrics.duplicates.with_label_values(&[kind]).inc(),
+                outcome => head.count_refused(outcome, kind),
             }
         }
         if floats + histograms > 0 {
             head.saw(mint, maxt);
+        }
+        if !late.is_empty() {
+            head.log_late(&late);
         }
         for (series, m) in self.metadata.drain(..) {
             series.state.lock().metadata = Some(Arc::new(m));
@@ -222,10 +282,13 @@ impl Appender for HeadAppender {
         if labels.is_empty() {
             return Err(AppendError::InvalidLabels("no labels".into()));
         }
-        if t < self.min_valid {
+        if t < self.bounds.min_valid && !self.bounds.takes_late(t) {
             // Not even the series is made for a sample that cannot be taken.
-            self.head.metrics.out_of_bounds.with_label_values(&[type_of(&value)]).inc();
-            return Err(AppendError::OutOfBounds);
+            let late = self.bounds.window_ms > 0;
+            let outcome = if late { Outcome::TooOld } else { Outcome::OutOfBounds };
+            self.head.count_refused(outcome, type_of(&value));
+            self.head.show_lateness(t, &self.bounds, outcome);
+            return Err(if late { AppendError::TooOld } else { AppendError::OutOfBounds });
         }
         loop {
             let series = self.head.get_or_create(labels);

@@ -14,8 +14,7 @@ impl Head {
     pub(crate) fn delete(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<(), StorageError> {
         let mut stones = Vec::new();
         for s in self.matching(matchers)? {
-            let state = s.state.lock();
-            if let (Some(first), Some(last)) = (state.mint(), state.last_timestamp_ms()) {
+            if let Some((first, last)) = s.state.lock().range() {
                 // No further than what is there: samples to come are not meant.
                 stones.push((s.reference, mint.max(first), maxt.min(last)));
             }

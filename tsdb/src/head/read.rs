@@ -8,7 +8,7 @@ use model::{Labels, Matcher, SelectHints, Series, SeriesRef, SeriesSet, StorageE
 use super::Head;
 use super::delete::shown;
 use super::isolation::Snapshot;
-use super::series::{HeadChunk, MemSeries};
+use super::series::{ChunkForm, HeadChunk, MemSeries};
 use crate::block::tombstones::Tombstones;
 
 /// Series of a selection; chunks are looked up as the reader comes to them.
@@ -19,6 +19,7 @@ pub(crate) struct HeadSeriesSet {
     maxt: i64,
     labels_only: bool,
     tombstones: Arc<Tombstones>,
+    form: ChunkForm,
     scratch: Vec<HeadChunk>,
 }
 
@@ -47,6 +48,7 @@ impl Head {
             maxt,
             labels_only: hints.labels_only,
             tombstones: self.tombstones(),
+            form: self.form,
             scratch: Vec::new(),
         })
     }
@@ -103,10 +105,10 @@ impl SeriesSet for HeadSeriesSet {
             self.scratch.clear();
             {
                 let state = s.state.lock();
-                if !state.overlaps(self.mint, self.maxt) {
+                if !state.overlaps(self.mint, self.maxt) && !state.overlaps_late(self.mint, self.maxt) {
                     continue;
                 }
-                state.chunks(self.mint, self.maxt, &self.snapshot, &mut self.scratch);
+                state.all_chunks((self.mint, self.maxt), &self.snapshot, self.form, &mut self.scratch);
             }
             if self.scratch.is_empty() {
                 continue;
@@ -120,6 +122,9 @@ impl SeriesSet for HeadSeriesSet {
             } else {
                 for c in self.scratch.drain(..) {
                     chunks.extend(shown(c, deleted)?);
+                }
+                if !deleted.is_empty() {
+                    chunks.sort_by_key(|c| c.mint); // A chunk may begin later now than one that it overlaps.
                 }
                 if chunks.is_empty() {
                     continue;

@@ -1,4 +1,4 @@
-//! Builds the head from the write-ahead log when a database opens.
+//! Builds the head from the write-ahead log, and then from that of late samples, when a database opens.
 //!
 //! Samples before `min_valid`, which a block has already, are passed over. A series that was removed and made again has
 //! several references in the log; the first one met stands for all.
@@ -11,10 +11,13 @@ use std::sync::atomic::Ordering;
 use model::{HistogramValue, SampleValue, SeriesRef, StorageError, WalRecord};
 
 use super::exemplars::ExemplarRing;
+use super::late::{ReplayedLate, WBL_DIR};
+use super::out_of_order::Bounds;
 use super::postings::MemPostings;
 use super::series::{ChunkForm, MemSeries, Outcome, RefMap, SeriesMap};
 use crate::block::tombstones::Tombstones;
 use crate::config::Config;
+use crate::dir;
 use crate::metrics::Metrics;
 use crate::wal::Record;
 use crate::wal::reader::{self, Replayed};
@@ -28,6 +31,7 @@ pub(crate) struct Replay {
     pub(crate) max_time: i64,
     pub(crate) expiring: HashMap<SeriesRef, u32>,
     pub(crate) tombstones: Tombstones,
+    pub(crate) late: ReplayedLate,
     /// Every reference of the log, aliases included.
     by_ref: RefMap<Arc<MemSeries>>,
     form: ChunkForm,
@@ -61,6 +65,7 @@ impl Replay {
             max_time: i64::MIN,
             expiring: HashMap::new(),
             tombstones: Tombstones::default(),
+            late: ReplayedLate::default(),
             by_ref: RefMap::default(),
             form: config.chunk_form(),
             min_valid,
@@ -68,6 +73,15 @@ impl Replay {
             invalid_histograms: 0,
         };
         let replayed = reader::replay(dir, |segment, record| replay.apply(segment, record))?;
+        let wbl_dir = config.dir.join(WBL_DIR);
+        if dir::exists(&wbl_dir) {
+            let log = reader::replay(&wbl_dir, |_, record| replay.apply_late(record))?;
+            replay.late.next_segment = log.next_segment;
+            if let Some(e) = &log.repaired {
+                metrics.wal_corruptions.inc();
+                tracing::error!(error = %e, "log of late samples repaired: what came after the last good record is lost");
+            }
+        }
         for e in replayed.repaired.iter().chain(&replayed.checkpoint_corruption) {
             metrics.wal_corruptions.inc();
             tracing::error!(error = %e, "write-ahead log repaired: what came after the last good record is lost");
@@ -96,6 +110,45 @@ impl Replay {
                 tracing::warn!(kind, count = n, "write-ahead log has records of unknown series");
             }
         }
+    }
+
+    /// A record of the log of late samples. Markers of chunks that Prometheus has in `chunks_head` are passed over: the log has
+    /// the samples of these chunks too.
+    fn apply_late(&mut self, record: Record) {
+        let Record::Data(record) = record else { return };
+        match record {
+            WalRecord::Samples(list) => {
+                list.into_iter().for_each(|(r, t, v)| self.late_sample(r, (t, 0, SampleValue::Float(v))));
+            }
+            WalRecord::StartedSamples(list) => {
+                list.into_iter().for_each(|(r, t, s, v)| self.late_sample(r, (t, s, SampleValue::Float(v))));
+            }
+            WalRecord::Histograms(list) => {
+                list.into_iter().for_each(|(r, t, h)| self.late_histogram(r, (t, 0, h)));
+            }
+            WalRecord::StartedHistograms(list) => {
+                list.into_iter().for_each(|(r, t, s, h)| self.late_histogram(r, (t, s, h)));
+            }
+            WalRecord::Series(_) | WalRecord::Exemplars(_) | WalRecord::Metadata(_) => {}
+        }
+    }
+
+    fn late_histogram(&mut self, r: SeriesRef, (t, start, h): (i64, i64, HistogramValue)) {
+        if crate::chunk::validate(&h).is_ok() {
+            self.late_sample(r, (t, start, SampleValue::Histogram(h)));
+        } else {
+            self.invalid_histograms += 1;
+        }
+    }
+
+    fn late_sample(&mut self, r: SeriesRef, (t, start, value): (i64, i64, SampleValue)) {
+        let Some(series) = self.by_ref.get(&r.0) else {
+            self.unknown.samples += 1;
+            return;
+        };
+        series.state.lock().insert((t, start, value), self.form);
+        self.late.min_time = self.late.min_time.min(t);
+        self.late.max_time = self.late.max_time.max(t);
     }
 
     fn apply(&mut self, segment: u32, record: Record) {
@@ -187,7 +240,7 @@ impl Replay {
         if series.reference != r {
             self.expiring.insert(r, segment);
         }
-        let outcome = series.state.lock().append((t, start, value), self.form, 0, 0);
+        let outcome = series.state.lock().append((t, start, value), self.form, &Bounds::NONE, (0, 0));
         if matches!(outcome, Outcome::Stored | Outcome::StoredInNewChunk) {
             self.min_time = self.min_time.min(t);
             self.max_time = self.max_time.max(t);

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use model::{Chunk, FloatHistogram, Histogram, HistogramValue, Labels, Metadata, SampleValue, SeriesRef};
+use model::{
+    Chunk, FloatHistogram, Histogram, HistogramValue, Labels, Metadata, Sample, SampleValue, SeriesRef,
+};
 use parking_lot::{Mutex, RwLock};
 
 use super::isolation::Snapshot;
+use super::out_of_order::{Bounds, Inserted, OutOfOrder};
 use crate::chunk::{self, Cut, Encodings, OpenChunk};
 
 /// One series.
@@ -45,6 +48,7 @@ pub(crate) struct SeriesState {
     pub(crate) pending: u32,
     pub(crate) removed: bool,
     pub(crate) metadata: Option<Arc<Metadata>>,
+    pub(crate) late: Option<Box<OutOfOrder>>,
 }
 
 /// How long chunks are at most, and their encodings.
@@ -56,7 +60,7 @@ pub(crate) struct ChunkForm {
 }
 
 /// A chunk that gets no more samples.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct HeadChunk {
     pub(crate) mint: i64,
     pub(crate) maxt: i64,
@@ -111,26 +115,42 @@ pub(crate) enum Outcome {
     StoredInNewChunk,
     /// The series has this very sample already.
     Same,
-    /// Older than the newest sample.
+    /// It would be, or was, stored among the late samples.
+    Late,
+    /// Stored among the late samples, as the first one of a new chunk.
+    LateInNewChunk,
+    /// Older than the newest sample, and late samples are not taken.
     OutOfOrder,
+    /// Older than what is taken in order, and late samples are not taken.
+    OutOfBounds,
+    /// Older than the window of late samples.
+    TooOld,
     /// Another value than the newest sample, at its timestamp.
     Duplicate,
 }
 
 impl SeriesState {
     /// What would become of a sample.
-    pub(crate) fn check(&self, t: i64, value: &SampleValue) -> Outcome {
-        match &self.last {
-            None => Outcome::Stored,
-            Some((last, _)) if t > *last => Outcome::Stored,
-            Some((last, v)) if t == *last => {
-                if v == value {
-                    Outcome::Same
-                } else {
-                    Outcome::Duplicate
+    #[inline]
+    pub(crate) fn check(&self, t: i64, value: &SampleValue, bounds: &Bounds) -> Outcome {
+        if t >= bounds.min_valid {
+            match &self.last {
+                None => return Outcome::Stored,
+                Some((last, _)) if t > *last => return Outcome::Stored,
+                Some((last, v)) if t == *last => {
+                    return if v == value { Outcome::Same } else { Outcome::Duplicate };
                 }
+                Some(_) => {}
             }
-            Some(_) => Outcome::OutOfOrder,
+        }
+        if bounds.takes_late(t) {
+            Outcome::Late
+        } else if bounds.window_ms > 0 {
+            Outcome::TooOld
+        } else if t < bounds.min_valid {
+            Outcome::OutOfBounds
+        } else {
+            Outcome::OutOfOrder
         }
     }
 
@@ -159,13 +179,14 @@ impl SeriesState {
         &mut self,
         (t, start, value): (i64, i64, SampleValue),
         form: ChunkForm,
-        commit: u64,
-        low_watermark: u64,
+        bounds: &Bounds,
+        (commit, low_watermark): (u64, u64),
     ) -> Outcome {
         let value = self.of_same_kind(value);
-        let outcome = self.check(t, &value);
-        if outcome != Outcome::Stored {
-            return outcome;
+        match self.check(t, &value, bounds) {
+            Outcome::Stored => {}
+            Outcome::Late => return self.insert((t, start, value), form),
+            outcome => return outcome,
         }
         let sample = (t, start, &value);
         let begun = match (&mut self.open, &self.last) {
@@ -190,6 +211,16 @@ impl SeriesState {
         if begun { Outcome::StoredInNewChunk } else { Outcome::Stored }
     }
 
+    /// Adds a late sample.
+    pub(crate) fn insert(&mut self, (t, start, value): (i64, i64, SampleValue), form: ChunkForm) -> Outcome {
+        let sample = Sample { timestamp_ms: t, start_timestamp_ms: start, value };
+        match self.late.get_or_insert_default().insert(sample, form.encodings) {
+            Inserted::Yes => Outcome::Late,
+            Inserted::InNewChunk => Outcome::LateInNewChunk,
+            Inserted::Same => Outcome::Same,
+        }
+    }
+
     /// Drops chunks whose samples are all before `mint`; returns how many.
     pub(crate) fn truncate(&mut self, mint: i64) -> usize {
         let before = self.chunk_count();
@@ -204,7 +235,15 @@ impl SeriesState {
     }
 
     pub(crate) fn chunk_count(&self) -> usize {
-        self.finished.len() + usize::from(self.open.is_some())
+        let late = self.late.as_ref().map_or(0, |l| l.chunk_count());
+        self.finished.len() + usize::from(self.open.is_some()) + late
+    }
+
+    /// Times of the oldest and the newest sample, late ones too.
+    pub(crate) fn range(&self) -> Option<(i64, i64)> {
+        let in_order = self.mint().zip(self.last_timestamp_ms());
+        let late = self.late.as_ref().and_then(|l| l.range());
+        in_order.into_iter().chain(late).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     /// Timestamp of the oldest sample held.
@@ -213,7 +252,13 @@ impl SeriesState {
         finished.or_else(|| self.open.is_some().then_some(self.cut.mint()))
     }
 
-    /// Whether there may be samples within `[mint, maxt]`.
+    /// Whether there may be late samples within `[mint, maxt]`.
+    pub(crate) fn overlaps_late(&self, mint: i64, maxt: i64) -> bool {
+        let range = self.late.as_ref().and_then(|l| l.range());
+        range.is_some_and(|(first, last)| first <= maxt && last >= mint)
+    }
+
+    /// Whether there may be samples in order within `[mint, maxt]`.
     pub(crate) fn overlaps(&self, mint: i64, maxt: i64) -> bool {
         let open = self.open.is_some()
             && self.cut.mint() <= maxt
@@ -221,7 +266,24 @@ impl SeriesState {
         open || self.finished.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
     }
 
-    /// Chunks with samples within `[mint, maxt]` that the snapshot sees, in order of time.
+    /// All chunks with samples within `[mint, maxt]` that the snapshot sees, sorted by start; they overlap where there are
+    /// late samples.
+    pub(crate) fn all_chunks(
+        &self,
+        (mint, maxt): (i64, i64),
+        snapshot: &Snapshot,
+        form: ChunkForm,
+        out: &mut Vec<HeadChunk>,
+    ) {
+        let start = out.len();
+        self.chunks(mint, maxt, snapshot, out);
+        if let Some(late) = &self.late {
+            late.chunks(mint, maxt, form.encodings, out);
+            out[start..].sort_by_key(|c| c.mint);
+        }
+    }
+
+    /// Chunks in order with samples within `[mint, maxt]` that the snapshot sees, sorted by time.
     pub(crate) fn chunks(&self, mint: i64, maxt: i64, snapshot: &Snapshot, out: &mut Vec<HeadChunk>) {
         let mut hidden = self.visibility.hidden(snapshot);
         let start = out.len();
@@ -429,7 +491,12 @@ mod tests {
         let block = 7_200_000;
         let start = block * 200_000;
         for i in 0..480 * 2 {
-            s.append((start + i * 15_000, 0, SampleValue::Float(i as f64)), form(block), 0, 0);
+            s.append(
+                (start + i * 15_000, 0, SampleValue::Float(i as f64)),
+                form(block),
+                &Bounds::NONE,
+                (0, 0),
+            );
         }
         let mut chunks = Vec::new();
         s.chunks(i64::MIN, i64::MAX, &Snapshot::everything(), &mut chunks);
@@ -441,7 +508,7 @@ mod tests {
     #[test]
     fn duplicates_and_order() {
         let mut s = SeriesState::default();
-        let mut put = |t, v| s.append((t, 0, SampleValue::Float(v)), form(7_200_000), 0, 0);
+        let mut put = |t, v| s.append((t, 0, SampleValue::Float(v)), form(7_200_000), &Bounds::NONE, (0, 0));
         assert_eq!(put(10, 1.0), Outcome::StoredInNewChunk);
         assert_eq!(put(10, 1.0), Outcome::Same);
         assert_eq!(put(10, 2.0), Outcome::Duplicate);
@@ -460,8 +527,8 @@ mod tests {
             s.append(
                 (i, 0, SampleValue::Float(i as f64)),
                 form(7_200_000),
-                commit.number,
-                commit.low_watermark,
+                &Bounds::NONE,
+                (commit.number, commit.low_watermark),
             );
             drop(commit);
             if i % 50 == 0 {

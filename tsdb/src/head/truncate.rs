@@ -79,7 +79,6 @@ impl Head {
             self.metrics.checkpoints_failed.inc();
             return Err(e);
         }
-        self.metrics.wal_truncations.inc();
         self.wal.truncate(upto)?;
         self.expiring.lock().retain(|_, s| *s > upto);
         Ok(())

@@ -9,10 +9,10 @@ use super::segment;
 use super::tail::Tail;
 use super::{Record, Wal, checkpoint, reader, record};
 use crate::config::{Config, WalCompression};
-use crate::metrics::Metrics;
+use crate::metrics::{LogMetrics, Metrics};
 
-fn metrics() -> Arc<Metrics> {
-    Arc::new(Metrics::register(&prometheus::Registry::new()).expect("a new registry takes all"))
+fn metrics() -> LogMetrics {
+    Metrics::register(&prometheus::Registry::new()).expect("a new registry takes all").wal()
 }
 
 fn config(dir: &Path) -> Config {

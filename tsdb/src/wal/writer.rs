@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::segment::{self, Payload, SegmentWriter};
 use crate::config::{Config, WalCompression};
 use crate::dir::{self, SyncHandle};
-use crate::metrics::Metrics;
+use crate::metrics::LogMetrics;
 
 /// The log that is written to.
 pub(crate) struct Wal {
@@ -28,7 +28,7 @@ pub(crate) struct Wal {
     /// Everything before is on the disk. Held while syncing.
     synced: Mutex<WalPosition>,
     holds: Mutex<BTreeMap<String, WalPosition>>,
-    metrics: Arc<Metrics>,
+    metrics: LogMetrics,
 }
 
 struct Current {
@@ -46,12 +46,12 @@ impl Wal {
         dir: &Path,
         config: &Config,
         next_segment: u32,
-        metrics: Arc<Metrics>,
+        metrics: LogMetrics,
     ) -> Result<Self, StorageError> {
         let writer = SegmentWriter::create(dir, next_segment, config.wal_segment_bytes)?;
         let unsynced = vec![Arc::new(writer.out.sync_handle()?)];
         let start = WalPosition { segment: next_segment, offset: 0 };
-        metrics.wal_segment_current.set(i64::from(next_segment));
+        metrics.segment_current.set(i64::from(next_segment));
         Ok(Self {
             dir: dir.to_owned(),
             compression: config.wal_compression,
@@ -91,7 +91,7 @@ impl Wal {
         let end = match self.write(&payloads) {
             Ok(end) => end,
             Err(e) => {
-                self.metrics.wal_writes_failed.inc();
+                self.metrics.writes_failed.inc();
                 return Err(e);
             }
         };
@@ -127,7 +127,7 @@ impl Wal {
         let handle = Arc::new(current.writer.out.sync_handle()?);
         current.unsynced.push(handle);
         let segment = current.writer.segment;
-        self.metrics.wal_segment_current.set(i64::from(segment));
+        self.metrics.segment_current.set(i64::from(segment));
         self.set_end(WalPosition { segment, offset: 0 });
         Ok(())
     }
@@ -160,7 +160,7 @@ impl Wal {
             let end = WalPosition { segment: current.writer.segment, offset: current.writer.out.len() };
             (current.unsynced.clone(), end)
         };
-        let timer = self.metrics.wal_fsync_duration.start_timer();
+        let timer = self.metrics.fsync_duration.start_timer();
         handles.iter().try_for_each(|h| h.sync())?;
         timer.observe_duration();
         *synced = end;
@@ -210,9 +210,16 @@ impl Wal {
         Ok(None)
     }
 
+    /// Shows the length of all files.
+    pub(crate) fn show_size(&self) -> Result<(), StorageError> {
+        self.metrics.storage_bytes.set(self.len_bytes()? as i64);
+        Ok(())
+    }
+
     /// Removes segments up to `last`, oldest first, and checkpoints older than the one of `last`, which exists.
     pub(crate) fn truncate(&self, last: u32) -> Result<(), StorageError> {
         assert!(last < self.end().segment, "the current segment is never removed");
+        self.metrics.truncations.inc();
         for s in segment::list(&self.dir)?.into_iter().filter(|s| *s <= last) {
             dir::remove_file(&segment::path(&self.dir, s))?;
         }
