@@ -95,7 +95,7 @@ fn write_series(
     let mut pairs: Vec<SymbolPair> = Vec::new();
     for s in series {
         found.clear();
-        s.state.lock().chunks(i64::MIN, end.saturating_sub(1), seen, &mut found);
+        s.state.lock().chunks((i64::MIN, end.saturating_sub(1)), seen, &head.files, &mut found)?;
         for c in found.drain(..) {
             each_before(c, end, tombstones.of(s.reference.0), |mint, maxt, encoding, data| {
                 sizes.observe(data.len() as f64);

@@ -31,6 +31,7 @@ use crate::dir::{self, DirLock};
 use crate::error::Error;
 use crate::head::Head;
 use crate::head::append::HeadAppender;
+use crate::head::head_chunks::HeadChunks;
 use crate::head::replay::Replay;
 use crate::metrics::Metrics;
 use crate::querier::DbQuerier;
@@ -92,7 +93,8 @@ impl Db {
         let (replay, log) = Replay::run(&wal_dir, &config, min_valid, &metrics)?;
         metrics.replay_duration.set((clock.monotonic() - start).as_secs_f64());
         let wal = Arc::new(Wal::create(&wal_dir, &config, log.next_segment, metrics.wal())?);
-        let head = Head::new(&config, min_valid, wal, replay, metrics.clone());
+        let head =
+            Head::new(&config, min_valid, (wal, HeadChunks::open(&config.dir)?), replay, metrics.clone());
         let db = Arc::new(Self {
             head: Arc::new(head),
             blocks: ArcSwap::from_pointee(blocks),

@@ -2,7 +2,8 @@
 //!
 //! Reading order: `series` (one series and the map of all), `out_of_order` (its late samples), `postings` (label index), `append`
 //! (batches), `isolation` (what a reader sees), `read` (selections), `replay` (from the logs at open), `truncate` (what moves
-//! into a block leaves), `late` (late samples of the whole head), `delete`, `exemplars`.
+//! into a block leaves), `late` (late samples of the whole head), `delete`,
+//! `head_chunks` (finished chunks in files), `exemplars`.
 //!
 //! Order of a commit: log the records, then apply them series by series under one commit number. On replay the same
 //! records are applied in the order of the log.
@@ -10,6 +11,7 @@
 pub(crate) mod append;
 pub(crate) mod delete;
 pub(crate) mod exemplars;
+pub(crate) mod head_chunks;
 pub(crate) mod isolation;
 pub(crate) mod late;
 pub(crate) mod out_of_order;
@@ -32,6 +34,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::wal::Wal;
 use exemplars::ExemplarRing;
+use head_chunks::HeadChunks;
 use isolation::Isolation;
 use out_of_order::Bounds;
 use postings::MemPostings;
@@ -53,6 +56,8 @@ pub(crate) struct Head {
     /// Older samples do not go into the chunks in order: a block has, or is getting, that time.
     min_valid: AtomicI64,
     late: late::Late,
+    /// Finished chunks that are in files.
+    pub(crate) files: Arc<HeadChunks>,
     exemplars: Mutex<ExemplarRing>,
     tombstones: ArcSwap<Tombstones>,
     /// References that are gone but that segments after this one may still name.
@@ -64,7 +69,7 @@ impl Head {
     pub(crate) fn new(
         config: &Config,
         min_valid: i64,
-        wal: Arc<Wal>,
+        (wal, files): (Arc<Wal>, HeadChunks),
         replayed: replay::Replay,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -79,6 +84,7 @@ impl Head {
             max_time: AtomicI64::new(replayed.max_time),
             min_valid: AtomicI64::new(min_valid),
             late: late::Late::new(config, replayed.late, &metrics),
+            files: Arc::new(files),
             exemplars: Mutex::new(replayed.exemplars),
             tombstones: ArcSwap::from_pointee(replayed.tombstones),
             expiring: Mutex::new(replayed.expiring),

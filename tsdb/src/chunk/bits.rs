@@ -40,10 +40,19 @@ impl BitWriter {
         } else {
             let over = n - free;
             self.window |= v >> over;
+            if self.bytes.capacity() - self.bytes.len() < 8 {
+                self.grow();
+            }
             self.bytes.extend_from_slice(&self.window.to_be_bytes());
             self.window = if over == 0 { 0 } else { v << (64 - over) };
             self.window_bits = over;
         }
+    }
+
+    /// Takes more room in small steps: there are as many open chunks as series.
+    #[cold]
+    fn grow(&mut self) {
+        self.bytes.reserve_exact((self.bytes.len() / 4).max(32));
     }
 
     /// Writes an unsigned number as Go's varint.

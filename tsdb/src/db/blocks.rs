@@ -10,12 +10,11 @@ use super::{Db, WAL_DIR};
 use crate::block::meta::{Meta, Ulid};
 use crate::block::{self, Block};
 use crate::dir;
+use crate::head::head_chunks::HEAD_CHUNKS_DIR;
 use crate::head::late::WBL_DIR;
 use crate::metrics::Metrics;
 use crate::retention::{self, Limits};
 
-/// Chunks of the head that are on disk.
-const HEAD_CHUNKS_DIR: &str = "chunks_head";
 /// A damaged block gets this suffix.
 const QUARANTINED_SUFFIX: &str = ".quarantined";
 

@@ -137,11 +137,12 @@ impl Db {
     fn run_maintenance(&self, state: &mut Maintenance) -> Result<(), StorageError> {
         self.reload_blocks()?;
         self.finish_leaving(state)?;
+        self.head.store_chunks()?;
         let cut = self.cut_blocks(state);
+        let late = if matches!(cut, Ok(true)) { self.cut_late(state) } else { Ok(()) };
         self.truncate_wal(state)?;
-        if cut? {
-            self.cut_late(state)?;
-        }
+        cut?;
+        late?;
         self.drop_blocks()?;
         self.merge_blocks(state)
     }

@@ -53,7 +53,7 @@ impl Head {
     /// Shows by how much a sample is late, whether it is taken or not.
     fn show_lateness(&self, t: i64, bounds: &Bounds, outcome: Outcome) {
         let late = bounds.max_time.saturating_sub(t);
-        if late > 0 && outcome != Outcome::Duplicate {
+        if late > 0 && !matches!(outcome, Outcome::Duplicate | Outcome::OutOfBounds) {
             self.metrics.lateness.observe(late as f64 / 1000.0);
         }
     }

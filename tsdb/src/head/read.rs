@@ -7,6 +7,7 @@ use model::{Labels, Matcher, SelectHints, Series, SeriesRef, SeriesSet, StorageE
 
 use super::Head;
 use super::delete::shown;
+use super::head_chunks::HeadChunks;
 use super::isolation::Snapshot;
 use super::series::{ChunkForm, HeadChunk, MemSeries};
 use crate::block::tombstones::Tombstones;
@@ -20,6 +21,7 @@ pub(crate) struct HeadSeriesSet {
     labels_only: bool,
     tombstones: Arc<Tombstones>,
     form: ChunkForm,
+    files: Arc<HeadChunks>,
     scratch: Vec<HeadChunk>,
 }
 
@@ -49,6 +51,7 @@ impl Head {
             labels_only: hints.labels_only,
             tombstones: self.tombstones(),
             form: self.form,
+            files: self.files.clone(),
             scratch: Vec::new(),
         })
     }
@@ -108,7 +111,12 @@ impl SeriesSet for HeadSeriesSet {
                 if !state.overlaps(self.mint, self.maxt) && !state.overlaps_late(self.mint, self.maxt) {
                     continue;
                 }
-                state.all_chunks((self.mint, self.maxt), &self.snapshot, self.form, &mut self.scratch);
+                state.all_chunks(
+                    (self.mint, self.maxt),
+                    &self.snapshot,
+                    (self.form, &self.files),
+                    &mut self.scratch,
+                )?;
             }
             if self.scratch.is_empty() {
                 continue;

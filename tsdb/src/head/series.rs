@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use model::{
     Chunk, FloatHistogram, Histogram, HistogramValue, Labels, Metadata, Sample, SampleValue, SeriesRef,
+    StorageError,
 };
 use parking_lot::{Mutex, RwLock};
 
+use super::head_chunks::{HeadChunks, Place, StoredChunk};
 use super::isolation::Snapshot;
 use super::out_of_order::{Bounds, Inserted, OutOfOrder};
 use crate::chunk::{self, Cut, Encodings, OpenChunk};
@@ -38,7 +40,10 @@ impl MemSeries {
 /// The changing part of a series.
 #[derive(Default)]
 pub(crate) struct SeriesState {
-    pub(crate) finished: Vec<HeadChunk>,
+    /// The oldest chunks, which are in files.
+    stored: Vec<StoredChunk>,
+    /// Those after them that are still in memory.
+    finished: Vec<HeadChunk>,
     open: Option<OpenChunk>,
     cut: Cut,
     /// The newest sample ever taken.
@@ -82,17 +87,20 @@ struct Visibility {
     /// The newest commit and the samples before it.
     newest: (u64, u64),
     /// Commits before it that were not seen by everybody, oldest first.
-    older: Vec<(u64, u64)>,
+    #[allow(clippy::box_collection, reason = "one word in every series instead of three")]
+    older: Option<Box<Vec<(u64, u64)>>>,
 }
 
 impl Visibility {
     fn add(&mut self, commit: u64, low_watermark: u64) {
         if self.newest.0 != commit {
-            self.older.retain(|(c, _)| *c >= low_watermark);
+            if let Some(older) = &mut self.older {
+                older.retain(|(c, _)| *c >= low_watermark);
+            }
             if self.newest.0 >= low_watermark {
-                self.older.push(self.newest);
-            } else if self.older.is_empty() {
-                self.older = Vec::new(); // Frees the heap of a burst.
+                self.older.get_or_insert_default().push(self.newest);
+            } else {
+                self.older.take_if(|o| o.is_empty());
             }
             self.newest = (commit, self.samples);
         }
@@ -101,7 +109,7 @@ impl Visibility {
 
     /// Samples at the end that the snapshot does not see.
     fn hidden(&self, snapshot: &Snapshot) -> u64 {
-        let mut commits = self.older.iter().chain([&self.newest]);
+        let mut commits = self.older.iter().flat_map(|o| o.iter()).chain([&self.newest]);
         commits.find(|(c, _)| !snapshot.sees(*c)).map_or(0, |(_, before)| self.samples - before)
     }
 }
@@ -224,9 +232,10 @@ impl SeriesState {
     /// Drops chunks whose samples are all before `mint`; returns how many.
     pub(crate) fn truncate(&mut self, mint: i64) -> usize {
         let before = self.chunk_count();
+        self.stored.retain(|c| c.maxt >= mint);
         self.finished.retain(|c| c.maxt >= mint);
-        if self.finished.is_empty() {
-            self.finished.shrink_to_fit();
+        if self.finished.is_empty() && self.stored.is_empty() {
+            (self.finished, self.stored) = Default::default();
             if self.last_timestamp_ms().is_some_and(|t| t < mint) {
                 self.open = None;
             }
@@ -236,7 +245,24 @@ impl SeriesState {
 
     pub(crate) fn chunk_count(&self) -> usize {
         let late = self.late.as_ref().map_or(0, |l| l.chunk_count());
-        self.finished.len() + usize::from(self.open.is_some()) + late
+        self.stored.len() + self.finished.len() + usize::from(self.open.is_some()) + late
+    }
+
+    /// Finished chunks that are in memory.
+    pub(crate) fn unstored(&self) -> &[HeadChunk] {
+        &self.finished
+    }
+
+    /// Puts places in files where the first so many finished chunks are in memory.
+    pub(crate) fn store(&mut self, places: &[Place]) {
+        self.stored.reserve_exact(places.len());
+        let chunks = self.finished.drain(..places.len()).zip(places);
+        self.stored.extend(chunks.map(|(c, place)| StoredChunk {
+            mint: c.mint,
+            maxt: c.maxt,
+            place: *place,
+        }));
+        self.finished.shrink_to_fit();
     }
 
     /// Times of the oldest and the newest sample, late ones too.
@@ -249,7 +275,11 @@ impl SeriesState {
     /// Timestamp of the oldest sample held.
     pub(crate) fn mint(&self) -> Option<i64> {
         let finished = self.finished.first().map(|c| c.mint);
-        finished.or_else(|| self.open.is_some().then_some(self.cut.mint()))
+        self.stored
+            .first()
+            .map(|c| c.mint)
+            .or(finished)
+            .or_else(|| self.open.is_some().then_some(self.cut.mint()))
     }
 
     /// Whether there may be late samples within `[mint, maxt]`.
@@ -264,6 +294,7 @@ impl SeriesState {
             && self.cut.mint() <= maxt
             && self.last_timestamp_ms().is_some_and(|t| t >= mint);
         open || self.finished.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
+            || self.stored.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
     }
 
     /// All chunks with samples within `[mint, maxt]` that the snapshot sees, sorted by start; they overlap where there are
@@ -272,19 +303,26 @@ impl SeriesState {
         &self,
         (mint, maxt): (i64, i64),
         snapshot: &Snapshot,
-        form: ChunkForm,
+        (form, files): (ChunkForm, &HeadChunks),
         out: &mut Vec<HeadChunk>,
-    ) {
+    ) -> Result<(), StorageError> {
         let start = out.len();
-        self.chunks(mint, maxt, snapshot, out);
+        self.chunks((mint, maxt), snapshot, files, out)?;
         if let Some(late) = &self.late {
             late.chunks(mint, maxt, form.encodings, out);
             out[start..].sort_by_key(|c| c.mint);
         }
+        Ok(())
     }
 
     /// Chunks in order with samples within `[mint, maxt]` that the snapshot sees, sorted by time.
-    pub(crate) fn chunks(&self, mint: i64, maxt: i64, snapshot: &Snapshot, out: &mut Vec<HeadChunk>) {
+    pub(crate) fn chunks(
+        &self,
+        (mint, maxt): (i64, i64),
+        snapshot: &Snapshot,
+        files: &HeadChunks,
+        out: &mut Vec<HeadChunk>,
+    ) -> Result<(), StorageError> {
         let mut hidden = self.visibility.hidden(snapshot);
         let start = out.len();
         if let Some(open) = &self.open {
@@ -307,7 +345,24 @@ impl SeriesState {
             }
             out.push(c);
         }
+        for c in self.stored.iter().rev() {
+            let overlaps = c.mint <= maxt && c.maxt >= mint;
+            if hidden == 0 && !overlaps {
+                continue;
+            }
+            let mut c = files.get(c)?;
+            let count = c.count();
+            let shown = hide(count, &mut hidden);
+            if shown == 0 || !overlaps {
+                continue;
+            }
+            if shown < count {
+                c.bytes = chunk::with_sample_count(c.encoding, &c.bytes, shown);
+            }
+            out.push(c);
+        }
         out[start..].reverse();
+        Ok(())
     }
 }
 
@@ -499,7 +554,8 @@ mod tests {
             );
         }
         let mut chunks = Vec::new();
-        s.chunks(i64::MIN, i64::MAX, &Snapshot::everything(), &mut chunks);
+        s.chunks((i64::MIN, i64::MAX), &Snapshot::everything(), &HeadChunks::default(), &mut chunks)
+            .expect("in memory");
         assert_eq!(chunks.len(), 8);
         assert!(chunks.iter().all(|c| (110..=130).contains(&c.count())), "evenly filled");
         assert!(chunks.iter().all(|c| c.mint / block == c.maxt / block), "none crosses a block");
@@ -537,7 +593,7 @@ mod tests {
         }
         for (expect, snapshot) in snapshots {
             let mut chunks = Vec::new();
-            s.chunks(0, i64::MAX, &snapshot, &mut chunks);
+            s.chunks((0, i64::MAX), &snapshot, &HeadChunks::default(), &mut chunks).expect("in memory");
             let total: i64 = chunks.iter().map(|c| i64::from(c.count())).sum();
             assert_eq!(total, expect);
         }

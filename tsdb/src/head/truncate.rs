@@ -7,6 +7,9 @@ use model::StorageError;
 use super::Head;
 use crate::wal::{checkpoint, segment};
 
+/// Fewer bytes of finished chunks stay in memory.
+const STORE_LEN_BYTES_MIN: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
+
 impl Head {
     /// The range `[mint, maxt)` of the next block, once the head covers one and a half times its length.
     pub(crate) fn compactable(&self) -> Option<(i64, i64)> {
@@ -27,6 +30,34 @@ impl Head {
         !self.isolation.is_applying(number)
     }
 
+    /// Moves finished chunks from memory into files, when they are many enough for one.
+    ///
+    /// # Errors
+    /// When files cannot be written; the chunks stay in memory then.
+    pub(crate) fn store_chunks(&self) -> Result<(), StorageError> {
+        let (mut chunks, mut owners, mut len_bytes) = (Vec::new(), Vec::new(), 0);
+        self.series.for_each(|s| {
+            let state = s.state.lock();
+            let unstored = state.unstored();
+            if !unstored.is_empty() {
+                owners.push((s.clone(), unstored.len()));
+                len_bytes += unstored.iter().map(|c| c.bytes.len()).sum::<usize>();
+                chunks.extend(unstored.iter().map(|c| (s.reference, c.clone())));
+            }
+        });
+        if len_bytes < STORE_LEN_BYTES_MIN {
+            return Ok(());
+        }
+        let places = self.files.write(&chunks)?;
+        let mut rest = places.as_slice();
+        for (series, n) in owners {
+            let (of_series, others) = rest.split_at(n);
+            series.state.lock().store(of_series);
+            rest = others;
+        }
+        Ok(())
+    }
+
     /// Drops samples before `mint`, which are in a block, and series that have none left.
     pub(crate) fn truncate_memory(&self, mint: i64) {
         self.metrics.head_truncations.inc();
@@ -43,7 +74,11 @@ impl Head {
             let new_min = if oldest == i64::MAX { i64::MAX } else { oldest.max(mint) };
             self.min_time.store(new_min, Ordering::SeqCst);
         }
-        self.forget_deleted(mint);
+        // Late samples that are older are still there, and what is deleted of them must stay so.
+        self.forget_deleted(self.late_range().map_or(mint, |(first, _)| first.min(mint)));
+        if let Err(e) = self.files.drop_before(mint) {
+            tracing::warn!(error = %e, "a file of head chunks that is no longer needed stays");
+        }
         let gone = self.series.remove_empty();
         self.postings.write().remove(&gone);
         let last_segment = self.wal.end().segment;
