@@ -17,6 +17,7 @@ pub mod hostile;
 mod nhcb;
 pub mod notation;
 mod pin;
+pub mod reference;
 mod script;
 mod storage;
 

@@ -1,0 +1,154 @@
+//! When two answers are the same.
+//!
+//! Floats are compared by their bits, all NaNs being one, unless the expression holds something whose order of
+//! operations nothing fixes; see [`Kind`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{FloatHistogram, Labels};
+use promql::parser::ast::Expr;
+use promql::{PointValue, Value};
+
+/// What about an expression is not defined to the last bit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// The order of an instant vector means something.
+    ordered: bool,
+    /// Relative difference of floats that is let pass.
+    tolerance: f64,
+    notes: bool,
+}
+
+impl Kind {
+    pub(crate) fn of(expr: &Expr) -> Self {
+        let ordered = match expr.without_parens() {
+            Expr::Call(c) => c.func.name.starts_with("sort"),
+            _ => false,
+        };
+        Self { ordered, tolerance: 0.0, notes: true }
+    }
+
+    pub(crate) fn notes_are_defined(self) -> bool {
+        self.notes
+    }
+
+    fn floats(self, a: f64, b: f64) -> bool {
+        if a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()) {
+            return true;
+        }
+        self.tolerance > 0.0 && (a - b).abs() <= self.tolerance * a.abs().max(b.abs())
+    }
+
+    fn histograms(self, a: &FloatHistogram, b: &FloatHistogram) -> bool {
+        let (mut a, mut b) = (a.clone(), b.clone());
+        a.compact(0);
+        b.compact(0);
+        let lists =
+            |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| self.floats(*a, *b));
+        a.counter_reset_hint == b.counter_reset_hint
+            && a.schema == b.schema
+            && a.positive_spans == b.positive_spans
+            && a.negative_spans == b.negative_spans
+            && lists(
+                &[a.zero_threshold, a.zero_count, a.count, a.sum],
+                &[b.zero_threshold, b.zero_count, b.count, b.sum],
+            )
+            && lists(&a.positive_buckets, &b.positive_buckets)
+            && lists(&a.negative_buckets, &b.negative_buckets)
+            && lists(&a.custom_values, &b.custom_values)
+    }
+
+    fn points(self, a: &PointValue, b: &PointValue) -> bool {
+        match (a, b) {
+            (PointValue::Float(a), PointValue::Float(b)) => self.floats(*a, *b),
+            (PointValue::Histogram(a), PointValue::Histogram(b)) => self.histograms(a, b),
+            _ => false,
+        }
+    }
+}
+
+/// The first difference of two answers.
+pub(crate) fn difference(kind: Kind, engine: &Value, reference: &Value) -> Option<String> {
+    match (engine, reference) {
+        (Value::Scalar { value: a, .. }, Value::Scalar { value: b, .. }) => {
+            (!kind.floats(*a, *b)).then(|| format!("scalar {a} and {b}"))
+        }
+        (Value::String { value: a, .. }, Value::String { value: b, .. }) => {
+            (a != b).then(|| format!("string {a:?} and {b:?}"))
+        }
+        (Value::Vector(a), Value::Vector(b)) => {
+            if kind.ordered && a.iter().zip(b).any(|(a, b)| a.labels != b.labels) {
+                return Some("the order".to_owned());
+            }
+            maps(kind, samples(engine), samples(reference))
+        }
+        (Value::Matrix(_), Value::Matrix(_)) => maps(kind, samples(engine), samples(reference)),
+        _ => Some("the type".to_owned()),
+    }
+}
+
+/// Whether two plans gave the same: values to the bit, in the same order, with the same annotations. Only the optimised
+/// plan knows that something is evaluated once, which the warning about sorting in a range depends on.
+pub(crate) fn identical(a: &(Value, Vec<String>), b: &(Value, Vec<String>)) -> bool {
+    let notes = |n: &[String]| -> Vec<String> {
+        n.iter().filter(|n| !n.contains("sort is ineffective")).cloned().collect()
+    };
+    // The debug text shows every digit, and all NaNs alike.
+    format!("{:?}", a.0) == format!("{:?}", b.0) && notes(&a.1) == notes(&b.1)
+}
+
+type Samples = BTreeMap<(Labels, i64, bool), PointValue>;
+
+fn samples(value: &Value) -> Samples {
+    match value {
+        Value::Vector(v) => v
+            .iter()
+            .map(|s| {
+                let float = matches!(s.value, PointValue::Float(_));
+                ((s.labels.clone(), s.timestamp_ms, float), s.value.clone())
+            })
+            .collect(),
+        Value::Matrix(m) => m
+            .iter()
+            .flat_map(|s| {
+                let floats =
+                    s.floats.iter().map(|(t, v)| ((s.labels.clone(), *t, true), PointValue::Float(*v)));
+                let histograms = s
+                    .histograms
+                    .iter()
+                    .map(|(t, h)| ((s.labels.clone(), *t, false), PointValue::Histogram(h.clone())));
+                floats.chain(histograms)
+            })
+            .collect(),
+        _ => Samples::new(),
+    }
+}
+
+fn maps(kind: Kind, a: Samples, b: Samples) -> Option<String> {
+    for (key, v) in &a {
+        match b.get(key) {
+            None => return Some(format!("only the engine has {} at {}", key.0, key.1)),
+            Some(w) if !kind.points(v, w) => {
+                return Some(format!("{} at {}:\n  engine    {v:?}\n  reference {w:?}", key.0, key.1));
+            }
+            Some(_) => {}
+        }
+    }
+    let missing = b.keys().find(|k| !a.contains_key(*k))?;
+    Some(format!("only the reference has {} at {}", missing.0, missing.1))
+}
+
+/// Annotations without what the reference does not say: positions, counts, and the extent of forced monotonicity.
+pub(crate) fn stripped(notes: &[String]) -> BTreeSet<String> {
+    notes
+        .iter()
+        .map(|n| {
+            let n = n.rsplit_once(" (").map_or(n.as_str(), |(text, _)| text);
+            let n = match n.rsplit_once(" (") {
+                Some((text, rest)) if rest.ends_with("occurrences)") => text,
+                _ => n,
+            };
+            n.split_once(", from buckets").map_or(n, |(text, _)| text).to_owned()
+        })
+        .collect()
+}

@@ -1,0 +1,169 @@
+//! Random queries over random data: the optimised plan, on one thread and on several, gives exactly what the plain one
+//! gives, and both what the reference evaluator gives.
+//!
+//! `ALMANAC_SEED` is the first seed, `ALMANAC_PROPERTY_CASES` how many queries are tried, `ALMANAC_PROPERTY_SECONDS` for how long
+//! instead, `ALMANAC_PROPERTY_FAILURES` how many failures are gathered before giving up. A failure is printed small: the
+//! part of the query and of the data that still fails.
+
+mod comparison;
+mod minimise;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use model::clock::SystemClock;
+use promql::parser::{ParserOptions, parse};
+use promql::{Engine, EngineConfig, QueryOptions, Value};
+use promql_testkit::generate::{DataSet, EvalTime, GeneratedQuery, Generator, Profile};
+use promql_testkit::reference::{self, Settings};
+
+use comparison::{Kind, stripped};
+
+/// Queries over one data set.
+const QUERIES_PER_SEED: u64 = 50;
+/// Cases in an ordinary run of the tests.
+const CASES: u64 = 1_500;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
+}
+
+/// The settings that a seed is tried with.
+fn settings(seed: u64) -> Settings {
+    Settings {
+        lookback_ms: if seed % 5 == 0 { 90_000 } else { 300_000 },
+        default_subquery_step_ms: 60_000,
+        delayed_name_removal: seed % 3 == 0,
+        use_start_timestamps: seed % 2 == 0,
+    }
+}
+
+struct Engines {
+    plain: Engine,
+    optimised: [Engine; 2],
+}
+
+impl Engines {
+    fn new(s: Settings) -> Self {
+        let engine = |optimize, worker_threads| {
+            let config = EngineConfig {
+                lookback_ms: s.lookback_ms,
+                default_subquery_step_ms: s.default_subquery_step_ms,
+                delayed_name_removal: s.delayed_name_removal,
+                use_start_timestamps: s.use_start_timestamps,
+                experimental_functions: true,
+                duration_expressions: true,
+                extended_range_selectors: true,
+                fill_modifiers: true,
+                optimize,
+                worker_threads,
+                ..EngineConfig::default()
+            };
+            Engine::new(config, SystemClock::shared(), &prometheus::Registry::new())
+        };
+        Self { plain: engine(false, 1), optimised: [engine(true, 1), engine(true, 3)] }
+    }
+}
+
+type Outcome = Result<(Value, Vec<String>), String>;
+
+fn run(engine: &Engine, data: &DataSet, query: &GeneratedQuery) -> Outcome {
+    let (store, options) = (data.storage(), QueryOptions::default());
+    let out = match query.time {
+        EvalTime::Instant(t) => engine.instant(&store, &query.text, t, &options),
+        EvalTime::Range { start_ms, end_ms, step_ms } => {
+            engine.range(&store, &query.text, start_ms, end_ms, step_ms, &options)
+        }
+    };
+    out.map(|o| {
+        let notes = o.annotations.warnings().chain(o.annotations.infos()).map(str::to_owned).collect();
+        (o.value, notes)
+    })
+    .map_err(|e| e.to_string())
+}
+
+/// Why a case fails, if it does.
+fn check(engines: &Engines, s: Settings, data: &DataSet, query: &GeneratedQuery) -> Option<String> {
+    let plain = run(&engines.plain, data, query);
+    for engine in &engines.optimised {
+        let optimised = run(engine, data, query);
+        let same = match (&plain, &optimised) {
+            (Ok(a), Ok(b)) => comparison::identical(a, b),
+            (Err(_), Err(_)) => true,
+            _ => false,
+        };
+        if !same {
+            return Some(format!("optimised and plain plan differ:\n  {optimised:?}\n  {plain:?}"));
+        }
+    }
+    let expr = parse(&query.text, &ParserOptions::all()).expect("generated queries parse");
+    let expected = catch_unwind(AssertUnwindSafe(|| reference::evaluate(data, &expr, query.time, s)));
+    let expected = match expected {
+        Ok(e) => e,
+        Err(_) => return Some("the reference evaluator panics".to_owned()),
+    };
+    match (plain, expected) {
+        (Err(_), Err(_)) => None,
+        (Ok((value, notes)), Ok(answer)) => {
+            let kind = Kind::of(&expr);
+            if let Some(reason) = comparison::difference(kind, &value, &answer.value) {
+                return Some(format!("{reason}\n  engine    {value:?}\n  reference {:?}", answer.value));
+            }
+            let notes = stripped(&notes);
+            if notes != answer.annotations && kind.notes_are_defined() {
+                return Some(format!(
+                    "annotations\n  engine    {notes:?}\n  reference {:?}",
+                    answer.annotations
+                ));
+            }
+            None
+        }
+        (Ok(a), Err(e)) => Some(format!("only the reference fails: {e}\n  engine    {a:?}")),
+        (Err(e), Ok(a)) => Some(format!("only the engine fails: {e}\n  reference {:?}", a.value)),
+    }
+}
+
+#[test]
+fn plans_and_the_reference_agree() {
+    let clock = SystemClock::shared();
+    let began = clock.monotonic();
+    let first = number("ALMANAC_SEED").unwrap_or(1);
+    let seconds = number("ALMANAC_PROPERTY_SECONDS");
+    let cases = number("ALMANAC_PROPERTY_CASES").unwrap_or(CASES);
+    let failures_max = number("ALMANAC_PROPERTY_FAILURES").unwrap_or(1) as usize;
+    let (mut done, mut failures) = (0, Vec::new());
+    for seed in first.. {
+        let over = match seconds {
+            Some(s) => clock.monotonic() - began >= Duration::from_secs(s),
+            None => done >= cases,
+        };
+        if over || failures.len() >= failures_max {
+            break;
+        }
+        let s = settings(seed);
+        let engines = Engines::new(s);
+        let mut generator = Generator::new(seed, Profile::full());
+        let data = generator.data();
+        for _ in 0..QUERIES_PER_SEED {
+            let query = generator.query();
+            done += 1;
+            if check(&engines, s, &data, &query).is_some() {
+                let small = minimise::case(&data, &query, |d, q| check(&engines, s, d, q).is_some());
+                let reason = check(&engines, s, &small.0, &small.1).unwrap_or_default();
+                failures.push(format!(
+                    "ALMANAC_SEED={seed} {s:?}\n  {}\nsmall: {:?}\n  {}\n{}\n{reason}\n",
+                    query.text,
+                    small.1.time,
+                    small.1.text,
+                    minimise::printed(&small.0),
+                ));
+                if failures.len() >= failures_max {
+                    break;
+                }
+            }
+        }
+    }
+    eprintln!("{done} cases");
+    assert!(failures.is_empty(), "{} of {done} cases fail\n{}", failures.len(), failures.join("\n"));
+}
