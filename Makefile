@@ -65,6 +65,13 @@ fuzz: ## Fuzz what reads foreign text: FUZZ_SECONDS=600 for each of FUZZ_TARGETS
 			-dict=$(FUZZ_CORPUS)/promql.dict -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 || exit 1; \
 	done
 
+PROPERTY_SECONDS ?= 600
+
+.PHONY: property
+property: ## Compare random PromQL queries with the reference evaluator: PROPERTY_SECONDS=600, from ALMANAC_SEED on
+	ALMANAC_PROPERTY_SECONDS=$(PROPERTY_SECONDS) ALMANAC_PROPERTY_FAILURES=$(or $(ALMANAC_PROPERTY_FAILURES),20) \
+		nice cargo test -p promql-testkit --test property -- --nocapture
+
 .PHONY: release
 release: ## Build the optimised program
 	$(MAKE) build PROFILE=release

@@ -1,5 +1,5 @@
 //! The engine against the store in memory: what scripts do not show, such as settings of a stock server, limits,
-//! threads, and that plans may be optimised or not.
+//! and time. That plans may be optimised or not, `testkit` sees to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,6 @@ use std::time::Duration;
 use model::clock::{ManualClock, SystemClock};
 use model::memory::MemoryStorage;
 use model::{Labels, Sample};
-use proptest::prelude::*;
 
 use crate::{CancelToken, Engine, EngineConfig, PointValue, QueryError, QueryOptions, Value};
 
@@ -188,48 +187,18 @@ fn plans_are_printed() {
     );
 }
 
-fn vector_expr() -> impl Strategy<Value = String> {
-    let leaf = prop_oneof![
-        Just("m".to_owned()),
-        Just("n_total".to_owned()),
-        Just("m{g=\"1\"}".to_owned()),
-        Just("m offset 3m".to_owned()),
-        Just("m @ 600".to_owned()),
-        Just("rate(n_total[5m])".to_owned()),
-        Just("quantile_over_time(0.3, m[7m])".to_owned()),
-        Just("avg_over_time(m[4m] @ 1200)".to_owned()),
-    ];
-    leaf.prop_recursive(3, 12, 2, |inner| {
-        prop_oneof![
-            inner.clone().prop_map(|e| format!("sum by (g) ({e})")),
-            inner.clone().prop_map(|e| format!("topk(2, {e})")),
-            inner.clone().prop_map(|e| format!("-({e})")),
-            inner.clone().prop_map(|e| format!("abs({e}) * (1 + 2)")),
-            inner.clone().prop_map(|e| format!("max_over_time(({e})[6m:90s])")),
-            inner.clone().prop_map(|e| format!("({e}) > 1")),
-            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("({a}) + on (i, g) ({b})")),
-            (inner.clone(), inner).prop_map(|(a, b)| format!("({a}) unless on (i) ({b})")),
-        ]
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-    /// Optimised or not, on one thread or several: the answer is the same, bit for bit, and so is the failure.
-    #[test]
-    fn plans_and_threads_make_no_difference(query in vector_expr(), delayed: bool) {
-        let store = store(7);
-        let run = |optimize, worker_threads| {
-            let config =
-                EngineConfig { optimize, worker_threads, delayed_name_removal: delayed, ..EngineConfig::default() };
-            engine(config)
-                .range(&store, &query, 0, 50 * MINUTE, 77_000, &QueryOptions::default())
-                .map(|o| (o.value, o.annotations))
-                .map_err(|e| e.to_string())
-        };
-        let expect = run(false, 1);
-        prop_assert_eq!(&run(true, 1), &expect, "{}", query);
-        prop_assert_eq!(&run(true, 3), &expect, "{}", query);
+#[test]
+fn a_batch_without_rows_is_not_the_end_of_a_subquery() {
+    // So many series that the partner of the last one is batches away from the first.
+    let store = MemoryStorage::new();
+    for i in 0..5_000 {
+        let labels = Labels::from_pairs([("__name__", "m"), ("i", format!("{i:05}").as_str())]);
+        store.insert(&labels, Sample::float(MINUTE, 1.0));
+    }
+    store.insert(&Labels::from_pairs([("__name__", "one"), ("i", "04999")]), Sample::float(MINUTE, 2.0));
+    let engine = engine(EngineConfig { worker_threads: 1, ..EngineConfig::default() });
+    for query in ["max_over_time((m * on (i) one)[10m:1m])", "max_over_time((m * on (i) one)[10m:1s])"] {
+        let out = engine.instant(&store, query, 2 * MINUTE, &QueryOptions::default()).expect(query);
+        assert!(matches!(&out.value, Value::Vector(v) if v.len() == 1), "{query}: {:?}", out.value);
     }
 }

@@ -125,9 +125,17 @@ impl<A: Accumulator> Fold<'_, A> {
         }
         self.drop_name[group] |= head.drop_name;
         let cells = &mut self.cells[group * self.steps..(group + 1) * self.steps];
-        // The fast path: floats.
-        for (cell, v) in cells.iter_mut().zip(values).filter(|(_, v)| is_float(**v)) {
-            cell.add(*v);
+        if self.histograms.is_empty() {
+            // The fast path: floats.
+            for (cell, v) in cells.iter_mut().zip(values).filter(|(_, v)| is_float(**v)) {
+                cell.add(*v);
+            }
+        } else {
+            for (step, (cell, v)) in cells.iter_mut().zip(values).enumerate() {
+                if is_float(*v) && !self.histograms.is_lost(group * self.steps + step) {
+                    cell.add(*v);
+                }
+            }
         }
         let histograms = rows.row_histograms(row);
         for (step, h) in histograms.iter().enumerate() {
@@ -141,7 +149,8 @@ impl<A: Accumulator> Fold<'_, A> {
                     self.ctx.note(self.node.input_site, Note::HistogramIgnoredInAggregation(name));
                 }
                 Histograms::Folded => {
-                    self.histograms.add(self.ctx, group * self.steps + step, h, &head.labels)?;
+                    let (at, after_float) = (group * self.steps + step, !cells[step].is_empty());
+                    self.histograms.add(self.ctx, at, h, &head.labels, after_float)?;
                 }
             }
         }

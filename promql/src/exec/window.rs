@@ -183,8 +183,12 @@ impl WindowOperator<'_> {
                 }
             }
             Input::Subquery { operator, rows, .. } => {
-                if !operator.next(rows)? {
-                    return Ok(false);
+                // A batch without rows is not the end: more may follow.
+                rows.reset(0);
+                while rows.rows() == 0 {
+                    if !operator.next(rows)? {
+                        return Ok(false);
+                    }
                 }
                 self.bytes.set(rows_bytes(rows.rows(), self.grid.count))?;
                 out.reserve_rows(rows.rows());

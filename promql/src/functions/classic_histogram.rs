@@ -100,7 +100,12 @@ pub(crate) fn bucket_fraction(lower: f64, upper: f64, buckets: &mut [LeBucket]) 
         }
         count
     };
-    (rank_of(upper).min(count) - rank_of(lower).min(count)) / count
+    // A NaN stays one.
+    let rank_of = |value| match rank_of(value) {
+        rank if rank > count => count,
+        rank => rank,
+    };
+    (rank_of(upper) - rank_of(lower)) / count
 }
 
 fn ends_at_infinity(buckets: &[LeBucket]) -> bool {

@@ -99,13 +99,15 @@ fn float_growth(w: &Window<'_>, env: &Env<'_>, kind: Kind) -> Cell {
         // Only samples inside the window: resets at its ends are in the interpolated values.
         let from = if times[first] <= w.start_ms { first + 1 } else { first };
         let to = if times[last] >= w.end_ms { last } else { last + 1 };
-        let mut prev = left;
+        // Summed up apart, as Prometheus does: the order shows in the last bit.
+        let (mut correction, mut prev) = (0.0, left);
         for v in values.get(from..to).unwrap_or(&[]).iter().chain(std::iter::once(&right)) {
             if *v < prev {
-                result += prev;
+                correction += prev;
             }
             prev = *v;
         }
+        result += correction;
     }
     if kind == Kind::Rate {
         result /= env.range_ms as f64 / 1000.0;

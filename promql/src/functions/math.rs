@@ -89,22 +89,35 @@ pub(crate) fn unary(name: &str) -> Option<fn(f64) -> f64> {
     })
 }
 
-/// Go's `math.Max`: NaN wins.
+/// Go's `math.Max`: NaN wins, and of two zeros the positive one.
 #[inline]
 pub(crate) fn max(a: f64, b: f64) -> f64 {
     if a.is_infinite() && a > 0.0 || b.is_infinite() && b > 0.0 {
         return f64::INFINITY;
     }
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+    if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else if a == 0.0 && b == 0.0 {
+        // Rust leaves open which one it is.
+        if a.is_sign_negative() { b } else { a }
+    } else {
+        a.max(b)
+    }
 }
 
-/// Go's `math.Min`: NaN wins.
+/// Go's `math.Min`: NaN wins, and of two zeros the negative one.
 #[inline]
 pub(crate) fn min(a: f64, b: f64) -> f64 {
     if a.is_infinite() && a < 0.0 || b.is_infinite() && b < 0.0 {
         return f64::NEG_INFINITY;
     }
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
+    if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else if a == 0.0 && b == 0.0 {
+        if a.is_sign_negative() { a } else { b }
+    } else {
+        a.min(b)
+    }
 }
 
 /// `clamp`; `None` when the bounds are the wrong way round.

@@ -79,8 +79,9 @@ pub(crate) fn ts_of_first(w: &Window<'_>, _: &mut Env<'_>) -> Result<Cell> {
 }
 
 pub(crate) fn ts_of_last(w: &Window<'_>, _: &mut Env<'_>) -> Result<Cell> {
-    let last = w.float_ts().last().into_iter().chain(w.histogram_ts().last()).max();
-    Ok(last.map_or(Cell::Absent, |t| Cell::Float(*t as f64 / 1000.0)))
+    // Where one kind is missing, Prometheus takes the epoch for it: before the epoch, that is later.
+    let last = |times: &[i64]| times.last().copied().unwrap_or(0);
+    Ok(Cell::Float(last(w.float_ts()).max(last(w.histogram_ts())) as f64 / 1000.0))
 }
 
 pub(crate) fn stddev(w: &Window<'_>, env: &mut Env<'_>) -> Result<Cell> {

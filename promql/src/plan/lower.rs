@@ -319,10 +319,12 @@ impl Lower {
     fn instant(&mut self, v: &VectorSelector, grid: Grid, reads: Reads) -> Result<Node> {
         let shift = self.shift(&v.offset, v.at)?;
         let lookback = self.params.lookback_ms;
-        let after = if v.boundary == Boundary::Smoothed { lookback } else { 0 };
+        // There is no sample behind an interpolated value: timestamps are those of the newest ones.
+        let boundary = if reads == Reads::Value { v.boundary } else { Boundary::Plain };
+        let after = if boundary == Boundary::Smoothed { lookback } else { 0 };
         let selection = self.select(v, grid, shift, 0, (lookback - 1, after));
         let site = self.site(v.span);
-        Ok(Node::Instant(Box::new(Instant { selection, shift, boundary: v.boundary, reads, site })))
+        Ok(Node::Instant(Box::new(Instant { selection, shift, boundary, reads, site })))
     }
 
     fn source(&mut self, expr: &Expr, grid: Grid) -> Result<WindowSource> {

@@ -5,16 +5,18 @@
 //! from the raw samples, every match is looked for among all series. It shares the parser, the vocabulary of `model` and
 //! nothing else with the engine; `histogram` says what else of `model` it uses.
 //!
-//! In `reference/`: [`histogram`] and [`quantile`] compute with histograms; `select` finds samples, `window` and `extended`
-//! are the functions over windows, `elementwise` those over vectors, `aggregate`, `binary` and `info` the rest; this file
+//! In `reference/`: [`histogram`] and [`quantile`] compute with histograms; `select` finds samples, `window`, `growth` and
+//! `extended` are the functions over windows, `elementwise` those over vectors, `aggregate`, `binary` and `info` the rest; this file
 //! walks the tree.
 //!
-//! Left out: limits, positions in annotations, and range vectors as the answer of a query.
+//! Left out: limits, positions in annotations, and range vectors as the answer of a query. Where names are dropped at the end
+//! of a query, each sample says whether its name is; for Prometheus, the first sample of a series says so for all.
 
 mod aggregate;
 mod binary;
 mod elementwise;
 mod extended;
+mod growth;
 mod histogram;
 mod info;
 mod invariant;
@@ -53,6 +55,9 @@ pub struct Answer {
     pub value: Value,
     /// Warnings and infos without their positions.
     pub annotations: BTreeSet<String>,
+    /// Those that may be there too: of several that one binary operation has at one step, the last one is there for sure,
+    /// and nothing says in what order series come.
+    pub possible_annotations: BTreeSet<String>,
 }
 
 /// Evaluates an expression over some data.
@@ -72,13 +77,15 @@ pub fn evaluate(data: &DataSet, expr: &Expr, time: EvalTime, settings: Settings)
         query: Grid { step: step_ms, ..grid },
         statistics_only: invariant::statistics_only(expr),
         notes: RefCell::default(),
+        possible_notes: RefCell::default(),
     };
     if expr.value_type() == ValueType::String && !matches!(time, EvalTime::Instant(_)) {
         return Err("a string is no answer to a range query".to_owned());
     }
     let steps = evaluator.eval(expr, grid)?;
     let value = evaluator.answer(expr.value_type(), steps, grid, matches!(time, EvalTime::Instant(_)))?;
-    Ok(Answer { value, annotations: evaluator.notes.into_inner() })
+    let annotations = evaluator.notes.into_inner();
+    Ok(Answer { value, annotations, possible_annotations: evaluator.possible_notes.into_inner() })
 }
 
 /// Moments of evaluation: `start`, `start + step`, … up to `end`.
@@ -145,6 +152,7 @@ struct Evaluator<'a> {
     /// Where the selectors stand whose histograms are read without buckets.
     statistics_only: BTreeSet<u32>,
     notes: RefCell<BTreeSet<String>>,
+    possible_notes: RefCell<BTreeSet<String>>,
 }
 
 const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
@@ -242,15 +250,9 @@ impl Evaluator<'_> {
     }
 
     /// What every operation does with its result: series are told apart by their labels.
-    fn settled(&self, mut vectors: Vec<Vec<Row>>, grid: Grid) -> Result<Vec<Vec<Row>>, String> {
+    fn settled(&self, vectors: Vec<Vec<Row>>, grid: Grid) -> Result<Vec<Vec<Row>>, String> {
         if !(grid.is_instant() && self.settings.delayed_name_removal) {
             unique(&vectors)?;
-        }
-        let mut first: BTreeMap<Labels, bool> = BTreeMap::new();
-        for row in vectors.iter_mut().flatten() {
-            if !grid.is_instant() {
-                row.drop_name = *first.entry(row.labels.clone()).or_insert(row.drop_name);
-            }
         }
         Ok(vectors)
     }

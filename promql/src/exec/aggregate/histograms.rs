@@ -28,6 +28,8 @@ struct State {
     sum: Accumulated,
     /// Exponential and custom buckets met: there is no result.
     incompatible: bool,
+    /// A float came first: there is no result, and histograms are not even added up.
+    began_with_float: bool,
     reset_seen: bool,
     no_reset_seen: bool,
 }
@@ -52,10 +54,11 @@ impl<'q> HistogramGroups<'q> {
         cell: usize,
         h: &Arc<FloatHistogram>,
         labels: &Labels,
+        after_float: bool,
     ) -> Result<()> {
         let is_mean = self.node.op == AggregateOp::Avg;
         let state = match self.cells.get_mut(&cell) {
-            Some(s) if s.incompatible => return Ok(()),
+            Some(s) if s.incompatible || s.began_with_float => return Ok(()),
             Some(s) => {
                 match s.sum.add(h) {
                     Ok(false) => {}
@@ -77,6 +80,7 @@ impl<'q> HistogramGroups<'q> {
                 self.cells.entry(cell).or_insert(State {
                     sum: Accumulated::new(h, is_mean),
                     incompatible: false,
+                    began_with_float: after_float,
                     reset_seen: false,
                     no_reset_seen: false,
                 })
@@ -88,6 +92,15 @@ impl<'q> HistogramGroups<'q> {
             CounterResetHint::Unknown | CounterResetHint::Gauge => {}
         }
         Ok(())
+    }
+
+    /// Whether nothing can come of the group any more: what else it holds is not looked at.
+    pub(crate) fn is_lost(&self, cell: usize) -> bool {
+        self.cells.get(&cell).is_some_and(|s| s.incompatible)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.cells.is_empty()
     }
 
     /// Takes the outcome out; `with_floats` tells whether the group has floats at that step too.

@@ -398,7 +398,7 @@ fn plain_float(v: f64) -> String {
     }
 }
 
-/// As Go's `%g`: an exponent below -4 and from 21 on.
+/// As Go's `%g`: an exponent below -4 and from 6 on.
 pub(super) fn format_g(v: f64) -> String {
     if v.is_nan() || v.is_infinite() {
         return plain_float(v);
@@ -406,7 +406,7 @@ pub(super) fn format_g(v: f64) -> String {
     let text = format!("{v:e}");
     let (mantissa, exponent) = text.split_once('e').expect("scientific");
     let exponent: i32 = exponent.parse().expect("a number");
-    if (-4..21).contains(&exponent) {
+    if (-4..6).contains(&exponent) {
         return format!("{v}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };

@@ -14,7 +14,7 @@ use model::histogram::CounterResetHint;
 struct Outcome {
     point: Point,
     keep: bool,
-    /// What is to be said; the last of a step is.
+    /// What is to be said.
     note: Option<String>,
 }
 
@@ -49,21 +49,24 @@ impl Evaluator<'_> {
         self.settled(vectors, grid).map(Steps::Vectors)
     }
 
-    fn say(&self, note: Option<String>) {
-        if let Some(text) = note {
-            self.notes.borrow_mut().insert(text);
+    /// What there is to say about one step.
+    fn say(&self, notes: BTreeSet<String>) {
+        if notes.len() == 1 {
+            self.notes.borrow_mut().extend(notes);
+        } else {
+            self.possible_notes.borrow_mut().extend(notes);
         }
     }
 
     fn with_scalar(&self, b: &Binary, rows: Vec<Row>, scalar: f64, swap: bool) -> Vec<Row> {
-        let (mut out, mut note) = (Vec::new(), None);
+        let (mut out, mut notes) = (Vec::new(), BTreeSet::new());
         for row in rows {
             let number = Point::Float(scalar);
             let (l, r) = if swap { (&number, &row.point) } else { (&row.point, &number) };
             let outcome = match elements(b.op, l, r) {
                 Ok(o) => o,
                 Err(text) => {
-                    note = Some(text);
+                    notes.insert(text);
                     continue;
                 }
             };
@@ -80,7 +83,7 @@ impl Evaluator<'_> {
             let labels = if drops { self.without_name(&row.labels) } else { row.labels.clone() };
             out.push(Row { labels, drop_name: row.drop_name || drops, point });
         }
-        self.say(note);
+        self.say(notes);
         out
     }
 
@@ -104,7 +107,7 @@ impl Evaluator<'_> {
             m,
             swap,
             out: Vec::new(),
-            note: None,
+            notes: BTreeSet::new(),
             taken: BTreeSet::new(),
             inserted: BTreeMap::new(),
         };
@@ -128,8 +131,8 @@ impl Evaluator<'_> {
                 }
             }
         }
-        let (out, note) = (work.out, work.note);
-        self.say(note);
+        let (out, notes) = (work.out, work.notes);
+        self.say(notes);
         Ok(out)
     }
 }
@@ -141,7 +144,7 @@ struct Matched<'a, 'd> {
     m: &'a VectorMatching,
     swap: bool,
     out: Vec<Row>,
-    note: Option<String>,
+    notes: BTreeSet<String>,
     taken: BTreeSet<Labels>,
     inserted: BTreeMap<Labels, BTreeSet<Labels>>,
 }
@@ -152,13 +155,11 @@ impl Matched<'_, '_> {
         let outcome = match elements(self.b.op, &l.point, &r.point) {
             Ok(o) => o,
             Err(text) => {
-                self.note = Some(text);
+                self.notes.insert(text);
                 return Ok(());
             }
         };
-        if outcome.note.is_some() {
-            self.note = outcome.note;
-        }
+        self.notes.extend(outcome.note);
         let point =
             if self.b.return_bool { Point::Float(f64::from(u8::from(outcome.keep))) } else { outcome.point };
         let labels = self.result_labels(many, one);

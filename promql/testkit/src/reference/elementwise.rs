@@ -23,6 +23,9 @@ pub(super) fn absent_labels(matchers: &[Matcher]) -> Labels {
     Labels::from_pairs(out.into_iter().filter(|(_, v)| !v.is_empty()))
 }
 
+type NativeRows<'r> = Vec<(&'r Row, &'r Hist)>;
+type ClassicRows = Vec<(Labels, Vec<Le>)>;
+
 impl Evaluator<'_> {
     pub(super) fn call(&self, call: &Call, grid: Grid) -> Evaluated {
         let name = call.func.name;
@@ -65,7 +68,7 @@ impl Evaluator<'_> {
             let mut out = Vec::new();
             for t in self.moments(v, grid)? {
                 let mut rows = Vec::new();
-                for (labels, s) in self.newest(&v.matchers, t, false) {
+                for (labels, s) in self.newest(&v.matchers, t, None) {
                     let value = if name == "timestamp" { s.t } else { s.start };
                     if name == "timestamp" || self.settings.use_start_timestamps {
                         rows.push(Row::float(self.without_name(&labels), true, seconds(value)));
@@ -97,7 +100,7 @@ impl Evaluator<'_> {
         let mut out = Vec::new();
         for ((i, t), rows) in grid.times().into_iter().enumerate().zip(vectors) {
             let numbers: Vec<f64> = scalars.iter().map(|s| s[i]).collect();
-            out.push(self.over_vector(call, t, rows, &numbers, &texts)?);
+            out.push(self.over_vector(call, t, rows, &numbers, &texts, !grid.is_instant())?);
         }
         Ok(out)
     }
@@ -109,6 +112,7 @@ impl Evaluator<'_> {
         rows: Vec<Row>,
         numbers: &[f64],
         texts: &[String],
+        in_range: bool,
     ) -> Result<Vec<Row>, String> {
         let name = call.func.name;
         let seconds = t as f64 / 1000.0;
@@ -135,6 +139,11 @@ impl Evaluator<'_> {
                 rows.into_iter().map(row).collect()
             }
             "start_timestamp" => Vec::new(),
+            // In a range nothing defines an order: that of the series stays.
+            "sort" | "sort_desc" if in_range => {
+                rows.into_iter().filter(|r| matches!(r.point, Point::Float(_))).collect()
+            }
+            "sort_by_label" | "sort_by_label_desc" if in_range => rows,
             "sort" | "sort_desc" => sorted(rows, name == "sort_desc"),
             "sort_by_label" | "sort_by_label_desc" => {
                 sorted_by_label(rows, texts, name == "sort_by_label_desc")
@@ -190,7 +199,7 @@ impl Evaluator<'_> {
     // === Histograms ===
 
     /// Native histograms, and classic ones with their buckets; where both are there, neither.
-    fn histograms<'r>(&self, rows: &'r [Row]) -> (Vec<(&'r Row, &'r Hist)>, Vec<(Labels, Vec<Le>)>) {
+    fn histograms<'r>(&self, rows: &'r [Row]) -> (NativeRows<'r>, ClassicRows) {
         let name = |r: &Row| {
             if self.settings.delayed_name_removal { r.labels.metric_name().to_owned() } else { String::new() }
         };

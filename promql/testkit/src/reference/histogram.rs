@@ -557,12 +557,11 @@ fn above(buckets: &Buckets, schema: i32, threshold: f64) -> impl Iterator<Item =
 }
 
 fn kahan_bucket(sums: &mut Buckets, lost: &mut Buckets, index: i32, count: f64, count_lost: f64) {
-    if !sums.contains_key(&index) {
+    let (Some(s), Some(c)) = (sums.get_mut(&index), lost.get_mut(&index)) else {
         sums.insert(index, count);
         lost.insert(index, count_lost);
         return;
-    }
-    let (s, c) = (sums.entry(index).or_default(), lost.entry(index).or_default());
+    };
     (*s, *c) = kahan(count, *s, *c);
     if count_lost != 0.0 {
         (*s, *c) = kahan(count_lost, *s, *c);

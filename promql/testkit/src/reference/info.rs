@@ -36,7 +36,7 @@ impl Evaluator<'_> {
         let mut out = Vec::new();
         for (t, rows) in grid.times().into_iter().zip(base) {
             let at = pinned.unwrap_or(t) - offset;
-            let mut infos = if values.is_empty() { Vec::new() } else { self.newest(&matchers, at, false) };
+            let mut infos = if values.is_empty() { Vec::new() } else { self.newest(&matchers, at, None) };
             infos.retain(|(l, _)| fits(l));
             out.push(enrich(&infos, rows, &data, &ignored)?);
         }

@@ -159,8 +159,9 @@ pub(super) fn classic_fraction(lower: f64, upper: f64, buckets: &[Le]) -> f64 {
         low = b.upper;
     }
     let cut = |r: Option<f64>| match r {
-        Some(r) if !(r > count) => r,
-        _ => count,
+        Some(r) if r > count => count,
+        Some(r) => r,
+        None => count,
     };
     (cut(upper_rank) - cut(lower_rank)) / count
 }
@@ -318,8 +319,9 @@ pub(super) fn native_fraction(lower: f64, upper: f64, h: &Hist) -> (f64, bool) {
         count = h.count;
     }
     let cut = |r: Option<f64>| match r {
-        Some(r) if !(r > count) => r,
-        _ => count,
+        Some(r) if r > count => count,
+        Some(r) => r,
+        None => count,
     };
     ((cut(upper_rank) - cut(lower_rank)) / h.count, nans)
 }

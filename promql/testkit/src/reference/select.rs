@@ -52,8 +52,11 @@ impl Ranges {
     }
 }
 
-/// The samples of a series but for stale markers; without buckets when only `statistics` are asked for.
-fn samples(raw: &[Sample], statistics: bool) -> Vec<Stamped> {
+/// The samples of a series but for stale markers. When only `statistics` are asked for, those after that moment, without
+/// buckets.
+fn samples(raw: &[Sample], statistics: Option<i64>) -> Vec<Stamped> {
+    let from = statistics.map_or(0, |t| raw.iter().take_while(|s| s.timestamp_ms <= t).count());
+    let raw = &raw[from..];
     let mut previous: Option<Hist> = None;
     let mut out = Vec::new();
     for s in raw.iter().filter(|s| !s.value.is_stale()) {
@@ -61,7 +64,7 @@ fn samples(raw: &[Sample], statistics: bool) -> Vec<Stamped> {
             SampleValue::Float(v) => Point::Float(*v),
             SampleValue::Histogram(h) => {
                 let h = Hist::from_model(&h.to_float());
-                if statistics {
+                if statistics.is_some() {
                     let hint = match &previous {
                         Some(p) if h.hint == CounterResetHint::Unknown => {
                             if h.is_reset_after(p) {
@@ -116,7 +119,7 @@ impl Evaluator<'_> {
     }
 
     /// Series that all matchers accept, without stale markers.
-    pub(super) fn sources(&self, matchers: &[Matcher], statistics: bool) -> Vec<Source> {
+    pub(super) fn sources(&self, matchers: &[Matcher], statistics: Option<i64>) -> Vec<Source> {
         let accepted = |l: &Labels| matchers.iter().all(|m| m.matches(l.get(&m.name).unwrap_or("")));
         self.data
             .series
@@ -131,7 +134,12 @@ impl Evaluator<'_> {
     }
 
     /// The newest sample of each series within the lookback, unless it is a stale marker.
-    pub(super) fn newest(&self, matchers: &[Matcher], at: i64, statistics: bool) -> Vec<(Labels, Stamped)> {
+    pub(super) fn newest(
+        &self,
+        matchers: &[Matcher],
+        at: i64,
+        statistics: Option<i64>,
+    ) -> Vec<(Labels, Stamped)> {
         let mut out = Vec::new();
         for (labels, raw) in &self.data.series {
             if !matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or(""))) {
@@ -147,8 +155,9 @@ impl Evaluator<'_> {
         out
     }
 
-    fn statistics(&self, expr: &Expr) -> bool {
-        self.statistics_only.contains(&expr.span().start)
+    /// From where on samples are read when only statistics are asked for: hints know nothing of the samples before.
+    fn statistics(&self, expr: &Expr, from: i64) -> Option<i64> {
+        self.statistics_only.contains(&expr.span().start).then_some(from)
     }
 
     /// For each step, where an instant selector looks.
@@ -164,8 +173,8 @@ impl Evaluator<'_> {
         v: &VectorSelector,
         grid: Grid,
     ) -> Result<Vec<Vec<Row>>, String> {
-        let statistics = self.statistics(expr);
         let moments = self.moments(v, grid)?;
+        let statistics = self.statistics(expr, moments[0] - self.settings.lookback_ms);
         if v.boundary == Boundary::Smoothed {
             let sources = self.sources(&v.matchers, statistics);
             let at = |t: i64| -> Vec<Row> {
@@ -191,14 +200,20 @@ impl Evaluator<'_> {
     pub(super) fn ranges(&self, expr: &Expr, grid: Grid) -> Result<Ranges, String> {
         match expr {
             Expr::Paren(p) => self.ranges(&p.expr, grid),
-            Expr::Matrix(m) => Ok(Ranges {
-                sources: self.sources(&m.selector.matchers, self.statistics(expr)),
-                pinned: self.pinned(m.selector.at),
-                offset: self.signed_ms(&m.selector.offset)?,
-                range: self.positive_ms(&m.range)?,
-                boundary: m.selector.boundary,
-                matchers: m.selector.matchers.clone(),
-            }),
+            Expr::Matrix(m) => {
+                let mut ranges = Ranges {
+                    sources: Vec::new(),
+                    pinned: self.pinned(m.selector.at),
+                    offset: self.signed_ms(&m.selector.offset)?,
+                    range: self.positive_ms(&m.range)?,
+                    boundary: m.selector.boundary,
+                    matchers: m.selector.matchers.clone(),
+                };
+                let around = if ranges.boundary == Boundary::Plain { 0 } else { self.settings.lookback_ms };
+                let statistics = self.statistics(expr, ranges.bounds(grid.start).0 - around);
+                ranges.sources = self.sources(&ranges.matchers, statistics);
+                Ok(ranges)
+            }
             Expr::Subquery(s) => {
                 let (offset, range) = (self.signed_ms(&s.offset)?, self.positive_ms(&s.range)?);
                 let step = match &s.step {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{FloatHistogram, Labels};
-use promql::parser::ast::Expr;
+use promql::parser::ast::{AggregateOp, Expr};
 use promql::{PointValue, Value};
 
 /// What about an expression is not defined to the last bit.
@@ -16,20 +16,18 @@ pub(crate) struct Kind {
     ordered: bool,
     /// Relative difference of floats that is let pass.
     tolerance: f64,
-    notes: bool,
 }
 
 impl Kind {
     pub(crate) fn of(expr: &Expr) -> Self {
         let ordered = match expr.without_parens() {
             Expr::Call(c) => c.func.name.starts_with("sort"),
+            Expr::Aggregate(a) => {
+                matches!(a.op, AggregateOp::Topk | AggregateOp::Bottomk) && a.grouping.is_empty()
+            }
             _ => false,
         };
-        Self { ordered, tolerance: 0.0, notes: true }
-    }
-
-    pub(crate) fn notes_are_defined(self) -> bool {
-        self.notes
+        Self { ordered, tolerance: 0.0 }
     }
 
     fn floats(self, a: f64, b: f64) -> bool {
@@ -87,11 +85,13 @@ pub(crate) fn difference(kind: Kind, engine: &Value, reference: &Value) -> Optio
     }
 }
 
-/// Whether two plans gave the same: values to the bit, in the same order, with the same annotations. Only the optimised
-/// plan knows that something is evaluated once, which the warning about sorting in a range depends on.
+/// Whether two plans gave the same: values to the bit, in the same order, with the same annotations. How often something
+/// happened is not compared, nor whether sorting was in vain: only the optimised plan evaluates once what does not change.
 pub(crate) fn identical(a: &(Value, Vec<String>), b: &(Value, Vec<String>)) -> bool {
-    let notes = |n: &[String]| -> Vec<String> {
-        n.iter().filter(|n| !n.contains("sort is ineffective")).cloned().collect()
+    let notes = |n: &[String]| {
+        let mut n = stripped(n);
+        n.retain(|n| !n.contains("sort is ineffective"));
+        n
     };
     // The debug text shows every digit, and all NaNs alike.
     format!("{:?}", a.0) == format!("{:?}", b.0) && notes(&a.1) == notes(&b.1)

@@ -8,6 +8,7 @@
 mod comparison;
 mod minimise;
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use comparison::{Kind, stripped};
 /// Queries over one data set.
 const QUERIES_PER_SEED: u64 = 50;
 /// Cases in an ordinary run of the tests.
-const CASES: u64 = 1_500;
+const CASES: u64 = 500;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -32,10 +33,10 @@ fn number(name: &str) -> Option<u64> {
 /// The settings that a seed is tried with.
 fn settings(seed: u64) -> Settings {
     Settings {
-        lookback_ms: if seed % 5 == 0 { 90_000 } else { 300_000 },
+        lookback_ms: if seed.is_multiple_of(5) { 90_000 } else { 300_000 },
         default_subquery_step_ms: 60_000,
-        delayed_name_removal: seed % 3 == 0,
-        use_start_timestamps: seed % 2 == 0,
+        delayed_name_removal: seed.is_multiple_of(3),
+        use_start_timestamps: seed.is_multiple_of(2),
     }
 }
 
@@ -86,9 +87,9 @@ fn run(engine: &Engine, data: &DataSet, query: &GeneratedQuery) -> Outcome {
 /// Why a case fails, if it does.
 fn check(engines: &Engines, s: Settings, data: &DataSet, query: &GeneratedQuery) -> Option<String> {
     let plain = run(&engines.plain, data, query);
-    for engine in &engines.optimised {
-        let optimised = run(engine, data, query);
-        let same = match (&plain, &optimised) {
+    let optimised = engines.optimised.each_ref().map(|e| run(e, data, query));
+    for optimised in &optimised {
+        let same = match (&plain, optimised) {
             (Ok(a), Ok(b)) => comparison::identical(a, b),
             (Err(_), Err(_)) => true,
             _ => false,
@@ -103,7 +104,8 @@ fn check(engines: &Engines, s: Settings, data: &DataSet, query: &GeneratedQuery)
         Ok(e) => e,
         Err(_) => return Some("the reference evaluator panics".to_owned()),
     };
-    match (plain, expected) {
+    let [engine, _] = optimised;
+    match (engine, expected) {
         (Err(_), Err(_)) => None,
         (Ok((value, notes)), Ok(answer)) => {
             let kind = Kind::of(&expr);
@@ -111,7 +113,8 @@ fn check(engines: &Engines, s: Settings, data: &DataSet, query: &GeneratedQuery)
                 return Some(format!("{reason}\n  engine    {value:?}\n  reference {:?}", answer.value));
             }
             let notes = stripped(&notes);
-            if notes != answer.annotations && kind.notes_are_defined() {
+            let allowed: BTreeSet<String> = &answer.annotations | &answer.possible_annotations;
+            if !(notes.is_superset(&answer.annotations) && notes.is_subset(&allowed)) {
                 return Some(format!(
                     "annotations\n  engine    {notes:?}\n  reference {:?}",
                     answer.annotations
