@@ -370,6 +370,11 @@ pub(crate) fn fraction<'n>(
     } else {
         count = h.count;
     }
-    let capped = |r: Option<f64>| r.filter(|r| *r <= count).unwrap_or(count);
+    // A NaN stays one.
+    let capped = |r: Option<f64>| match r {
+        Some(rank) if rank > count => count,
+        Some(rank) => rank,
+        None => count,
+    };
     ((capped(upper_rank) - capped(lower_rank)) / h.count, note)
 }

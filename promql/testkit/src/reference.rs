@@ -9,8 +9,7 @@
 //! `extended` are the functions over windows, `elementwise` those over vectors, `aggregate`, `binary` and `info` the rest; this file
 //! walks the tree.
 //!
-//! Left out: limits, positions in annotations, and range vectors as the answer of a query. Where names are dropped at the end
-//! of a query, each sample says whether its name is; for Prometheus, the first sample of a series says so for all.
+//! Left out: limits, positions in annotations, and range vectors as the answer of a query.
 
 mod aggregate;
 mod binary;
@@ -249,10 +248,17 @@ impl Evaluator<'_> {
         if self.settings.delayed_name_removal { labels.clone() } else { labels.without_metric_name() }
     }
 
-    /// What every operation does with its result: series are told apart by their labels.
-    fn settled(&self, vectors: Vec<Vec<Row>>, grid: Grid) -> Result<Vec<Vec<Row>>, String> {
+    /// What every operation does with its result: series are told apart by their labels, and the first sample of one
+    /// says whether its name is dropped.
+    fn settled(&self, mut vectors: Vec<Vec<Row>>, grid: Grid) -> Result<Vec<Vec<Row>>, String> {
         if !(grid.is_instant() && self.settings.delayed_name_removal) {
             unique(&vectors)?;
+        }
+        let mut first: BTreeMap<Labels, bool> = BTreeMap::new();
+        for row in vectors.iter_mut().flatten() {
+            if !grid.is_instant() {
+                row.drop_name = *first.entry(row.labels.clone()).or_insert(row.drop_name);
+            }
         }
         Ok(vectors)
     }

@@ -118,9 +118,9 @@ impl Evaluator<'_> {
         let seconds = t as f64 / 1000.0;
         if let Some(f) = calendar(name) {
             if call.args.is_empty() {
-                return Ok(vec![Row::float(Labels::empty(), false, f(t / 1000))]);
+                return Ok(vec![Row::float(Labels::empty(), false, f(i128::from(t / 1000)))]);
             }
-            return Ok(self.each_float(rows, |v| if v.abs() < 9.2e18 { f(v as i64) } else { f64::NAN }));
+            return Ok(self.each_float(rows, |v| f(whole_seconds(v))));
         }
         Ok(match name {
             "vector" => vec![Row::float(Labels::empty(), false, numbers[0])],
@@ -509,9 +509,15 @@ fn float_function(name: &str) -> Option<fn(f64) -> f64> {
 
 // === Calendar ===
 
+/// Cut to whole seconds. What 64 bits do not hold ends up half their range away, where Prometheus's wraps around.
+fn whole_seconds(v: f64) -> i128 {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    if v.abs() < LIMIT { i128::from(v as i64) } else { 1 << 63 }
+}
+
 /// Year, month and day, 1970-01-01 being day 0.
-fn civil(day: i64) -> (i64, i64, i64) {
-    let leap = |y: i64| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
+fn civil(day: i128) -> (i128, i128, i128) {
+    let leap = |y: i128| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
     let (era, mut rest) = (day.div_euclid(146_097), day.rem_euclid(146_097));
     let mut year = 1970;
     // Within 400 years, count.
@@ -531,7 +537,7 @@ fn civil(day: i64) -> (i64, i64, i64) {
     (year + era * 400, month, rest + 1)
 }
 
-fn month_length(year: i64, month: i64) -> i64 {
+fn month_length(year: i128, month: i128) -> i128 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
@@ -540,7 +546,7 @@ fn month_length(year: i64, month: i64) -> i64 {
     }
 }
 
-fn calendar(name: &str) -> Option<fn(i64) -> f64> {
+fn calendar(name: &str) -> Option<fn(i128) -> f64> {
     Some(match name {
         "year" => |s| civil(s.div_euclid(86_400)).0 as f64,
         "month" => |s| civil(s.div_euclid(86_400)).1 as f64,
@@ -551,7 +557,7 @@ fn calendar(name: &str) -> Option<fn(i64) -> f64> {
         },
         "day_of_year" => |s| {
             let (year, month, day) = civil(s.div_euclid(86_400));
-            ((1..month).map(|m| month_length(year, m)).sum::<i64>() + day) as f64
+            ((1..month).map(|m| month_length(year, m)).sum::<i128>() + day) as f64
         },
         "day_of_week" => |s| (s.div_euclid(86_400) + 4).rem_euclid(7) as f64,
         "hour" => |s| s.rem_euclid(86_400).div_euclid(3_600) as f64,

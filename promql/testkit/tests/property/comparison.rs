@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{FloatHistogram, Labels};
-use promql::parser::ast::{AggregateOp, Expr};
+use promql::parser::ast::{AggregateOp, BinaryOp, Expr};
 use promql::{PointValue, Value};
 
 /// What about an expression is not defined to the last bit.
@@ -27,7 +27,15 @@ impl Kind {
             }
             _ => false,
         };
-        Self { ordered, tolerance: 0.0 }
+        let mut inexact = false;
+        expr.walk(|e| inexact |= is_inexact(e));
+        Self { ordered: ordered && !inexact, tolerance: if inexact { 1e-9 } else { 0.0 } }
+    }
+
+    /// Whether values may differ a little: then what is made of them, by rounding or comparing, may differ a lot, and a
+    /// difference proves nothing.
+    pub(crate) fn is_inexact(self) -> bool {
+        self.tolerance > 0.0
     }
 
     fn floats(self, a: f64, b: f64) -> bool {
@@ -62,6 +70,19 @@ impl Kind {
             (PointValue::Histogram(a), PointValue::Histogram(b)) => self.histograms(a, b),
             _ => false,
         }
+    }
+}
+
+/// Logarithms and powers: the engine computes them in the steps of Prometheus's runtime, the reference does not.
+fn is_inexact(e: &Expr) -> bool {
+    match e {
+        Expr::Binary(b) => matches!(b.op, BinaryOp::Pow | BinaryOp::TrimLower | BinaryOp::TrimUpper),
+        Expr::Call(c) => {
+            matches!(c.func.name, "exp" | "ln" | "log2" | "log10")
+                || c.func.name.starts_with("histogram_quantile")
+                || c.func.name == "histogram_fraction"
+        }
+        _ => false,
     }
 }
 

@@ -110,6 +110,9 @@ fn check(engines: &Engines, s: Settings, data: &DataSet, query: &GeneratedQuery)
         (Ok((value, notes)), Ok(answer)) => {
             let kind = Kind::of(&expr);
             if let Some(reason) = comparison::difference(kind, &value, &answer.value) {
+                if kind.is_inexact() && expr.levels() > 2 {
+                    return None;
+                }
                 return Some(format!("{reason}\n  engine    {value:?}\n  reference {:?}", answer.value));
             }
             let notes = stripped(&notes);
