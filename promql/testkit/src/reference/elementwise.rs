@@ -68,7 +68,9 @@ impl Evaluator<'_> {
             let mut out = Vec::new();
             for t in self.moments(v, grid)? {
                 let mut rows = Vec::new();
-                for (labels, s) in self.newest(&v.matchers, t, None) {
+                // Pinned, it is looked at without the offset, among the samples that the offset leaves.
+                let at = self.pinned(v.at).unwrap_or(t);
+                for (labels, s) in self.newest_among(&v.matchers, (t, at)) {
                     let value = if name == "timestamp" { s.t } else { s.start };
                     if name == "timestamp" || self.settings.use_start_timestamps {
                         rows.push(Row::float(self.without_name(&labels), true, seconds(value)));

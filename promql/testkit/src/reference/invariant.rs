@@ -43,8 +43,8 @@ fn is_invariant(expr: &Expr) -> bool {
         Expr::Subquery(s) => s.at.is_some(),
         Expr::Paren(p) => is_invariant(&p.expr),
         Expr::Unary(u) => is_invariant(&u.expr),
-        // The parameter is looked at too, where Prometheus takes its first value for all steps.
-        Expr::Aggregate(a) => is_invariant(&a.expr) && a.param.as_ref().is_none_or(is_invariant),
+        // Whatever the parameter: its first value counts then.
+        Expr::Aggregate(a) => is_invariant(&a.expr),
         Expr::Binary(b) => is_invariant(&b.lhs) && is_invariant(&b.rhs),
         Expr::Call(c) => {
             // Bounds and step of the query are numbers.

@@ -155,6 +155,27 @@ impl Evaluator<'_> {
         out
     }
 
+    /// The newest sample at `at` of those that a selector at `read` could see.
+    pub(super) fn newest_among(
+        &self,
+        matchers: &[Matcher],
+        (read, at): (i64, i64),
+    ) -> Vec<(Labels, Stamped)> {
+        let lookback = self.settings.lookback_ms;
+        let mut out = Vec::new();
+        for (labels, raw) in &self.data.series {
+            let seen = |s: &&Sample| s.timestamp_ms > read - lookback && s.timestamp_ms <= read.min(at);
+            if matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or("")))
+                && let Some(s) = raw.iter().rfind(seen)
+                && s.timestamp_ms > at - lookback
+                && !s.value.is_stale()
+            {
+                out.extend(samples(std::slice::from_ref(s), None).pop().map(|s| (labels.clone(), s)));
+            }
+        }
+        out
+    }
+
     /// From where on samples are read when only statistics are asked for: hints know nothing of the samples before.
     fn statistics(&self, expr: &Expr, from: i64) -> Option<i64> {
         self.statistics_only.contains(&expr.span().start).then_some(from)
