@@ -92,6 +92,9 @@ fn check(engines: &Engines, s: Settings, data: &DataSet, query: &GeneratedQuery)
         let same = match (&plain, optimised) {
             (Ok(a), Ok(b)) => comparison::identical(a, b),
             (Err(_), Err(_)) => true,
+            // Evaluated once, as an instant query is, twins are not yet an error where names are dropped at the end; the
+            // plain plan evaluates them at every step.
+            (Err(_), Ok(_)) => s.delayed_name_removal && query.text.contains('@'),
             _ => false,
         };
         if !same {
