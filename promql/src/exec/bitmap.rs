@@ -35,6 +35,11 @@ impl StepBits {
         }
     }
 
+    /// Sets the bits that are set in `other`, which has as many.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, more)| *word |= more);
+    }
+
     /// Like [`StepBits::add_row`]; whether a bit was set before.
     pub(crate) fn add_row_overlaps(&mut self, values: &[f64]) -> bool {
         let mut overlap = false;

@@ -116,17 +116,19 @@ impl<'q> Builder<'q> {
     fn binary(&self, b: &'q Binary, grid: Grid) -> Result<BoxOperator<'q>> {
         match (b.lhs.value_type(), b.rhs.value_type()) {
             (ValueType::Vector, ValueType::Vector) => {
-                let (lhs, rhs) = (self.vector(&b.lhs, grid)?, self.vector(&b.rhs, grid)?);
                 let Some(matching) = &b.matching else {
                     return Err(QueryError::execution("operator between vectors without matching"));
                 };
                 if b.op.is_set() {
-                    let set: BoxOperator<'q> =
-                        Box::new(set::SetOperator::new(self.ctx, b.op, matching, lhs, rhs, grid));
                     // Whether the name of a series goes is said once for all steps, by the side that comes first.
                     let merged = b.op == BinaryOp::Or && grid.is_range && self.ctx.delayed_names();
+                    let sides = if merged { vec![&b.lhs, &b.rhs] } else { sides(b) };
+                    let sides = sides.into_iter().map(|n| self.vector(n, grid)).collect::<Result<_>>()?;
+                    let set: BoxOperator<'q> =
+                        Box::new(set::SetOperator::new(self.ctx, b.op, matching, sides, grid));
                     return Ok(if merged { Box::new(merge::Merge::new(self.ctx, set, grid)) } else { set });
                 }
+                let (lhs, rhs) = (self.vector(&b.lhs, grid)?, self.vector(&b.rhs, grid)?);
                 Ok(Box::new(binary::VectorBinary::new(self.ctx, b, matching, lhs, rhs, grid)))
             }
             (ValueType::Vector, _) => {
@@ -155,6 +157,23 @@ impl<'q> Builder<'q> {
             _ => elementwise::build(*self, c, grid),
         }
     }
+}
+
+/// The operands of a set operator; of `or`, those of all `or` on its left that match by the same labels.
+fn sides(b: &Binary) -> Vec<&Node> {
+    let (mut sides, mut left) = (vec![&b.rhs], &b.lhs);
+    while let Node::Binary(inner) = left
+        && b.op == BinaryOp::Or
+        && inner.op == BinaryOp::Or
+        && let (Some(m), Some(of_inner)) = (&b.matching, &inner.matching)
+        && (m.on, &m.labels) == (of_inner.on, &of_inner.labels)
+    {
+        sides.push(&inner.rhs);
+        left = &inner.lhs;
+    }
+    sides.push(left);
+    sides.reverse();
+    sides
 }
 
 /// An argument of a call.
