@@ -10,5 +10,6 @@ pub(crate) mod grid;
 pub(crate) mod lower;
 pub(crate) mod node;
 pub(crate) mod optimize;
+pub(crate) mod propagate;
 
 pub(crate) use grid::Grid;

@@ -1,8 +1,9 @@
-//! Makes a plan cheaper without changing its answer: constants are folded, parts that do not depend on the evaluation
-//! time are evaluated once, selections that read the same series are shared.
+//! Makes a plan cheaper without changing its answer: constants are folded, matchers move across operators, parts that do
+//! not depend on the evaluation time are evaluated once, selections that read the same series are shared.
 
 use super::grid::Grid;
 use super::node::{Node, Plan, WindowSource};
+use super::propagate::propagate;
 use crate::functions::scalar_binary;
 use crate::parser::ast::ValueType;
 
@@ -23,6 +24,7 @@ const TIME_DEPENDENT: [&str; 10] = [
 /// Applies all passes.
 pub(crate) fn optimize(plan: &mut Plan, grid: Grid) {
     fold_constants(&mut plan.root);
+    propagate(&mut plan.root, &mut plan.selections);
     if grid.is_range || holds_subquery(&mut plan.root) {
         let wrap = pin_invariants(&mut plan.root);
         if wrap && worth_pinning(&plan.root) {
