@@ -17,6 +17,7 @@ pub(crate) mod count_values;
 pub(crate) mod duplicates;
 pub(crate) mod elementwise;
 pub(crate) mod exchange;
+pub(crate) mod feed;
 pub(crate) mod histogram_quantile;
 pub(crate) mod info;
 pub(crate) mod instant;

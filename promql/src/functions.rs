@@ -4,6 +4,7 @@
 //! Nothing here knows operators or batches of series.
 
 pub(crate) mod classic_histogram;
+pub(crate) mod columns;
 pub(crate) mod elementary;
 pub(crate) mod extended;
 pub(crate) mod format;

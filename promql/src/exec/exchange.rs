@@ -10,8 +10,8 @@ use super::context::Context;
 use crate::annotations::Notes;
 use crate::error::{QueryError, Result};
 
-/// Cells that a thread should have at least: starting one costs about as much as filling these.
-const CELLS_PER_THREAD_MIN: usize = 8_192;
+/// Cells and samples that a thread should have at least: going through them takes several times as long as starting it.
+const CELLS_PER_THREAD_MIN: usize = 65_536;
 
 /// Cells between two looks at the clock.
 const CELLS_PER_CHECK: usize = 64;

@@ -1,11 +1,12 @@
 //! Instant selectors: the last sample of each series within the lookback, at every step.
 
-use model::{Samples, Series, is_stale_nan};
+use model::{ChunkEncoding, Samples, Series, is_stale_nan};
 
 use super::batch::{ABSENT, Batch, Head, clean, rows_bytes};
 use super::context::Context;
 use super::duplicates::Duplicates;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
+use super::feed::seek;
 use super::memory::HeldBytes;
 use super::operator::{Builder, Operator};
 use super::source::{SeriesStream, decode, strip_buckets};
@@ -134,6 +135,9 @@ impl RowFiller for Filler<'_> {
                 histograms,
             );
         }
+        if self.node.reads == Reads::Value && !self.stats_only && is_plain(series) {
+            return self.fill_floats(row, cells);
+        }
         decode(self.ctx, series, first - lookback + 1, last, &mut self.samples)?;
         if self.stats_only {
             strip_buckets(&mut self.samples);
@@ -182,6 +186,47 @@ impl RowFiller for Filler<'_> {
     fn finish(self) -> Notes {
         self.notes
     }
+}
+
+impl Filler<'_> {
+    /// The fast path: one chunk of floats after the other is decoded, and only those in which some step finds its sample.
+    fn fill_floats(&mut self, row: usize, cells: &mut [f64]) -> Result<()> {
+        let (lookback, shift) = (self.ctx.lookback_ms, self.node.shift);
+        let samples = &mut self.samples;
+        samples.clear();
+        let mut chunks = self.series[row].chunks.iter().peekable();
+        // Samples before `next` are at or before the time looked at.
+        let (mut next, mut moved) = (0, 0);
+        for (step, cell) in cells.iter_mut().enumerate() {
+            let at = shift.apply(self.grid.at(step));
+            while let Some(chunk) = chunks.next_if(|c| c.mint <= at) {
+                if chunk.maxt <= at - lookback {
+                    continue;
+                }
+                // All at hand are before those of the next chunk: the last one may be needed yet.
+                let last = samples.timestamps_ms.last().copied().zip(samples.values.last().copied());
+                samples.clear();
+                last.into_iter().for_each(|(t, v)| samples.push_float(t, v));
+                (next, moved) = (0, 0);
+                chunk.decode(chunk.mint, chunk.maxt, samples)?;
+            }
+            let seen = seek(&samples.timestamps_ms, next, moved, at);
+            (next, moved) = (seen, seen - next);
+            let Some(i) = next.checked_sub(1) else { continue };
+            let (t, v) = (samples.timestamps_ms[i], samples.values[i]);
+            if t <= at - lookback || is_stale_nan(v) {
+                continue;
+            }
+            *cell = clean(v);
+        }
+        Ok(())
+    }
+}
+
+/// Whether all samples are floats without start timestamps, in chunks that do not overlap.
+fn is_plain(series: &Series) -> bool {
+    let chunks = &series.chunks;
+    chunks.iter().all(|c| c.encoding() == ChunkEncoding::XOR) && chunks.is_sorted_by(|a, b| a.maxt < b.mint)
 }
 
 /// Whether sample `i` was the last one already at time `at`.

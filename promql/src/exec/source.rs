@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use model::chunk::decode_chunks_watched;
-use model::{FloatHistogram, HistogramValue, Samples, Series, SeriesSet, is_stale_nan};
+use model::{Chunk, FloatHistogram, HistogramValue, Samples, Series, SeriesSet, is_stale_nan};
 use parking_lot::Mutex;
 
 use super::batch::clean;
@@ -114,10 +114,21 @@ pub(crate) fn decode(
     maxt: i64,
     out: &mut Samples,
 ) -> Result<()> {
-    let mut chunks = 0;
-    decode_chunks_watched(&series.chunks, mint, maxt, out, |out| {
-        chunks += 1;
-        if chunks % CHUNKS_PER_CHECK != 0 {
+    decode_watched(ctx, &series.chunks, mint, maxt, out)
+}
+
+/// Like [`decode`], of some chunks.
+pub(crate) fn decode_watched(
+    ctx: &Context<'_>,
+    chunks: &[Chunk],
+    mint: i64,
+    maxt: i64,
+    out: &mut Samples,
+) -> Result<()> {
+    let mut decoded = 0;
+    decode_chunks_watched(chunks, mint, maxt, out, |out| {
+        decoded += 1;
+        if decoded % CHUNKS_PER_CHECK != 0 {
             return Ok(());
         }
         ctx.check()?;
@@ -160,19 +171,22 @@ pub(crate) fn strip_buckets(samples: &mut Samples) {
 /// Makes columns of samples: stale markers go, floats and histograms part. Start timestamps are kept when asked for.
 pub(crate) fn to_columns(samples: &mut Samples, with_starts: bool, out: &mut SeriesColumns) {
     out.clear();
-    let with_starts = with_starts && !samples.start_timestamps_ms.is_empty();
-    if samples.histograms.is_empty() {
+    let starts = with_starts && !samples.start_timestamps_ms.is_empty();
+    if samples.histograms.is_empty() && !starts {
         let stale = samples.values.iter().any(|v| is_stale_nan(*v));
         if !stale {
             std::mem::swap(&mut out.float_ts, &mut samples.timestamps_ms);
             std::mem::swap(&mut out.floats, &mut samples.values);
-            if with_starts {
-                std::mem::swap(&mut out.float_starts, &mut samples.start_timestamps_ms);
-            }
             out.floats.iter_mut().for_each(|v| *v = clean(*v));
             return;
         }
     }
+    split_columns(samples, with_starts, out);
+}
+
+/// Adds samples to columns. With start timestamps these are all samples of the series.
+pub(crate) fn split_columns(samples: &Samples, with_starts: bool, out: &mut SeriesColumns) {
+    let with_starts = with_starts && !samples.start_timestamps_ms.is_empty();
     for i in 0..samples.len() {
         let ts = samples.timestamps_ms[i];
         match samples.histogram(i) {

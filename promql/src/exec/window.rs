@@ -1,4 +1,5 @@
-//! Functions over windows: decodes each series once and slides over it.
+//! Functions over windows: decodes each series once and slides over it. What is held of a series is what the windows of
+//! some neighbouring steps need; the function then runs over these steps at once.
 
 use model::labels::TYPE_LABEL;
 use model::{Samples, Series};
@@ -7,18 +8,19 @@ use super::batch::{ABSENT, Batch, Cell, Head, histogram_weight, is_absent, is_fl
 use super::context::{Context, without_metadata};
 use super::duplicates::Duplicates;
 use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
-use super::memory::{HeldBytes, histograms_bytes};
+use super::feed::{Feed, How, seek};
+use super::memory::HeldBytes;
 use super::merge::{Merge, may_have_twins};
 use super::operator::{BoxOperator, Builder, Operator};
 use super::scalar::Scalar;
-use super::source::{SeriesStream, decode, samples_bytes, strip_buckets, to_columns};
+use super::source::{SeriesStream, samples_bytes};
 use super::tally::{Counts, TallyId};
 use super::{absent, batch};
 use crate::annotations::{Note, Notes};
 use crate::error::{QueryError, Result};
 use crate::functions::rate::find_resets;
 use crate::functions::window::{
-    Env, SeriesColumns, State, Window, WindowFunction, extended_function, window_function,
+    Bound, Env, SeriesColumns, State, Steps, Window, WindowFunction, extended_function, window_function,
 };
 use crate::parser::ast::Boundary;
 use crate::plan::Grid;
@@ -136,6 +138,7 @@ impl Operator for WindowOperator<'_> {
             columns: SeriesColumns::default(),
             weights: Vec::new(),
             state: State::default(),
+            bounds: Vec::new(),
             notes: Notes::default(),
             held: 0,
             counts: ctx.tallies.part(shared.tally),
@@ -260,6 +263,21 @@ impl Shared<'_> {
         per_row + rows * self.grid.count * 4
     }
 
+    /// The first and the last time that some step looks at.
+    fn mint(&self) -> i64 {
+        let source = &self.call.source;
+        source.shift().apply(self.grid.start_ms) - source.range_ms() - self.around().0 + 1
+    }
+
+    fn maxt(&self) -> i64 {
+        self.call.source.shift().apply(self.grid.last_ms()) + self.around().1
+    }
+
+    fn how(&self) -> How {
+        let with_starts = self.function.uses_starts && self.ctx.config.use_start_timestamps;
+        How { stats_only: self.stats_only, with_starts }
+    }
+
     /// Times before and after the window as written that samples are taken from.
     fn around(&self) -> (i64, i64) {
         let lookback = self.ctx.lookback_ms;
@@ -278,6 +296,8 @@ struct Filler<'a> {
     /// Sizes of the histograms, summed up from the first one on; empty when there is none.
     weights: Vec<u64>,
     state: State,
+    /// Steps that the function is to run over next.
+    bounds: Vec<Bound>,
     notes: Notes,
     /// Samples of the largest window so far.
     held: u64,
@@ -291,40 +311,27 @@ struct Filler<'a> {
 impl RowFiller for Filler<'_> {
     fn fill(&mut self, row: usize, cells: &mut [f64], histograms: &mut RowHistograms) -> Result<()> {
         let s = self.shared;
-        let (shift, range_ms) = (s.call.source.shift(), s.call.source.range_ms());
-        let around = s.around();
-        let labels = match s.input {
+        self.columns.clear();
+        self.weights.clear();
+        self.state.begin_series();
+        let largest = match s.input {
             Rows::Series(series) => {
-                let mint = shift.apply(s.grid.start_ms) - range_ms - around.0 + 1;
-                let maxt = shift.apply(s.grid.last_ms()) + around.1;
-                decode(s.ctx, &series[row], mint, maxt, &mut self.samples)?;
-                if s.stats_only {
-                    strip_buckets(&mut self.samples);
-                }
-                let starts = s.function.uses_starts && s.ctx.config.use_start_timestamps;
-                to_columns(&mut self.samples, starts, &mut self.columns);
-                &series[row].labels
+                let series = &series[row];
+                let feed = Feed::new(&series.chunks, s.mint(), s.maxt(), s.how());
+                self.slide(feed, &series.labels, cells, histograms)?
             }
             Rows::Subquery(inner, rows) => {
                 columns_of_row(&inner, rows, row, &mut self.columns);
-                &rows.heads[row].labels
+                self.take_in(0)?;
+                self.slide(Feed::none(), &rows.heads[row].labels, cells, histograms)?;
+                return Ok(());
             }
         };
-        if s.function.needs_resets {
-            find_resets(&mut self.columns);
-        }
-        self.state.begin_series();
-        self.weigh()?;
-        let held = self.columns.floats.len() as u64 + self.weights.last().copied().unwrap_or(0);
-        let largest = self.slide(labels, cells, histograms)?;
-        if matches!(s.input, Rows::Series(_)) {
-            // What one window holds counts as held, not the whole series: it is gone with the next one. Only growth is
-            // told: threads would wait for each other if every series were counted where all see it.
-            let largest = largest.min(held);
-            if largest > self.held {
-                s.ctx.hold(largest - self.held)?;
-                self.held = largest;
-            }
+        // What one window holds counts as held: the rest is gone with the next one. Only growth is told: threads would wait
+        // for each other if every series were counted where all see it.
+        if largest > self.held {
+            s.ctx.hold(largest - self.held)?;
+            self.held = largest;
         }
         Ok(())
     }
@@ -336,43 +343,121 @@ impl RowFiller for Filler<'_> {
     }
 }
 
+/// Samples that are gathered before the function runs: as many as stay in the processor's fastest cache.
+const SAMPLES_PER_RUN: usize = 2_048;
+/// Steps that are gathered at most.
+const STEPS_PER_RUN: usize = 1_024;
+
 impl Filler<'_> {
-    /// Counts what was decoded.
-    fn weigh(&mut self) -> Result<()> {
-        let histograms = &self.columns.histograms;
-        self.weights.clear();
-        if !histograms.is_empty() {
-            self.weights.push(0);
-            let mut sum = 0;
-            self.weights.extend(histograms.iter().map(|h| {
+    /// Takes the next samples in, which is more than were `known` before.
+    fn take_in(&mut self, known: usize) -> Result<()> {
+        if self.shared.function.needs_resets {
+            find_resets(&mut self.columns, known);
+        }
+        let columns = &self.columns;
+        if !columns.histograms.is_empty() {
+            if self.weights.is_empty() {
+                self.weights.push(0);
+            }
+            let mut sum = self.weights.last().copied().unwrap_or(0);
+            let new = columns.histograms.iter().skip(self.weights.len() - 1);
+            self.weights.extend(new.map(|h| {
                 sum += histogram_weight(h);
                 sum
             }));
         }
-        let columns = (self.columns.floats.capacity() + self.columns.histograms.capacity()) as u64 * 16;
-        let decoded = samples_bytes(&self.samples);
-        self.bytes.at_least(columns + decoded + histograms_bytes(histograms.iter()))
+        // A histogram weighs as much as so many samples of 16 bytes.
+        let slots = columns.floats.capacity() + columns.histograms.capacity();
+        let bytes = (slots as u64 + weight_between(&self.weights, 0, columns.histograms.len())) * 16;
+        self.bytes.at_least(bytes + samples_bytes(&self.samples))?;
+        self.check(columns.floats.len().saturating_sub(known) as u64)
     }
 
-    /// Calls the function for every step whose window holds a sample. Gives the samples of the largest window.
+    /// Looks at the clock now and then.
+    fn check(&mut self, samples: u64) -> Result<()> {
+        self.unchecked += samples;
+        if self.unchecked > SAMPLES_PER_CHECK {
+            self.unchecked = 0;
+            self.shared.ctx.check()?;
+        }
+        Ok(())
+    }
+
+    /// Runs the function over every step whose window holds a sample. Gives the samples of the largest window.
     fn slide(
         &mut self,
+        mut feed: Feed<'_>,
         labels: &model::Labels,
         cells: &mut [f64],
         histograms: &mut RowHistograms,
     ) -> Result<u64> {
         let s = self.shared;
         let source = &s.call.source;
-        let (shift, range_ms, boundary) = (source.shift(), source.range_ms(), source.boundary());
-        let around = s.around();
-        let (mut f, mut h) = ((0, 0), (0, 0));
-        let weights = self.weights.as_slice();
-        let size = |f: (usize, usize), h: (usize, usize)| {
-            let histograms = if weights.is_empty() { 0 } else { weights[h.1] - weights[h.0] };
-            (f.1 - f.0) as u64 + histograms
-        };
+        let (shift, range_ms, around) = (source.shift(), source.range_ms(), s.around());
         let from_storage = matches!(s.input, Rows::Series(_));
+        let (mut floats, mut others) = (Cursor::default(), Cursor::default());
         let mut largest = 0;
+        self.bounds.clear();
+        let mut run_at = SAMPLES_PER_RUN;
+        for step in 0..cells.len() {
+            let end_ms = shift.apply(s.grid.at(step));
+            let (from, to) = (end_ms - range_ms - around.0, end_ms + around.1);
+            while feed.is_behind(to) {
+                if self.columns.len() >= run_at || self.bounds.len() >= STEPS_PER_RUN {
+                    self.run(labels, cells, histograms)?;
+                    self.forget(&mut floats, &mut others);
+                    run_at = SAMPLES_PER_RUN.max(self.columns.len() * 2);
+                }
+                let known = self.columns.floats.len();
+                feed.advance(s.ctx, from, &mut self.samples, &mut self.columns)?;
+                self.take_in(known)?;
+            }
+            let seen = (floats.hi, others.hi);
+            floats.move_to(&self.columns.float_ts, from, to);
+            others.move_to(&self.columns.histogram_ts, from, to);
+            let samples = floats.len() as u64 + weight_between(&self.weights, others.lo, others.hi);
+            if samples == 0 {
+                continue;
+            }
+            let read = match (from_storage, step) {
+                (true, 0) => samples,
+                (true, _) if !shift.is_pinned() => {
+                    let (new, others_from) = (floats.hi - floats.lo.max(seen.0), others.lo.max(seen.1));
+                    new as u64 + weight_between(&self.weights, others_from, others.hi)
+                }
+                _ => 0,
+            };
+            self.counts.add(step, samples, read);
+            largest = largest.max(samples);
+            self.check(samples)?;
+            let bound = Bound { step, floats: floats.range(), histograms: others.range(), end_ms };
+            self.bounds.push(bound);
+        }
+        self.run(labels, cells, histograms)?;
+        Ok(largest)
+    }
+
+    /// Forgets samples before the windows once they are at least half of all.
+    fn forget(&mut self, floats: &mut Cursor, histograms: &mut Cursor) {
+        if (floats.lo + histograms.lo) * 2 >= self.columns.len() {
+            let gone = (floats.lo, histograms.lo);
+            self.columns.drop_front(gone.0, gone.1);
+            self.weights.drain(..gone.1);
+            self.state.drop_front(gone.0);
+            floats.drop_front(gone.0);
+            histograms.drop_front(gone.1);
+        }
+    }
+
+    /// Runs the function over the steps that were gathered.
+    fn run(
+        &mut self,
+        labels: &model::Labels,
+        cells: &mut [f64],
+        histograms: &mut RowHistograms,
+    ) -> Result<()> {
+        let s = self.shared;
+        let (range_ms, boundary) = (s.call.source.range_ms(), s.call.source.boundary());
         let mut env = Env {
             labels,
             scalars: [0.0; 2],
@@ -382,65 +467,78 @@ impl Filler<'_> {
             notes: &mut self.notes,
             state: &mut self.state,
         };
-        for (step, cell) in cells.iter_mut().enumerate() {
-            let ts_ms = s.grid.at(step);
-            let end_ms = shift.apply(ts_ms);
-            let start_ms = end_ms - range_ms;
-            let (from, to) = (start_ms - around.0, end_ms + around.1);
-            let seen = (f.1, h.1);
-            f = advance(&self.columns.float_ts, f, from, to);
-            h = advance(&self.columns.histogram_ts, h, from, to);
-            let samples = size(f, h);
-            if samples == 0 {
-                continue;
-            }
-            let read = match (from_storage, step) {
-                (true, 0) => samples,
-                (true, _) if !shift.is_pinned() => size((f.0.max(seen.0), f.1), (h.0.max(seen.1), h.1)),
-                _ => 0,
-            };
-            self.counts.add(step, samples, read);
-            largest = largest.max(samples);
-            self.unchecked += samples;
-            if self.unchecked > SAMPLES_PER_CHECK {
-                self.unchecked = 0;
-                s.ctx.check()?;
-            }
+        let columns = &self.columns;
+        if let Some(run) = s.function.run_columns
+            && columns.histograms.is_empty()
+            && columns.float_starts.is_empty()
+        {
+            run(&Steps { columns, bounds: &self.bounds, range_ms, args: s.args }, &mut env, cells);
+            self.bounds.clear();
+            return Ok(());
+        }
+        for b in self.bounds.drain(..) {
             for (slot, column) in env.scalars.iter_mut().zip(s.args) {
-                *slot = column[step];
+                *slot = column[b.step];
             }
             let window = Window {
-                columns: &self.columns,
-                float_range: f,
-                histogram_range: h,
-                ts_ms,
-                start_ms,
-                end_ms,
+                columns,
+                float_range: b.floats,
+                histogram_range: b.histograms,
+                ts_ms: s.grid.at(b.step),
+                start_ms: b.end_ms - range_ms,
+                end_ms: b.end_ms,
                 boundary,
             };
-            *cell = match (s.function.run)(&window, &mut env)? {
+            cells[b.step] = match (s.function.run)(&window, &mut env)? {
                 Cell::Absent => ABSENT,
                 Cell::Float(v) => batch::clean(v),
                 Cell::Histogram(value) => {
-                    histograms.push((step, value));
+                    histograms.push((b.step, value));
                     ABSENT
                 }
             };
         }
-        Ok(largest)
+        Ok(())
     }
 }
 
-/// Moves a window over sorted times so that it holds those in `(from, to]`.
-#[inline]
-fn advance(times: &[i64], (mut lo, mut hi): (usize, usize), from: i64, to: i64) -> (usize, usize) {
-    while hi < times.len() && times[hi] <= to {
-        hi += 1;
+/// What the histograms from `lo` up to, without, `hi` count.
+fn weight_between(weights: &[u64], lo: usize, hi: usize) -> u64 {
+    if weights.is_empty() { 0 } else { weights[hi] - weights[lo] }
+}
+
+/// A window that moves over sorted times.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    lo: usize,
+    hi: usize,
+    /// How far the ends moved last: samples come at even intervals and so do steps.
+    lo_by: usize,
+    hi_by: usize,
+}
+
+impl Cursor {
+    /// Moves on so that the window holds the times in `(from, to]`.
+    #[inline]
+    fn move_to(&mut self, times: &[i64], from: i64, to: i64) {
+        let (lo, hi) = (seek(times, self.lo, self.lo_by, from), seek(times, self.hi, self.hi_by, to));
+        self.lo_by = lo - self.lo;
+        self.hi_by = hi - self.hi;
+        (self.lo, self.hi) = (lo.min(hi), hi);
     }
-    while lo < hi && times[lo] <= from {
-        lo += 1;
+
+    fn len(&self) -> usize {
+        self.hi - self.lo
     }
-    (lo, hi)
+
+    fn range(&self) -> (usize, usize) {
+        (self.lo, self.hi)
+    }
+
+    fn drop_front(&mut self, gone: usize) {
+        self.lo -= gone;
+        self.hi -= gone;
+    }
 }
 
 /// The samples of a row as those of a series. What hints say about resets holds between neighbours in storage, not

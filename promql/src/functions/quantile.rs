@@ -1,5 +1,5 @@
-//! Quantiles of samples. Windows keep their floats sorted from step to step: a sample that comes or goes costs a binary
-//! search and a move, where sorting every window anew would cost `n log n`.
+//! Quantiles of samples. Windows that overlap keep their floats sorted from step to step: a sample that comes or goes costs
+//! a binary search and a move. Of a window that is mostly new the two floats in question are selected in linear time.
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/#aggregation_over_time>, <https://prometheus.io/docs/prometheus/latest/querying/operators/#quantile>.
 
@@ -54,8 +54,7 @@ pub(crate) fn quantile_over_time(w: &Window<'_>, env: &mut Env<'_>) -> Result<Ce
         env.note(Note::InvalidQuantile(q));
     }
     note_ignored_histograms(w, env);
-    slide(env.state, w);
-    Ok(Cell::Float(of_sorted(q, &env.state.sorted)))
+    Ok(Cell::Float(of_window(q, env.state, &w.columns.floats, w.float_range)))
 }
 
 /// Median of the distances from the median.
@@ -64,7 +63,7 @@ pub(crate) fn mad(w: &Window<'_>, env: &mut Env<'_>) -> Result<Cell> {
         return Ok(Cell::Absent);
     }
     note_ignored_histograms(w, env);
-    slide(env.state, w);
+    slide(env.state, &w.columns.floats, w.float_range);
     if env.state.sorted.first().is_some_and(|v| v.is_nan()) {
         return Ok(Cell::Float(f64::NAN));
     }
@@ -76,15 +75,54 @@ pub(crate) fn mad(w: &Window<'_>, env: &mut Env<'_>) -> Result<Cell> {
     Ok(Cell::Float(of_sorted(0.5, distances)))
 }
 
+/// The quantile of the floats of a window, which are at least one.
+pub(crate) fn of_window(q: f64, state: &mut State, all: &[f64], window: (usize, usize)) -> f64 {
+    if is_invalid(q) {
+        return of_sorted(q, &all[window.0..window.1]);
+    }
+    if overlaps(state.sorted_range, window) {
+        slide(state, all, window);
+        return of_sorted(q, &state.sorted);
+    }
+    state.sorted.clear();
+    state.sorted_range = window;
+    let keys = &mut state.keys;
+    keys.clear();
+    keys.extend(all[window.0..window.1].iter().map(|v| key(*v)));
+    let last = keys.len() - 1;
+    let rank = q * last as f64;
+    let lower = (rank.floor().max(0.0) as usize).min(last);
+    let (_, low, above) = keys.select_nth_unstable(lower);
+    let low = of_key(*low);
+    let high = above.iter().min().map_or(low, |k| of_key(*k));
+    let weight = rank - rank.floor();
+    low * (1.0 - weight) + high * weight
+}
+
+/// A number that sorts as the value does; all NaNs are one and come first.
+fn key(v: f64) -> i64 {
+    let bits = v.to_bits() as i64;
+    if v.is_nan() { i64::MIN } else { bits ^ (((bits >> 63) as u64) >> 1) as i64 }
+}
+
+fn of_key(key: i64) -> f64 {
+    if key == i64::MIN {
+        return f64::NAN;
+    }
+    f64::from_bits((key ^ (((key >> 63) as u64) >> 1) as i64) as u64)
+}
+
+/// Whether most of a window is known from the one before.
+fn overlaps((old_lo, old_hi): (usize, usize), (lo, hi): (usize, usize)) -> bool {
+    lo >= old_lo && hi >= old_hi && lo < old_hi && (lo - old_lo) + (hi - old_hi) <= (hi - lo) / 4
+}
+
 /// Brings the sorted floats from the previous window to this one.
-fn slide(state: &mut State, w: &Window<'_>) {
-    let (lo, hi) = w.float_range;
+fn slide(state: &mut State, all: &[f64], (lo, hi): (usize, usize)) {
     let (old_lo, old_hi) = state.sorted_range;
+    let known = !state.sorted.is_empty() && overlaps((old_lo, old_hi), (lo, hi));
     state.sorted_range = (lo, hi);
-    let all = &w.columns.floats;
-    let moved = lo.saturating_sub(old_lo) + hi.saturating_sub(old_hi);
-    // Sorting anew is cheaper when most of the window is new, and needed when it went back.
-    if lo < old_lo || hi < old_hi || lo >= old_hi || moved > (hi - lo) / 4 {
+    if !known {
         state.sorted.clear();
         state.sorted.extend_from_slice(&all[lo..hi]);
         state.sorted.sort_unstable_by(order);

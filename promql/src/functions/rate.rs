@@ -39,15 +39,29 @@ pub(crate) fn delta(w: &Window<'_>, env: &mut Env<'_>) -> Result<Cell> {
     extrapolated(w, env, Kind::Delta)
 }
 
-/// Finds the floats before which the counter started again: it fell, or its start timestamp says so.
-pub(crate) fn find_resets(c: &mut SeriesColumns) {
-    c.resets.clear();
+/// Finds the floats, from index `from` on, before which the counter started again: it fell, or its start timestamp says
+/// so.
+pub(crate) fn find_resets(c: &mut SeriesColumns, from: usize) {
+    /// Floats that are compared at once: most runs have no reset.
+    const RUN: usize = 32;
     let starts = &c.float_starts;
-    if starts.is_empty() {
-        c.resets.extend((1..c.floats.len()).filter(|i| c.floats[*i] < c.floats[i - 1]));
+    let first = from.max(1);
+    if first >= c.floats.len() {
         return;
     }
-    c.resets.extend((1..c.floats.len()).filter(|i| {
+    if starts.is_empty() {
+        let (before, here) = (&c.floats[first - 1..], &c.floats[first..]);
+        for (run, (here, before)) in here.chunks(RUN).zip(before.chunks(RUN)).enumerate() {
+            let fell = here.iter().zip(before).fold(false, |any, (v, prev)| any | (v < prev));
+            if fell {
+                let at = first + run * RUN;
+                let falls = here.iter().zip(before).enumerate().filter(|(_, (v, prev))| v < prev);
+                c.resets.extend(falls.map(|(i, _)| at + i));
+            }
+        }
+        return;
+    }
+    c.resets.extend((first..c.floats.len()).filter(|i| {
         let i = *i;
         c.floats[i] < c.floats[i - 1]
             || is_start_reset(starts[i - 1], c.float_ts[i - 1], starts[i], c.float_ts[i])

@@ -2,11 +2,12 @@
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/functions/>.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use model::{FloatHistogram, Labels};
 
-use super::{extended, histogram_over_time, over_time, quantile, rate, regression, resets};
+use super::{columns, extended, histogram_over_time, over_time, quantile, rate, regression, resets};
 use crate::annotations::{Note, Notes};
 use crate::error::Result;
 use crate::exec::batch::Cell;
@@ -38,7 +39,57 @@ impl SeriesColumns {
         self.histogram_starts.clear();
         self.resets.clear();
     }
+
+    /// Number of samples.
+    pub(crate) fn len(&self) -> usize {
+        self.floats.len() + self.histograms.len()
+    }
+
+    /// Forgets the first floats and histograms.
+    pub(crate) fn drop_front(&mut self, floats: usize, histograms: usize) {
+        self.float_ts.drain(..floats);
+        self.floats.drain(..floats);
+        self.float_starts.drain(..floats.min(self.float_starts.len()));
+        self.histogram_ts.drain(..histograms);
+        self.histograms.drain(..histograms);
+        self.histogram_starts.drain(..histograms.min(self.histogram_starts.len()));
+        let gone = self.resets.partition_point(|r| *r < floats);
+        self.resets.drain(..gone);
+        self.resets.iter_mut().for_each(|r| *r -= floats);
+    }
 }
+
+/// Where the window of one step lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    pub(crate) step: usize,
+    /// The floats are `columns.floats[floats.0..floats.1]`.
+    pub(crate) floats: (usize, usize),
+    pub(crate) histograms: (usize, usize),
+    /// End of the window as written, inclusive.
+    pub(crate) end_ms: i64,
+}
+
+/// Neighbouring steps, in order, each of whose windows holds at least one float and no histogram; no float has a start
+/// timestamp.
+#[derive(Clone, Copy)]
+pub(crate) struct Steps<'a> {
+    pub(crate) columns: &'a SeriesColumns,
+    pub(crate) bounds: &'a [Bound],
+    pub(crate) range_ms: i64,
+    /// Values of the scalar arguments, by step.
+    pub(crate) args: &'a [Vec<f64>],
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn floats(&self, b: &Bound) -> &'a [f64] {
+        &self.columns.floats[b.floats.0..b.floats.1]
+    }
+}
+
+/// A function over the windows of many steps at once. `cells` has one entry for each step of the query; those of the
+/// given steps are absent and are filled. The outcome is the same, bit for bit, as that of the function for one window.
+pub(crate) type ColumnFn = fn(&Steps<'_>, &mut Env<'_>, &mut [f64]);
 
 /// The samples that one step looks at.
 #[derive(Clone, Copy)]
@@ -123,16 +174,43 @@ impl<'a> Env<'a> {
 /// Buffers that live from step to step; `begin_series` empties them.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Floats of the previous window, sorted.
-    pub(crate) sorted: Vec<f64>,
+    /// The window of the previous step.
     pub(crate) sorted_range: (usize, usize),
+    /// Its floats, sorted; empty when they were not needed in order.
+    pub(crate) sorted: Vec<f64>,
     pub(crate) scratch: Vec<f64>,
+    /// Floats as numbers that sort like them.
+    pub(crate) keys: Vec<i64>,
+    /// Candidates for the extreme of the windows to come, best first: indices of floats.
+    pub(crate) extremes: VecDeque<usize>,
+    /// Floats before this one were looked at.
+    pub(crate) extremes_end: usize,
+    /// Changes within the floats of this range.
+    pub(crate) changes: u64,
+    pub(crate) changes_range: (usize, usize),
 }
 
 impl State {
     pub(crate) fn begin_series(&mut self) {
         self.sorted.clear();
         self.sorted_range = (0, 0);
+        self.extremes.clear();
+        self.extremes_end = 0;
+        self.changes_range = (0, 0);
+    }
+
+    /// The first `floats` of the columns went away. What is known of windows that held one of them is of no use.
+    pub(crate) fn drop_front(&mut self, floats: usize) {
+        let moved = |(lo, hi): (usize, usize)| if lo < floats { (0, 0) } else { (lo - floats, hi - floats) };
+        if self.sorted_range.0 < floats {
+            self.sorted.clear();
+        }
+        self.sorted_range = moved(self.sorted_range);
+        self.changes_range = moved(self.changes_range);
+        let gone = self.extremes.partition_point(|i| *i < floats);
+        self.extremes.drain(..gone);
+        self.extremes.iter_mut().for_each(|i| *i -= floats);
+        self.extremes_end = self.extremes_end.saturating_sub(floats);
     }
 }
 
@@ -143,6 +221,8 @@ pub(crate) type WindowFn = fn(&Window<'_>, &mut Env<'_>) -> Result<Cell>;
 #[derive(Clone, Copy)]
 pub(crate) struct WindowFunction {
     pub(crate) run: WindowFn,
+    /// The same for many steps of a series of floats.
+    pub(crate) run_columns: Option<ColumnFn>,
     /// The name of the metric stays.
     pub(crate) keeps_name: bool,
     /// [`SeriesColumns::resets`] is looked at.
@@ -157,6 +237,7 @@ pub(crate) struct WindowFunction {
 pub(crate) fn window_function(name: &str) -> Option<WindowFunction> {
     let plain = |run: WindowFn| WindowFunction {
         run,
+        run_columns: None,
         keeps_name: false,
         needs_resets: false,
         uses_starts: false,
@@ -168,33 +249,40 @@ pub(crate) fn window_function(name: &str) -> Option<WindowFunction> {
         wants_counter,
         ..plain(run)
     };
+    let with =
+        |run_columns: ColumnFn, f: WindowFunction| WindowFunction { run_columns: Some(run_columns), ..f };
     Some(match name {
-        "rate" => counter(rate::rate, true),
-        "increase" => counter(rate::increase, true),
-        "delta" => plain(rate::delta),
-        "irate" => WindowFunction { uses_starts: true, ..plain(rate::irate) },
-        "idelta" => plain(rate::idelta),
-        "resets" => WindowFunction { uses_starts: true, ..plain(resets::resets) },
-        "changes" => plain(resets::changes),
+        "rate" => with(columns::rate, counter(rate::rate, true)),
+        "increase" => with(columns::increase, counter(rate::increase, true)),
+        "delta" => with(columns::delta, plain(rate::delta)),
+        "irate" => with(columns::irate, WindowFunction { uses_starts: true, ..plain(rate::irate) }),
+        "idelta" => with(columns::idelta, plain(rate::idelta)),
+        "resets" => with(
+            columns::resets,
+            WindowFunction { uses_starts: true, needs_resets: true, ..plain(resets::resets) },
+        ),
+        "changes" => with(columns::changes, plain(resets::changes)),
         "deriv" => plain(regression::deriv),
         "predict_linear" => plain(regression::predict_linear),
         "double_exponential_smoothing" => plain(regression::double_exponential_smoothing),
-        "sum_over_time" => plain(histogram_over_time::sum),
-        "avg_over_time" => plain(histogram_over_time::avg),
-        "count_over_time" => plain(over_time::count),
-        "min_over_time" => plain(over_time::min),
-        "max_over_time" => plain(over_time::max),
+        "sum_over_time" => with(columns::sum, plain(histogram_over_time::sum)),
+        "avg_over_time" => with(columns::avg, plain(histogram_over_time::avg)),
+        "count_over_time" => with(columns::count, plain(over_time::count)),
+        "min_over_time" => with(columns::min, plain(over_time::min)),
+        "max_over_time" => with(columns::max, plain(over_time::max)),
         "ts_of_min_over_time" => plain(over_time::ts_of_min),
         "ts_of_max_over_time" => plain(over_time::ts_of_max),
         "ts_of_first_over_time" => plain(over_time::ts_of_first),
         "ts_of_last_over_time" => plain(over_time::ts_of_last),
         "first_over_time" => WindowFunction { keeps_name: true, ..plain(over_time::first) },
-        "last_over_time" => WindowFunction { keeps_name: true, ..plain(over_time::last) },
+        "last_over_time" => {
+            with(columns::last, WindowFunction { keeps_name: true, ..plain(over_time::last) })
+        }
         "present_over_time" | "absent_over_time" => plain(|_, _| Ok(Cell::Float(1.0))),
-        "stddev_over_time" => plain(over_time::stddev),
-        "stdvar_over_time" => plain(over_time::stdvar),
+        "stddev_over_time" => with(columns::stddev, plain(over_time::stddev)),
+        "stdvar_over_time" => with(columns::stdvar, plain(over_time::stdvar)),
         "mad_over_time" => plain(quantile::mad),
-        "quantile_over_time" => plain(quantile::quantile_over_time),
+        "quantile_over_time" => with(columns::quantile, plain(quantile::quantile_over_time)),
         _ => return None,
     })
 }
@@ -205,7 +293,7 @@ pub(crate) fn extended_function(name: &str, plain: WindowFunction) -> WindowFunc
         "rate" => extended::rate,
         "increase" => extended::increase,
         "delta" => extended::delta,
-        _ => return plain,
+        _ => return WindowFunction { run_columns: None, ..plain },
     };
-    WindowFunction { run, ..plain }
+    WindowFunction { run, run_columns: None, ..plain }
 }

@@ -118,7 +118,7 @@ mod tests {
             lookback_ms: 300_000,
             default_subquery_step_ms: 60_000,
         };
-        let mut plan = lower(&expr, query, params).expect("a plan");
+        let mut plan = lower(&expr, params).expect("a plan");
         optimize(&mut plan, crate::plan::Grid::new(0, 60_000, 60_000));
         let text = |s: &crate::plan::node::Selection| {
             s.matchers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
