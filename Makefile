@@ -72,6 +72,14 @@ property: ## Compare random PromQL queries with the reference evaluator: PROPERT
 	ALMANAC_PROPERTY_SECONDS=$(PROPERTY_SECONDS) ALMANAC_PROPERTY_FAILURES=$(or $(ALMANAC_PROPERTY_FAILURES),20) \
 		nice cargo test -p promql-testkit --test property -- --nocapture
 
+COMPARE_SECONDS ?= 600
+COMPARE_SEED ?= 1
+
+.PHONY: compare
+compare: build ## Random queries to prometheus and to almanac, answers compared: COMPARE_SECONDS=600 COMPARE_SEED=1
+	cargo build -p promql-compare
+	tools/compare-with-prometheus $(BIN) $(dir $(BIN))promql-compare --seconds $(COMPARE_SECONDS) --seed $(COMPARE_SEED)
+
 .PHONY: release
 release: ## Build the optimised program
 	$(MAKE) build PROFILE=release

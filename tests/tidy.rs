@@ -14,6 +14,7 @@ const IMPORTS: &[(&str, &str, &[&str])] = &[
     ("federation", "federation", &["model", "wire"]),
     ("rules", "rules", &["model", "promql"]),
     ("api", "api", &["model", "wire", "promql"]),
+    ("tools/compare", "promql-compare", &["model", "wire", "promql", "promql-testkit"]),
     (
         ".",
         "almanac",
@@ -113,9 +114,20 @@ fn links_point_at_something() {
 #[test]
 fn files_open_with_their_purpose() {
     let mut files = Vec::new();
-    for folder in
-        ["api", "benches", "federation", "model", "promql", "rules", "scraper", "src", "tests", "tsdb"]
-    {
+    for folder in [
+        "api",
+        "benches",
+        "federation",
+        "fuzz",
+        "model",
+        "promql",
+        "rules",
+        "scraper",
+        "src",
+        "tests",
+        "tools",
+        "tsdb",
+    ] {
         collect(&root().join(folder), "rs", &mut files);
     }
     assert!(files.len() > 100);
@@ -131,9 +143,20 @@ fn files_open_with_their_purpose() {
 #[test]
 fn nothing_is_half_done() {
     let mut files = Vec::new();
-    for folder in
-        ["api", "benches", "federation", "model", "promql", "rules", "scraper", "src", "tests", "tsdb"]
-    {
+    for folder in [
+        "api",
+        "benches",
+        "federation",
+        "fuzz",
+        "model",
+        "promql",
+        "rules",
+        "scraper",
+        "src",
+        "tests",
+        "tools",
+        "tsdb",
+    ] {
         collect(&root().join(folder), "rs", &mut files);
     }
     let words = [

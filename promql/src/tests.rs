@@ -76,6 +76,35 @@ fn a_stock_engine_drops_names_at_once() {
     assert_eq!(text, "vector cannot contain metrics with the same labelset");
 }
 
+/// Without names at the end of the query, series of two metrics meet in functions, but not in `absent_over_time`.
+#[test]
+fn a_stock_engine_tells_when_series_meet() {
+    let (engine, store) = (engine(EngineConfig::default()), store(2));
+    let check = |query: &str, expect: Result<usize, &str>| {
+        let out = engine.instant(&store, query, 30 * MINUTE, &QueryOptions::default());
+        let got = out.map_err(|e| e.to_string()).map(|out| match out.value {
+            Value::Vector(v) => v.len(),
+            other => panic!("{query}: {}", other.result_type()),
+        });
+        assert_eq!(got, expect.map_err(str::to_owned), "{query}");
+    };
+    let twice = Err("vector cannot contain metrics with the same labelset");
+    check("last_over_time({g=~\".\"}[5m])", Ok(4));
+    check("count_over_time({g=~\".\"}[5m])", twice);
+    check("absent_over_time({g=~\".\"}[5m])", Ok(0));
+    check("absent_over_time({g=\"none\"}[5m])", Ok(1));
+    // Picking nothing does not hide what is wrong with the input.
+    check("topk(0, m)", Ok(0));
+    for pick in ["topk(0, ", "bottomk(-1, ", "limitk(0, "] {
+        let (all, query) = (
+            EngineConfig { experimental_functions: true, ..EngineConfig::default() },
+            format!("{pick}count_over_time({{g=~\".\"}}[5m]))"),
+        );
+        let out = self::engine(all).instant(&store, &query, 30 * MINUTE, &QueryOptions::default());
+        assert!(out.is_err(), "{query}");
+    }
+}
+
 #[test]
 fn limits_fail_the_query_only() {
     let store = store(20);

@@ -326,8 +326,22 @@ fn parse_histogram(body: &str) -> Result<(FloatHistogram, bool), String> {
     }
     h.positive_spans = span(offset, h.positive_buckets.len());
     h.negative_spans = span(n_offset, h.negative_buckets.len());
-    debug_assert!(h.custom_values.is_empty() || h.schema == CUSTOM_BUCKETS_SCHEMA || h.schema >= -9);
+    check_shape(&h)?;
     Ok((h, hint_given))
+}
+
+/// Schema, spans and bounds must fit each other, or arithmetic has nothing to go by. Counts may be anything: a result may
+/// well be negative.
+fn check_shape(h: &FloatHistogram) -> Result<(), String> {
+    let is_custom = h.schema == CUSTOM_BUCKETS_SCHEMA;
+    let last = |s: &[Span]| s.iter().map(|s| i64::from(s.offset) + i64::from(s.length)).max().unwrap_or(0);
+    if !is_custom && last(&h.positive_spans).max(last(&h.negative_spans)) > i64::from(i32::MAX) {
+        return Err("a bucket of the histogram lies beyond all that can be counted".into());
+    }
+    let mut shape = FloatHistogram { count: 0.0, zero_count: 0.0, ..h.clone() };
+    shape.positive_buckets.fill(0.0);
+    shape.negative_buckets.fill(0.0);
+    shape.validate().map_err(|e| e.to_string())
 }
 
 fn span(offset: i32, buckets: usize) -> Vec<Span> {

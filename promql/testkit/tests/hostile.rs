@@ -94,7 +94,7 @@ fn bombs() -> Vec<String> {
         format!("{}{inner}{}", open.repeat(n), close.repeat(n))
     };
     let mut out = Vec::new();
-    for n in [900, 10_000, 100_000] {
+    for n in [900, 10_000] {
         out.extend([
             nest("(", "a", ")", n),
             nest("-", "a", "", n),
@@ -196,6 +196,13 @@ fn bombs_are_answered_or_refused_soon() {
 fn scripts_cannot_ask_for_endless_data() {
     for row in ["a 1x1000000", "a 1x999999", "a _x999999", "a@st -1mx999999", "a {{}}x999999"] {
         check_script(&format!("load 1m\n  {}", format!("{row}\n  ").repeat(300)));
+    }
+    for histogram in
+        ["schema:-532 sum:1 custom_values:[1]", "offset:2147483647 buckets:[1 1]", "schema:-53 n_buckets:[1]"]
+    {
+        check_script(&format!(
+            "load 1m\n  a {{{{{histogram}}}}}x3\n\neval instant at 1m histogram_quantile(1, a)"
+        ));
     }
     for head in
         ["load 292y\n a 1x1000", "eval range from 0 to 292y step 1ms a", "eval instant at 292y a @ end()"]
