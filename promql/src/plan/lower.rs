@@ -233,7 +233,10 @@ impl Lower {
                 continue;
             }
             args.push(self.node(arg, grid)?);
-            arg_sites.push(self.site(arg.span()));
+        }
+        // The call is evaluated after its arguments, and what it tells of them counts more.
+        for arg in c.args.iter().take(args.len()) {
+            arg_sites.push(self.site(arg.without_parens().span()));
         }
         if c.func.name == "absent" {
             extra = CallExtra::Absent(match c.args[0].without_parens() {

@@ -262,3 +262,20 @@ eval range from 3m to 3m step 1m timestamp(m @ 120 offset -1m)
 "#,
     );
 }
+
+/// A float that comes first leaves the histograms of its group alone.
+#[test]
+fn the_first_sample_decides_for_histograms() {
+    passes(
+        r#"
+load 1m
+  m{a="1"} 1
+  m{a="2"} {{schema:-53 custom_values:[1] count:1 buckets:[1]}}
+  m{a="3"} {{schema:-53 custom_values:[2] count:1 buckets:[1]}}
+
+eval instant at 0 avg(m)
+  expect warn msg: PromQL warning: encountered a mix of histograms and floats for aggregation (1:5)
+  expect no_info
+"#,
+    );
+}
