@@ -29,6 +29,12 @@ pub enum Command {
     Longterm(Box<LongtermFlags>),
     /// Run a scraper node and a long-term node in one process.
     Standalone(Box<StandaloneFlags>),
+    /// Work on PromQL queries.
+    Promql {
+        /// What to do.
+        #[command(subcommand)]
+        what: PromqlCommand,
+    },
     /// Check files.
     Check {
         /// What to check.
@@ -54,6 +60,30 @@ pub enum CheckCommand {
         /// Only check the syntax, not the files that are named.
         #[arg(long = "syntax-only")]
         syntax_only: bool,
+    },
+}
+
+/// `almanac promql …`
+#[derive(Subcommand, Debug)]
+pub enum PromqlCommand {
+    /// Print the plan of a query: what is read, in which order it is put together, and what is shared or evaluated once.
+    Explain {
+        /// The query.
+        query: String,
+        /// First evaluation time: seconds since the epoch. Now, when absent.
+        #[arg(long)]
+        start: Option<f64>,
+        /// Last evaluation time; an instant query at the start, when absent.
+        #[arg(long, requires = "start")]
+        end: Option<f64>,
+        /// Step between them.
+        #[arg(long, default_value = "1m", value_parser = duration)]
+        step: Ms,
+    },
+    /// Print a query as the API's `format_query` does.
+    Format {
+        /// The query.
+        query: String,
     },
 }
 
@@ -257,6 +287,10 @@ pub struct QueryFlags {
     /// Maximum number of samples a single query can load into memory.
     #[arg(long = "query.max-samples", default_value_t = 50_000_000)]
     pub max_samples: u64,
+    /// Maximum memory a single query may hold, as the engine counts it; 0 for no limit. Units: B, KB, MB, GB, TB, of
+    /// powers of 1024.
+    #[arg(long = "query.max-memory", default_value = "2GB", value_parser = size)]
+    pub max_memory: Bytes,
 }
 
 /// Flags of scraping, and of sending what was scraped.
@@ -398,13 +432,15 @@ pub fn version_text() -> &'static str {
 }
 
 /// Feature names that change something here.
-const FEATURES: [&str; 9] = [
+const FEATURES: [&str; 11] = [
     "st-storage",
     "xor2-encoding",
     "histograms-st-encoding",
+    "promql-per-step-stats",
+    "type-and-unit-labels",
+    "use-start-timestamps",
     "promql-experimental-functions",
     "promql-extended-range-selectors",
-    "promql-duration-expr",
     "promql-delayed-name-removal",
     "extra-scrape-metrics",
     "promql-binop-fill-modifiers",
@@ -412,11 +448,11 @@ const FEATURES: [&str; 9] = [
 
 /// Feature names of Prometheus that are always on, or without meaning, here.
 const FEATURES_WITHOUT_EFFECT: [&str; 12] = [
+    "promql-duration-expr",
     "expand-external-labels",
     "memory-snapshot-on-shutdown",
     "promql-at-modifier",
     "promql-negative-offset",
-    "promql-per-step-stats",
     "remote-write-receiver",
     "no-default-scrape-port",
     "new-service-discovery-manager",

@@ -11,6 +11,7 @@ use model::{Clock, Exemplar, Labels, Matcher, StorageError};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::active_queries::ActiveQueryFile;
 use crate::cli::{GeneralFlags, QueryFlags, WebFlags};
 use crate::config::scalar::Ms;
 use crate::server::RunningServer;
@@ -69,11 +70,12 @@ impl LongtermNode {
         let facts = Arc::new(NodeFacts::new(options.flags, clock.now_ms()));
         let retention = options.retention.to_string();
         facts.loaded(String::new(), Labels::empty(), retention, clock.now_ms());
-        let engine = promql::Engine::new(
-            web::engine_config(&options.query, &options.general),
-            clock.clone(),
-            &registry,
-        );
+        let engine_config = web::engine_config(&options.query, &options.general);
+        let slots = engine_config.max_concurrency;
+        // The store's lock is held: nobody else's queries are in the file.
+        let active = ActiveQueryFile::open(&options.path, slots, clock.clone())?;
+        let engine =
+            promql::Engine::with_active_queries(engine_config, clock.clone(), &registry, Some(active));
         let readiness = Readiness::new();
         let stats = store.clone();
         let deps = Deps {

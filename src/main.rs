@@ -13,12 +13,15 @@ use std::sync::Arc;
 use clap::{CommandFactory, FromArgMatches};
 use tokio::sync::Notify;
 
+mod active_queries;
 mod check;
 mod cli;
 mod config;
+mod explain;
 mod logging;
 mod longterm_node;
 mod metrics;
+mod query_log;
 mod scraper_node;
 mod script;
 mod server;
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Some(Command::Check { what: CheckCommand::Config { files, syntax_only } }) => {
             check::configs(&files, syntax_only)
         }
+        Some(Command::Promql { what }) => explain::run(&what),
         Some(Command::Test { what: TestCommand::Promql { files, storage, quiet } }) => {
             script::run(&files, storage, quiet)
         }

@@ -16,7 +16,6 @@ use federation::sender::{Sender, SenderHandle};
 use federation::tiered::{OnUnavailable, Tiered};
 use model::{Clock, Exemplar, Labels, Matcher, Queryable, StorageError};
 use prometheus::Registry;
-use promql::parser::ParserOptions;
 use rules::{RuleManager, TemplateContext};
 use scraper::discovery::{DiscoveryManager, DiscoveryOptions};
 use scraper::{ScrapeManager, ScrapeOptions};
@@ -24,11 +23,13 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify};
 use tsdb::Db;
 
+use crate::active_queries::ActiveQueryFile;
 use crate::cli::{GeneralFlags, QueryFlags, ScrapeFlags, TsdbFlags, WebFlags};
 use crate::config::Config;
 use crate::config::settings::{Longterm, Settings};
 use crate::longterm_node::blocking;
 use crate::metrics::{self, ReloadMetrics};
+use crate::query_log::QueryLogFile;
 use crate::server::RunningServer;
 use crate::status::{CurrentQueryable, NodeFacts, Rules, Status, Targets};
 use crate::web;
@@ -85,7 +86,7 @@ struct Core {
     discovery: DiscoveryManager,
     scraping: Arc<ScrapeManager>,
     rules: Arc<RuleManager>,
-    parser: ParserOptions,
+    engine: promql::Engine,
     external_url: String,
     queryable: Arc<CurrentQueryable>,
     facts: Arc<NodeFacts>,
@@ -107,11 +108,12 @@ impl ScraperNode {
         let api_config = web::api_config(&options.listen, &options.web, receiver, "almanac scraper node")?;
         let registry = metrics::registry("scraper");
         let db = open(&options, &settings, clock.clone(), registry.clone()).await?;
-        let engine = promql::Engine::new(
-            web::engine_config(&options.query, &options.general),
-            clock.clone(),
-            &registry,
-        );
+        let engine_config = web::engine_config(&options.query, &options.general);
+        let slots = engine_config.max_concurrency;
+        // The store's lock is held: nobody else's queries are in the file.
+        let active = ActiveQueryFile::open(&options.tsdb_path, slots, clock.clone())?;
+        let engine =
+            promql::Engine::with_active_queries(engine_config, clock.clone(), &registry, Some(active));
         let external_url = api_config.external_url.to_string();
         let parts = Parts {
             clock: clock.clone(),
@@ -197,6 +199,7 @@ impl Core {
         let discovery = DiscoveryManager::new(clock.clone(), &registry, DiscoveryOptions::default())?;
         let scrape_options = ScrapeOptions {
             offset_seed: format!("{}{}", hostname(), settings.external_labels),
+            type_and_unit_labels: options.general.has("type-and-unit-labels"),
             timestamp_tolerance_ms: options.scrape.timestamp_tolerance.ms(),
             // Discovery gathers changes itself; targets follow within a second.
             discovery_reload_interval_ms: 200,
@@ -208,7 +211,7 @@ impl Core {
             RuleManager::new(engine.clone(), queryable.clone(), db.clone(), clock.clone(), &registry)?;
         Ok(Self {
             rules: Arc::new(rules),
-            parser: engine.parser_options(),
+            engine,
             external_url,
             config_file: options.config_file.clone(),
             tsdb_path: options.tsdb_path.clone(),
@@ -254,7 +257,8 @@ impl Core {
     async fn apply(&self, config: &Config, settings: Settings) -> anyhow::Result<()> {
         settings.notes.iter().for_each(|n| tracing::warn!("{n}"));
         let tiers = self.tiers(&settings)?;
-        let groups = settings.rule_groups(self.parser.clone())?;
+        let groups = settings.rule_groups(self.engine.parser_options())?;
+        let query_log = settings.query_log_file.as_deref().map(QueryLogFile::open).transpose()?;
         self.apply_senders(&settings).await?;
         let names = settings.jobs.iter().map(|j| (j.job_name.clone(), j.discovery.clone())).collect();
         let receivers = self.discovery.apply(names);
@@ -267,6 +271,8 @@ impl Core {
             external_url: self.external_url.clone(),
         };
         self.rules.apply(groups, &context)?;
+        // Opened anew with every reload, so that the file can be moved away.
+        self.engine.set_query_log(query_log);
         let now_ms = self.clock.now_ms();
         self.db.set_out_of_order_window(settings.out_of_order_window_ms);
         let (time, size) = retention(&self.retention_flags, &settings.retention);

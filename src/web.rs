@@ -74,12 +74,16 @@ pub fn engine_config(query: &QueryFlags, general: &GeneralFlags) -> promql::Engi
         lookback_ms: query.lookback_delta.ms(),
         timeout: span(query.timeout),
         max_samples: query.max_samples,
+        max_memory_bytes: query.max_memory.0,
         max_concurrency: query.max_concurrency,
         experimental_functions: general.has("promql-experimental-functions"),
         duration_expressions: true,
         extended_range_selectors: general.has("promql-extended-range-selectors"),
         fill_modifiers: general.has("promql-binop-fill-modifiers"),
         delayed_name_removal: general.has("promql-delayed-name-removal"),
+        per_step_stats: general.has("promql-per-step-stats"),
+        type_and_unit_labels: general.has("type-and-unit-labels"),
+        use_start_timestamps: general.has("use-start-timestamps"),
         ..promql::EngineConfig::default()
     }
 }

@@ -37,6 +37,8 @@ pub struct Settings {
     pub rule_defaults: super::rules::Defaults,
     /// Exemplars to keep.
     pub exemplars_max: Option<usize>,
+    /// File that queries are logged to.
+    pub query_log_file: Option<PathBuf>,
     /// What the file asks for that has no effect here; said in the log.
     pub notes: Vec<String>,
 }
@@ -125,6 +127,7 @@ impl Config {
                 .exemplars
                 .and_then(|e| e.max_exemplars)
                 .map(|n| usize::try_from(n).unwrap_or(0)),
+            query_log_file: self.global().query_log_file.clone().filter(|p| !p.as_os_str().is_empty()),
             notes,
         })
     }
@@ -154,11 +157,6 @@ impl Config {
                 notes.push(text.to_owned());
             }
         };
-        let global = self.global();
-        note(
-            global.query_log_file.is_some(),
-            "global.query_log_file has no effect: the query log is not built in",
-        );
         note(
             self.scrape_configs.iter().flatten().any(|j| j.scrape_failure_log_file.is_some()),
             "scrape_failure_log_file has no effect: failed scrapes show in the log and at /api/v1/targets",

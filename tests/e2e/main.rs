@@ -9,4 +9,5 @@ mod bad_start;
 mod federation;
 mod lifecycle;
 mod peers;
+mod queries;
 mod support;
