@@ -20,7 +20,7 @@ fn errors_name_line_and_column() {
         "scrape_configs:\n- job_name: a\n  relabel_configs:\n  - regex: '('\n",
         4,
         12,
-        "regular expression",
+        "error parsing regexp",
     );
     check_error("scrape_configs:\n- job_name: a\n  scrape_timeout: 2m\n", 2, 3, "scrape timeout greater");
     check_error("global:\n  scrape_interval: 1 hour\n", 2, 20, "not a valid duration");

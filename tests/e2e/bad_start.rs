@@ -23,7 +23,7 @@ fn a_bad_configuration_is_named_with_its_place() {
         (
             "regex.yml",
             "scrape_configs:\n- job_name: a\n  relabel_configs:\n  - regex: '('\n",
-            vec!["regex.yml:4:12:", "regular expression"],
+            vec!["regex.yml:4:12:", "error parsing regexp"],
         ),
         (
             "twice.yml",
