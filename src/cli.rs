@@ -41,6 +41,12 @@ pub enum Command {
         #[command(subcommand)]
         what: CheckCommand,
     },
+    /// Look into data directories and make blocks.
+    Tsdb {
+        /// What to do.
+        #[command(subcommand)]
+        what: Box<TsdbCommand>,
+    },
     /// Run test scripts.
     Test {
         /// What to run.
@@ -85,6 +91,134 @@ pub enum PromqlCommand {
         /// The query.
         query: String,
     },
+}
+
+/// `almanac tsdb …`, with promtool's arguments.
+#[derive(Subcommand, Debug)]
+pub enum TsdbCommand {
+    /// List the blocks.
+    List {
+        /// Print human readable values.
+        #[arg(long = "human-readable", short = 'r')]
+        human_readable: bool,
+        /// Data directory.
+        #[arg(default_value = "data/")]
+        path: PathBuf,
+    },
+    /// Analyze churn, label pair cardinality and compaction efficiency.
+    Analyze(AnalyzeFlags),
+    /// Print series with their samples, or only series.
+    Dump {
+        /// What to print.
+        #[command(flatten)]
+        flags: DumpFlags,
+        /// Output format.
+        #[arg(long, value_enum, default_value_t = DumpFormat::Prom)]
+        format: DumpFormat,
+    },
+    /// Print floats in the OpenMetrics text format.
+    DumpOpenmetrics(DumpFlags),
+    /// Make blocks from samples.
+    CreateBlocksFrom {
+        /// Where the samples come from.
+        #[command(subcommand)]
+        what: BackfillCommand,
+    },
+}
+
+/// `almanac tsdb create-blocks-from …`
+#[derive(Subcommand, Debug)]
+pub enum BackfillCommand {
+    /// A file in the OpenMetrics text format, with timestamps.
+    Openmetrics(BackfillFlags),
+}
+
+impl BackfillCommand {
+    /// Its flags.
+    pub fn flags(&self) -> &BackfillFlags {
+        match self {
+            Self::Openmetrics(flags) => flags,
+        }
+    }
+}
+
+/// Flags of `almanac tsdb analyze`.
+#[derive(Args, Debug)]
+pub struct AnalyzeFlags {
+    /// How many items to show in each list.
+    #[arg(long, default_value_t = 20)]
+    pub limit: usize,
+    /// Analyze chunks too.
+    #[arg(long)]
+    pub extended: bool,
+    /// Only the series that pass this selector.
+    #[arg(long = "match", default_value = "")]
+    pub matchers: String,
+    /// Data directory.
+    #[arg(default_value = "data/")]
+    pub path: PathBuf,
+    /// Block to analyze; the last one when absent.
+    pub block: Option<String>,
+}
+
+/// Flags of `almanac tsdb dump`.
+#[derive(Args, Debug)]
+pub struct DumpFlags {
+    /// Directory in which a sandbox for replaying the write-ahead log is made; the data directory when absent. It is
+    /// removed at the end.
+    #[arg(long = "sandbox-dir-root")]
+    pub sandbox: Option<PathBuf>,
+    /// First timestamp, in milliseconds since the Unix epoch.
+    #[arg(long = "min-time", default_value_t = i64::MIN, allow_hyphen_values = true)]
+    pub min_time: i64,
+    /// Last timestamp, in milliseconds since the Unix epoch.
+    #[arg(long = "max-time", default_value_t = i64::MAX, allow_hyphen_values = true)]
+    pub max_time: i64,
+    /// Series selector. Repeatable.
+    #[arg(long = "match", default_value = "{__name__=~'(?s:.*)'}")]
+    pub matchers: Vec<String>,
+    /// Data directory.
+    #[arg(default_value = "data/")]
+    pub path: PathBuf,
+}
+
+/// Formats of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DumpFormat {
+    /// Labels, value and timestamp of each sample.
+    Prom,
+    /// The labels of each series as JSON.
+    Seriesjson,
+    /// The OpenMetrics text format.
+    #[value(skip)]
+    Openmetrics,
+}
+
+/// Flags of `almanac tsdb create-blocks-from openmetrics`.
+#[derive(Args, Debug)]
+pub struct BackfillFlags {
+    /// Print human readable values.
+    #[arg(long = "human-readable", short = 'r')]
+    pub human_readable: bool,
+    /// Do not print created blocks.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Maximum duration a block may span. Anything less than 2h is ignored.
+    #[arg(long = "max-block-duration", value_parser = duration, default_value = "2h", hide = true)]
+    pub max_block_duration: Ms,
+    /// Label to attach to all series, as `name=value`. Repeatable.
+    #[arg(long = "label", value_parser = label_pair)]
+    pub labels: Vec<(String, String)>,
+    /// File to read.
+    pub input: PathBuf,
+    /// Directory in which blocks are made.
+    #[arg(default_value = "data/")]
+    pub output: PathBuf,
+}
+
+fn label_pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// `almanac test …`

@@ -30,6 +30,7 @@ mod status;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod tsdb_tool;
 mod web;
 
 use cli::{
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Some(Command::Test { what: TestCommand::Promql { files, storage, quiet } }) => {
             script::run(&files, storage, quiet)
         }
+        Some(Command::Tsdb { what }) => tsdb_tool::run(&what),
         Some(Command::Longterm(l)) => serve(&l.general.clone(), run_longterm(*l, flags)),
         Some(Command::Standalone(s)) => serve(&s.general.clone(), run_standalone(*s, flags)),
         None => serve(&cli.scraper.general.clone(), run_scraper(cli.scraper, flags)),

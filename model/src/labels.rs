@@ -279,7 +279,7 @@ impl Ord for Labels {
         if Arc::ptr_eq(&self.packed, &other.packed) {
             return Ordering::Equal;
         }
-        self.iter().cmp(other.iter())
+        cmp_packed(&self.packed, &other.packed)
     }
 }
 
@@ -569,6 +569,45 @@ fn push_packed(out: &mut String, s: &str) {
 }
 
 #[inline]
+/// Order of label sets (that of [`Labels`]) by their packed forms: finds the first byte that differs, and only then which
+/// string it lies in.
+#[must_use]
+pub fn cmp_packed(a: &str, b: &str) -> Ordering {
+    let (x, y) = (a.as_bytes(), b.as_bytes());
+    let common = common_prefix(x, y);
+    if common == x.len() || common == y.len() {
+        // Lengths stand before their strings, so the shorter one ends between two pairs.
+        return x.len().cmp(&y.len());
+    }
+    let (mut rest_a, mut rest_b) = (a, b);
+    loop {
+        let string_a = split_packed(&mut rest_a);
+        if common < x.len() - rest_a.len() {
+            let start = x.len() - rest_a.len() - string_a.len();
+            if common >= start {
+                return x[common].cmp(&y[common]);
+            }
+            return string_a.cmp(split_packed(&mut rest_b));
+        }
+        rest_b = &b[x.len() - rest_a.len()..];
+    }
+}
+
+/// Number of equal bytes at the front, eight at a time.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let (words_a, _) = a.as_chunks::<8>();
+    let (words_b, _) = b.as_chunks::<8>();
+    let mut at = 0;
+    for (x, y) in words_a.iter().zip(words_b) {
+        let difference = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if difference != 0 {
+            return at + difference.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + a[at..].iter().zip(&b[at..]).take_while(|(x, y)| x == y).count()
+}
+
 fn split_packed<'a>(rest: &mut &'a str) -> &'a str {
     let b = rest.as_bytes();
     let (len, at) = if b[0] < LONG_LEN {
@@ -603,6 +642,26 @@ fn checked_split<'a>(rest: &mut &'a str) -> Option<&'a str> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn packed_forms_order_as_pairs_do(
+            sets in prop::collection::vec(
+                prop::collection::vec(("[ab]{1,2}", "[a-cé]{0,3}", prop::sample::select(vec![0_usize, 1, 7, 120, 124, 125, 126, 127, 130])), 0..4),
+                2..8,
+            )
+        ) {
+            let sets: Vec<Labels> = sets
+                .into_iter()
+                .map(|pairs| Labels::from_pairs(pairs.into_iter().map(|(n, v, pad)| (n, "x".repeat(pad) + &v))))
+                .collect();
+            for a in &sets {
+                for b in &sets {
+                    prop_assert_eq!(cmp_packed(a.as_packed(), b.as_packed()), a.iter().cmp(b.iter()), "{} {}", a, b);
+                }
+            }
+        }
+    }
 
     #[test]
     fn builds_sorted_unique_and_without_empty_values() {

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod annotations;
+pub mod calendar;
 pub mod chunk;
 pub mod clock;
 pub mod duration;

@@ -96,9 +96,28 @@ pub(crate) fn remove_all(path: &Path) -> Result<()> {
     io("remove", path, fs::remove_dir_all(path))
 }
 
-/// Gives a file a second name.
+/// Gives a file a second name; on another file system, where that is not possible, it is copied.
 pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
-    io("link", from, fs::hard_link(from, to))
+    match fs::hard_link(from, to) {
+        Err(e) if e.kind() == ErrorKind::CrossesDevices => io("copy", from, fs::copy(from, to)).map(drop),
+        r => io("link", from, r),
+    }
+}
+
+/// Copies a directory with all it holds. What is removed from it meanwhile is left out.
+pub(crate) fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    create_all(to)?;
+    for name in list(from)? {
+        let (child, target) = (from.join(&name), to.join(&name));
+        if is_dir(&child) {
+            copy_all(&child, &target)?;
+        } else if let Err(e) = fs::copy(&child, &target)
+            && e.kind() != ErrorKind::NotFound
+        {
+            return Err(StorageError::io("copy", &child, &e));
+        }
+    }
+    Ok(())
 }
 
 /// Size of the file system that holds a path; `None` when it cannot be had.

@@ -2,11 +2,14 @@
 //!
 //! Reading order: `db` ([`Db`], which ties everything together), `head` (the newest samples), `wal`, `block`, `chunk`
 //! (encodings), `postings` (matchers to series), `querier` and `merge` (selections over head and blocks), `compact` and
-//! `retention` (what maintenance does), `dir` (the only place that touches files). Formats: docs/formats/.
+//! `retention` (what maintenance does), `dir` (the only place that touches files). For tools: `read_only`,
+//! `analysis`, `block_builder`. Formats: docs/formats/.
 
 #![deny(unsafe_code)]
 
+mod analysis;
 mod block;
+mod block_builder;
 pub mod chunk;
 mod compact;
 mod config;
@@ -18,6 +21,7 @@ mod merge;
 mod metrics;
 mod postings;
 mod querier;
+mod read_only;
 mod retention;
 mod stats;
 mod varint;
@@ -26,7 +30,10 @@ mod wal;
 #[cfg(test)]
 mod tests;
 
+pub use analysis::{Analysis, Chunks};
+pub use block_builder::BlockBuilder;
 pub use config::{Config, FloatEncoding, WalCompression};
 pub use db::Db;
 pub use error::Error;
+pub use read_only::{BlockInfo, ReadOnly, ReadOnlyDb};
 pub use stats::Stats;

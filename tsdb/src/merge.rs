@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use model::labels::LabelsIter;
+use model::labels::{LabelsIter, cmp_packed};
 use model::{Chunk, Labels, Series, SeriesSet, StorageError};
 
 /// Something that stands at one key after the other, strictly rising. At first it stands before the first one.
@@ -142,8 +142,7 @@ impl Cursor for Box<dyn Source> {
     }
 
     fn order(&self, other: &Self) -> Ordering {
-        let (a, b) = (self.labels_iter(), other.labels_iter());
-        if a.as_packed() == b.as_packed() { Ordering::Equal } else { a.cmp(b) }
+        cmp_packed(self.labels_iter().as_packed(), other.labels_iter().as_packed())
     }
 }
 

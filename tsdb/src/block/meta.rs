@@ -59,11 +59,17 @@ pub(crate) struct Stats {
     pub(crate) num_tombstones: u64,
 }
 
+/// Whether a chunk has floats.
+pub(crate) fn is_float(encoding: ChunkEncoding) -> bool {
+    const FLOATS: [ChunkEncoding; 2] = [ChunkEncoding::XOR, ChunkEncoding::XOR2];
+    FLOATS.contains(&encoding)
+}
+
 impl Stats {
     pub(crate) fn add_chunk(&mut self, encoding: u8, samples: u64) {
         self.num_chunks += 1;
         self.num_samples += samples;
-        if [ChunkEncoding::XOR, ChunkEncoding::XOR2].contains(&ChunkEncoding(encoding)) {
+        if is_float(ChunkEncoding(encoding)) {
             self.num_float_samples += samples;
         } else {
             self.num_histogram_samples += samples;
