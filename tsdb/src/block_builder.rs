@@ -11,9 +11,9 @@ use model::{AppendError, Clock, Labels, Sample, SampleValue, Samples, StorageErr
 
 use crate::block::meta::{Compaction, Ulid};
 use crate::block::{Block, BlockWriter};
-use crate::{chunk, dir};
 use crate::error::Error;
 use crate::read_only::BlockInfo;
+use crate::{chunk, dir};
 
 /// Samples a chunk gets.
 const CHUNK_SAMPLES: usize = 120;
