@@ -5,7 +5,9 @@
 
 #![allow(unreachable_pub, reason = "nothing of a test is reachable from outside")]
 
+mod bad_input;
 mod bad_start;
+mod compare;
 mod federation;
 mod lifecycle;
 mod peers;

@@ -54,6 +54,11 @@ impl Process {
         self.log.lock().expect("no panic while it is held").clone()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`, and waits for the end.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");
