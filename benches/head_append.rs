@@ -85,7 +85,8 @@ fn main() {
     }
     let dir = tempfile::tempdir().expect("tempdir");
     let config = Config { retention_ms: 0, ..Config::new(dir.path()) };
-    let db = Db::open(config, Arc::new(ManualClock::new(START_MS)), &prometheus::Registry::new()).expect("opens");
+    let db =
+        Db::open(config, Arc::new(ManualClock::new(START_MS)), &prometheus::Registry::new()).expect("opens");
     let all = (TARGETS * SERIES_PER_TARGET) as f64;
     let mut refs = vec![SeriesRef::NONE; all as usize];
     let empty = resident_bytes();
