@@ -293,8 +293,8 @@ impl SeriesState {
         let open = self.open.is_some()
             && self.cut.mint() <= maxt
             && self.last_timestamp_ms().is_some_and(|t| t >= mint);
-        open || self.finished.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
-            || self.stored.iter().any(|c| c.mint <= maxt && c.maxt >= mint)
+        open || !within(&self.finished, |c| (c.mint, c.maxt), mint, maxt).is_empty()
+            || !within(&self.stored, |c| (c.mint, c.maxt), mint, maxt).is_empty()
     }
 
     /// All chunks with samples within `[mint, maxt]` that the snapshot sees, sorted by start; they overlap where there are
@@ -333,33 +333,34 @@ impl SeriesState {
                 out.push(HeadChunk { mint: self.cut.mint(), maxt: last, encoding: open.encoding(), bytes });
             }
         }
-        for c in self.finished.iter().rev() {
-            let count = c.count();
-            let shown = hide(count, &mut hidden);
-            if shown == 0 || c.mint > maxt || c.maxt < mint {
-                continue;
+        // Only as long as samples are hidden must chunks be opened that lie outside the range.
+        let mut finished = self.finished.as_slice();
+        while hidden > 0
+            && let Some((c, older)) = finished.split_last()
+        {
+            finished = older;
+            if let Some(c) = visible(c.clone(), &mut hidden)
+                && c.mint <= maxt
+                && c.maxt >= mint
+            {
+                out.push(c);
             }
-            let mut c = c.clone();
-            if shown < count {
-                c.bytes = chunk::with_sample_count(c.encoding, &c.bytes, shown);
-            }
-            out.push(c);
         }
-        for c in self.stored.iter().rev() {
-            let overlaps = c.mint <= maxt && c.maxt >= mint;
-            if hidden == 0 && !overlaps {
-                continue;
+        out.extend(within(finished, |c| (c.mint, c.maxt), mint, maxt).iter().rev().cloned());
+        let mut stored = self.stored.as_slice();
+        while hidden > 0
+            && let Some((c, older)) = stored.split_last()
+        {
+            stored = older;
+            if let Some(c) = visible(files.get(c)?, &mut hidden)
+                && c.mint <= maxt
+                && c.maxt >= mint
+            {
+                out.push(c);
             }
-            let mut c = files.get(c)?;
-            let count = c.count();
-            let shown = hide(count, &mut hidden);
-            if shown == 0 || !overlaps {
-                continue;
-            }
-            if shown < count {
-                c.bytes = chunk::with_sample_count(c.encoding, &c.bytes, shown);
-            }
-            out.push(c);
+        }
+        for c in within(stored, |c| (c.mint, c.maxt), mint, maxt).iter().rev() {
+            out.push(files.get(c)?);
         }
         out[start..].reverse();
         Ok(())
@@ -375,6 +376,23 @@ fn hide(count: u16, hidden: &mut u64) -> u16 {
     let hide = (*hidden).min(u64::from(count));
     *hidden -= hide;
     count - hide as u16
+}
+
+/// A finished chunk without its hidden samples, which are at its end; `None` when all are.
+fn visible(mut c: HeadChunk, hidden: &mut u64) -> Option<HeadChunk> {
+    let count = c.count();
+    let shown = hide(count, hidden);
+    if shown < count {
+        c.bytes = chunk::with_sample_count(c.encoding, &c.bytes, shown);
+    }
+    (shown > 0).then_some(c)
+}
+
+/// Of chunks that follow each other in time, those with samples within `[mint, maxt]`.
+fn within<T>(chunks: &[T], range: impl Fn(&T) -> (i64, i64), mint: i64, maxt: i64) -> &[T] {
+    let first = chunks.partition_point(|c| range(c).1 < mint);
+    let count = chunks[first..].partition_point(|c| range(c).0 <= maxt);
+    &chunks[first..first + count]
 }
 
 /// A head chunk as the storage contract hands it on.
