@@ -146,7 +146,10 @@ const JUMPS: &[&str] = &[
 const RULES: &[Rule] = &[
     Rule {
         name: "3.0: windows and the lookback are left-open",
-        explains: |c| c.samples_on_bounds && c.features.selectors && c.difference.kind != Kind::ErrorType,
+        explains: |c| {
+            let windows = c.features.selectors || c.features.subqueries;
+            c.samples_on_bounds && windows && c.difference.kind != Kind::ErrorType
+        },
     },
     Rule {
         name: "2.54, 2.55, 3.4: sums and averages are compensated",
@@ -293,6 +296,7 @@ mod tests {
         };
         check("a", &value(1.0), false, None);
         check("a", &value(1.0), true, Some("3.0"));
+        check("sum_over_time(vector(1)[3m:1m])", &value(1.0), true, Some("3.0"));
         check("sum(a)", &value(1e-10), false, Some("2.54, 2.55, 3.4"));
         check("sum(a)", &value(1.0), false, None);
         check("1 + rate(a[5m])", &value(1.0), false, Some("2.51"));
