@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::clock::{Clock, SystemClock};
-use model::storage::VecSeriesSet;
 use model::{
     Chunk, Labels, LabelsResult, Matcher, Querier, Queryable, SelectHints, Series, SeriesSet, StorageError,
 };
