@@ -126,6 +126,9 @@ impl RowFiller for Filler<'_> {
         // The time of a sample is not smoothed.
         if self.node.boundary == Boundary::Smoothed && self.node.reads == Reads::Value {
             decode(self.ctx, series, first - lookback + 1, last + lookback, &mut self.samples)?;
+            if self.stats_only {
+                strip_buckets(&mut self.samples);
+            }
             return extended::smooth_series(
                 &mut self.samples,
                 (self.grid, shift, lookback),

@@ -49,8 +49,8 @@ pub(crate) fn bucket_quantile(q: f64, buckets: &mut [LeBucket]) -> (f64, Option<
         return (f64::NAN, forced);
     }
     let mut rank = q * observations;
-    // Not `<`: a NaN count stops the search as it does in Prometheus.
-    let b = buckets[..last].iter().position(|b| b.count >= rank).unwrap_or(last);
+    // Not `<`: a NaN count leads the bisection astray as it does in Prometheus.
+    let b = bisect(last, |i| buckets[i].count >= rank);
     if b == last {
         return (buckets[last - 1].upper, forced);
     }
@@ -64,6 +64,20 @@ pub(crate) fn bucket_quantile(q: f64, buckets: &mut [LeBucket]) -> (f64, Option<
         rank -= buckets[b - 1].count;
     }
     (start + (end - start) * (rank / count), forced)
+}
+
+/// The first of `n` places that fits, found by bisection: where not all behind one that fits do, the steps decide.
+fn bisect(n: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, n);
+    while low < high {
+        let middle = low.midpoint(high);
+        if fits(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
 }
 
 /// The share of observations between two values. `buckets` are changed.
@@ -189,6 +203,8 @@ mod tests {
         assert_eq!(q, 2.0);
         assert_eq!(forced, Some(Forced { min_bucket: 2.0, max_bucket: 2.0, max_diff: 2.0 }));
         assert!(bucket_quantile(0.5, &mut buckets(&[(1.0, 2.0)])).0.is_nan());
+        let gap = [(1.0, 8.0), (2.0, f64::NAN), (3.0, 9.0), (inf, 10.0)];
+        assert!(bucket_quantile(0.5, &mut buckets(&gap)).0.is_nan());
         assert_eq!(bucket_fraction(0.0, 1.0, &mut buckets(&[(1.0, 2.0), (2.0, 4.0), (inf, 4.0)])), 0.5);
     }
 }

@@ -59,7 +59,8 @@ pub(crate) fn format_open_metrics(v: f64) -> String {
     if v.is_nan() || v.is_infinite() {
         return format_f(v);
     }
-    let text = format_g(v);
+    // A negative zero has no sign.
+    let text = format_g(v + 0.0);
     if text.contains(['e', '.']) { text } else { format!("{text}.0") }
 }
 
@@ -88,5 +89,6 @@ mod tests {
         assert_eq!(format_f(1e21), "1000000000000000000000");
         assert_eq!(format_open_metrics(1.0), "1.0");
         assert_eq!(format_open_metrics(0.9), "0.9");
+        assert_eq!(format_open_metrics(-0.0), "0.0");
     }
 }

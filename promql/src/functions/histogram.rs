@@ -363,7 +363,8 @@ pub(crate) fn fraction<'n>(
     }
     let mut note = None;
     if h.sum.is_nan() {
-        count += buckets.map(|b| b.count).sum::<f64>();
+        // One after the other: the last bit decides below.
+        count = buckets.fold(count, |count, b| count + b.count);
         if count < h.count {
             note = Some(Note::FractionNans(name));
         }

@@ -5,7 +5,7 @@
 
 use std::f64::consts::PI;
 
-use super::elementary;
+use super::{elementary, hyperbolic, trigonometry};
 use crate::parser::ast::BinaryOp;
 
 /// The value of an operator between two scalars; `None` for operators that scalars do not have.
@@ -26,7 +26,7 @@ pub(crate) fn arithmetic(op: BinaryOp, l: f64, r: f64) -> Option<f64> {
         BinaryOp::Div => l / r,
         BinaryOp::Mod => l % r,
         BinaryOp::Pow => elementary::pow(l, r),
-        BinaryOp::Atan2 => l.atan2(r),
+        BinaryOp::Atan2 => trigonometry::atan2(l, r),
         _ => return None,
     })
 }
@@ -62,18 +62,18 @@ pub(crate) fn unary(name: &str) -> Option<fn(f64) -> f64> {
         "ln" => elementary::ln,
         "log2" => elementary::log2,
         "log10" => elementary::log10,
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tan" => f64::tan,
-        "asin" => f64::asin,
-        "acos" => f64::acos,
-        "atan" => f64::atan,
-        "sinh" => f64::sinh,
-        "cosh" => f64::cosh,
-        "tanh" => f64::tanh,
-        "asinh" => f64::asinh,
-        "acosh" => f64::acosh,
-        "atanh" => f64::atanh,
+        "sin" => trigonometry::sin,
+        "cos" => trigonometry::cos,
+        "tan" => trigonometry::tan,
+        "asin" => trigonometry::asin,
+        "acos" => trigonometry::acos,
+        "atan" => trigonometry::atan,
+        "sinh" => hyperbolic::sinh,
+        "cosh" => hyperbolic::cosh,
+        "tanh" => hyperbolic::tanh,
+        "asinh" => hyperbolic::asinh,
+        "acosh" => hyperbolic::acosh,
+        "atanh" => hyperbolic::atanh,
         "rad" => |v| v * PI / 180.0,
         "deg" => |v| v * 180.0 / PI,
         "sgn" => |v| {

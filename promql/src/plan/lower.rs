@@ -1,7 +1,9 @@
 //! From syntax tree to plan: resolves times and durations, gives every selector its selection, checks what only the
 //! engine knows. The plan it makes is right but not clever; see `optimize`.
 
-use model::{Labels, Matcher, SelectHints};
+use std::collections::HashSet;
+
+use model::{Labels, MatchOp, Matcher, SelectHints};
 
 use super::durations;
 use super::grid::{Grid, Shift};
@@ -444,12 +446,20 @@ fn check_boundary(func: &str, boundary: Boundary) -> Result<()> {
     Err(QueryError::Execution(format!("{name} modifier can only be used with: {list} - not with {func}")))
 }
 
-/// Labels that a selector fixes: those with exactly one matcher, an equality.
+/// Labels that a selector fixes: those with exactly one matcher, an equality. Matchers count in the order in which
+/// Prometheus's index goes through them: those that need the label first, so that `a!="x", a="y"` fixes nothing.
 fn absent_labels(matchers: &[Matcher]) -> Vec<(String, String)> {
+    let needed: HashSet<&str> =
+        matchers.iter().filter(|m| !m.matches_empty()).map(|m| m.name.as_str()).collect();
+    let excludes = |m: &&Matcher| {
+        !needed.contains(m.name.as_str())
+            || (matches!(m.op, MatchOp::NotEqual | MatchOp::NotRegexp) && m.matches_empty())
+    };
+    let (out, within): (Vec<_>, Vec<_>) = matchers.iter().partition(excludes);
     let mut set: Vec<(String, String)> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
-    for m in matchers.iter().filter(|m| m.name != model::labels::METRIC_NAME) {
-        if m.op == model::MatchOp::Equal && !seen.contains(&m.name.as_str()) {
+    for m in within.into_iter().chain(out).filter(|m| m.name != model::labels::METRIC_NAME) {
+        if m.op == MatchOp::Equal && !seen.contains(&m.name.as_str()) {
             set.push((m.name.clone(), m.value.clone()));
             seen.push(&m.name);
         } else {

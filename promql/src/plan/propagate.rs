@@ -9,7 +9,7 @@ use model::Matcher;
 use model::labels::METRIC_NAME;
 
 use super::node::{Aggregate, Binary, Node, Selection, WindowSource};
-use crate::parser::ast::{AggregateOp, BinaryOp, MatchCardinality, VectorMatching};
+use crate::parser::ast::{AggregateOp, BinaryOp, Boundary, MatchCardinality, VectorMatching};
 
 /// Adds matchers to selections. Each has one user yet.
 pub(crate) fn propagate(node: &mut Node, selections: &mut [Selection]) {
@@ -86,7 +86,8 @@ fn of_groups(a: &Aggregate, mut matchers: Vec<Matcher>) -> Vec<Matcher> {
 /// Adds those matchers to a side that decide about its series, when leaving series out goes unnoticed.
 fn narrow(side: &Node, matchers: &[Matcher], m: &VectorMatching, selections: &mut [Selection]) {
     let at = match side {
-        Node::Instant(i) => i.selection,
+        // A smoothed selector tells of series that mix floats and histograms.
+        Node::Instant(i) if i.boundary != Boundary::Smoothed => i.selection,
         Node::Window(w) if matches!(w.func, "count_over_time" | "last_over_time" | "present_over_time") => {
             match &w.source {
                 WindowSource::Selector { selection, .. } => *selection,

@@ -279,3 +279,53 @@ eval instant at 0 avg(m)
 "#,
     );
 }
+
+/// Which labels `absent` knows depends on the order in which the index goes through matchers.
+#[test]
+fn absent_counts_matchers_that_need_the_label_first() {
+    passes(
+        r#"
+load 1m
+  m{a="1"} 1
+
+eval instant at 0 absent(m{b!="x", b="y", c="z"})
+  {c="z"} 1
+
+eval instant at 0 absent_over_time(m{b!~"x", b="y", c!="q"}[1m])
+  {} 1
+"#,
+    );
+}
+
+/// Twice the number would be too much; half the exponential is too much already.
+#[test]
+fn hyperbolic_functions_of_huge_numbers() {
+    passes(
+        r#"
+eval instant at 0 round(acosh(vector(1.7e308)), 0.1)
+  {} 710.4
+
+eval instant at 0 round(asinh(vector(-1.7e308)), 0.1)
+  {} -710.4
+
+eval instant at 0 sinh(vector(710))
+  {} +Inf
+"#,
+    );
+}
+
+/// A warning of a selector does not get lost with the series that the other side of an operator rules out.
+#[test]
+fn smoothed_selectors_are_read_whole() {
+    passes(
+        r#"
+load 1m
+  a{x="1"} 1
+  b{x="2"} 1 {{schema:0 count:1 sum:1 buckets:[1]}}
+
+eval instant at 30s a{x="1"} unless b smoothed
+  expect warn
+  a{x="1"} 1
+"#,
+    );
+}

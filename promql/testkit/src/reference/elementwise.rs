@@ -13,7 +13,14 @@ use super::{Evaluated, Evaluator, Grid, Point, Row, Steps, unique};
 /// Labels that the matchers demand, for `absent`.
 pub(super) fn absent_labels(matchers: &[Matcher]) -> Labels {
     let (mut out, mut had) = (BTreeMap::new(), BTreeSet::new());
-    for m in matchers.iter().filter(|m| m.name != "__name__") {
+    // Those that narrow the series down come before those that take series away.
+    let mut ordered: Vec<&Matcher> = matchers.iter().filter(|m| m.name != "__name__").collect();
+    ordered.sort_by_key(|m| {
+        let demanded = matchers.iter().any(|o| o.name == m.name && !o.matches(""));
+        let negative = m.op == MatchOp::NotEqual || m.op == MatchOp::NotRegexp;
+        !demanded || (negative && m.matches(""))
+    });
+    for m in ordered {
         if m.op == MatchOp::Equal && had.insert(m.name.as_str()) {
             out.insert(m.name.as_str(), m.value.as_str());
         } else {
@@ -472,7 +479,7 @@ fn open_metrics_float(v: f64) -> String {
 }
 
 fn float_function(name: &str) -> Option<fn(f64) -> f64> {
-    use std::f64::consts::PI;
+    use std::f64::consts::{LN_2, PI};
     Some(match name {
         "abs" => f64::abs,
         "ceil" => f64::ceil,
@@ -491,8 +498,9 @@ fn float_function(name: &str) -> Option<fn(f64) -> f64> {
         "sinh" => f64::sinh,
         "cosh" => f64::cosh,
         "tanh" => f64::tanh,
-        "asinh" => f64::asinh,
-        "acosh" => f64::acosh,
+        // Far out, both are the logarithm of twice the number.
+        "asinh" => |v| if v.abs() > 1e150 { (v.abs().ln() + LN_2).copysign(v) } else { v.asinh() },
+        "acosh" => |v| if v > 1e150 { v.ln() + LN_2 } else { v.acosh() },
         "atanh" => f64::atanh,
         "rad" => |v| v * PI / 180.0,
         "deg" => |v| v * 180.0 / PI,

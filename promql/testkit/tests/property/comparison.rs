@@ -73,12 +73,16 @@ impl Kind {
     }
 }
 
-/// Logarithms and powers: the engine computes them in the steps of Prometheus's runtime, the reference does not.
+/// Logarithms, powers, trigonometric and hyperbolic functions: the engine computes them in the steps of Prometheus's
+/// runtime, the reference does not.
 fn is_inexact(e: &Expr) -> bool {
     match e {
-        Expr::Binary(b) => matches!(b.op, BinaryOp::Pow | BinaryOp::TrimLower | BinaryOp::TrimUpper),
+        Expr::Binary(b) => {
+            matches!(b.op, BinaryOp::Pow | BinaryOp::Atan2 | BinaryOp::TrimLower | BinaryOp::TrimUpper)
+        }
         Expr::Call(c) => {
             matches!(c.func.name, "exp" | "ln" | "log2" | "log10")
+                || ["sin", "cos", "tan"].iter().any(|f| c.func.name.trim_start_matches('a').starts_with(f))
                 || c.func.name.starts_with("histogram_quantile")
                 || c.func.name == "histogram_fraction"
         }
