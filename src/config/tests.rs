@@ -23,7 +23,7 @@ fn errors_name_line_and_column() {
         "error parsing regexp",
     );
     check_error("scrape_configs:\n- job_name: a\n  scrape_timeout: 2m\n", 2, 3, "scrape timeout greater");
-    check_error("global:\n  scrape_interval: 1 hour\n", 2, 20, "not a valid duration");
+    check_error("global:\n  scrape_interval: 1 hour\n", 2, 20, "in duration \"1 hour\"");
     check_error("longterm:\n  url: http://h:9201\n  match: ['{a=']\n", 3, 11, "selector");
     check_error("a: [1\n", 1, 1, "unknown field");
 }
