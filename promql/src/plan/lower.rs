@@ -232,6 +232,7 @@ impl Lower {
         for (i, arg) in c.args.iter().enumerate() {
             let arg = arg.without_parens();
             if c.func.name == "info" && i == 1 {
+                self.info_selection(arg, grid)?;
                 continue;
             }
             args.push(self.node(arg, grid)?);
@@ -265,6 +266,18 @@ impl Lower {
             site,
             extra,
         })))
+    }
+
+    /// The selector of an `info` is read together with the series it is for; but where it stands counts for the time
+    /// range that the query asks the storage for.
+    fn info_selection(&mut self, selector: &Expr, grid: Grid) -> Result<()> {
+        let Expr::Vector(v) = selector else { return Ok(()) };
+        let lookback = self.params.lookback_ms;
+        let after = if v.boundary == Boundary::Smoothed { lookback } else { 0 };
+        let shift = self.shift(&v.offset, v.at)?;
+        let at = self.select(v, grid, shift, 0, (lookback - 1, after));
+        self.selections[at].users = 0;
+        Ok(())
     }
 
     /// The time that info series are looked up at: that of the first selector below `expr`, whose enclosing

@@ -70,10 +70,11 @@ pub fn evaluate(data: &DataSet, expr: &Expr, time: EvalTime, settings: Settings)
             (Grid { start: start_ms, end: end_ms, step: step_ms }, step_ms)
         }
     };
-    let evaluator = Evaluator {
+    let mut evaluator = Evaluator {
         data,
         settings,
         query: Grid { step: step_ms, ..grid },
+        read_from: i64::MIN,
         statistics_only: invariant::statistics_only(expr),
         notes: RefCell::default(),
         possible_notes: RefCell::default(),
@@ -81,6 +82,7 @@ pub fn evaluate(data: &DataSet, expr: &Expr, time: EvalTime, settings: Settings)
     if expr.value_type() == ValueType::String && !matches!(time, EvalTime::Instant(_)) {
         return Err("a string is no answer to a range query".to_owned());
     }
+    evaluator.read_from = evaluator.earliest(expr, grid)?.unwrap_or(0);
     let steps = evaluator.eval(expr, grid)?;
     let value = evaluator.answer(expr.value_type(), steps, grid, matches!(time, EvalTime::Instant(_)))?;
     let annotations = evaluator.notes.into_inner();
@@ -148,6 +150,8 @@ struct Evaluator<'a> {
     settings: Settings,
     /// Bounds and step of the query; the step is 0 for an instant query.
     query: Grid,
+    /// From when on the query asks the storage for samples.
+    read_from: i64,
     /// Where the selectors stand whose histograms are read without buckets.
     statistics_only: BTreeSet<u32>,
     notes: RefCell<BTreeSet<String>>,
@@ -235,7 +239,7 @@ impl Evaluator<'_> {
                     };
                 }
                 if !self.settings.delayed_name_removal {
-                    unique(&vectors)?;
+                    unique_of_a_kind(&vectors)?;
                 }
                 Steps::Vectors(vectors)
             }
@@ -278,13 +282,13 @@ impl Evaluator<'_> {
                         row.labels = row.labels.without_metric_name();
                     }
                 }
-                unique(&vectors)?;
+                unique_of_a_kind(&vectors)?;
                 vectors
             }
         };
         debug_assert!(kind != ValueType::Matrix);
         if instant {
-            let rows = vectors.into_iter().next().unwrap_or_default();
+            let rows = shown(vectors.into_iter().next().unwrap_or_default());
             let sample = |r: Row| VectorSample {
                 labels: r.labels,
                 timestamp_ms: grid.start,
@@ -309,6 +313,31 @@ impl Evaluator<'_> {
         }
         Ok(Value::Matrix(series.into_values().collect()))
     }
+}
+
+/// No two floats and no two histograms of one step may have the same labels: where whole series are brought together,
+/// floats and histograms are looked at apart.
+fn unique_of_a_kind(vectors: &[Vec<Row>]) -> Result<(), String> {
+    for rows in vectors {
+        let mut seen = BTreeSet::new();
+        if !rows.iter().all(|r| seen.insert((r.labels.clone(), matches!(r.point, Point::Float(_))))) {
+            return Err(SAME_LABELS.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Of a float and a histogram with the same labels an instant query shows the histogram, in the place of the first.
+fn shown(rows: Vec<Row>) -> Vec<Row> {
+    let mut out: Vec<Row> = Vec::new();
+    for row in rows {
+        match out.iter_mut().find(|r| r.labels == row.labels) {
+            Some(kept) if matches!(row.point, Point::Hist(_)) => *kept = row,
+            Some(_) => {}
+            None => out.push(row),
+        }
+    }
+    out
 }
 
 /// No two samples of one step may have the same labels.

@@ -329,3 +329,51 @@ eval instant at 30s a{x="1"} unless b smoothed
 "#,
     );
 }
+
+/// Without buckets a fall of one is not seen: the histogram between is a mix of both.
+#[test]
+fn a_smoothed_average_knows_no_buckets() {
+    passes(
+        r#"
+load 2m
+  h {{schema:0 count:2 sum:10 buckets:[2]}} {{schema:0 count:4 sum:60 buckets:[1 3] counter_reset_hint:gauge}}
+
+eval instant at 1m histogram_avg(h smoothed)
+  {} 11.666666666666666
+
+eval instant at 1m histogram_avg(last_over_time((h smoothed)[1s:1s]))
+  {} 15
+"#,
+    );
+}
+
+/// The selector of an `info` counts for the time range that is read: the window of its first argument may be shorter.
+#[test]
+fn info_is_looked_up_where_the_query_reads() {
+    passes(
+        r#"
+load 1m
+  m{job="a", instance="b"} _ _ _ 1 2
+  target_info{job="a", instance="b", version="1"} 1
+
+eval instant at 4m info(count_over_time(m[2m]), {__name__="target_info"})
+  {job="a", instance="b", version="1"} 2
+"#,
+    );
+}
+
+/// A NaN among the counts of a classic histogram: the bucket is searched by halving.
+#[test]
+fn a_quantile_passes_a_bucket_of_nan() {
+    passes(
+        r#"
+load 1m
+  b{le="0.1"} 19
+  b{le="0.5"} NaN
+  b{le="+Inf"} 150
+
+eval instant at 0 histogram_quantile(0.1, b)
+  {} 0.5
+"#,
+    );
+}

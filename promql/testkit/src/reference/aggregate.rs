@@ -1,5 +1,7 @@
 //! Aggregations, group by group.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use model::labels::Quoted;
 use model::{Labels, LabelsBuilder};
 use promql::parser::ast::{Aggregate, AggregateOp, Expr};
@@ -25,7 +27,10 @@ impl Evaluator<'_> {
             return Ok(vec![Vec::new(); n]);
         }
         let series = distinct(&input);
-        let step = |(rows, param): (Vec<Row>, &f64)| self.aggregate_step(a, &rows, *param, series);
+        let order = if grid.is_instant() { Vec::new() } else { series_order(&input) };
+        let step = |(rows, param): (Vec<Row>, &f64)| {
+            self.aggregate_step(a, &rows, *param, (series, grid.is_instant()))
+        };
         let out: Vec<Vec<Row>> = input.into_iter().zip(&params).map(step).collect();
         if matches!(
             a.op,
@@ -34,7 +39,15 @@ impl Evaluator<'_> {
             return Ok(out);
         }
         // One series per group: whether its name goes is what the last step says.
-        Ok(last_drop_name(out))
+        let mut out = last_drop_name(out);
+        if !grid.is_instant() {
+            let mut rank: BTreeMap<Labels, usize> = BTreeMap::new();
+            for (i, labels) in order.iter().enumerate() {
+                rank.entry(group_labels(labels, &a.grouping, a.without)).or_insert(i);
+            }
+            out.iter_mut().for_each(|rows| rows.sort_by_key(|r| rank[&r.labels]));
+        }
+        Ok(out)
     }
 
     /// Checks the parameters of all steps.
@@ -87,7 +100,13 @@ impl Evaluator<'_> {
         Ok(false)
     }
 
-    fn aggregate_step(&self, a: &Aggregate, rows: &[Row], param: f64, series: usize) -> Vec<Row> {
+    fn aggregate_step(
+        &self,
+        a: &Aggregate,
+        rows: &[Row],
+        param: f64,
+        (series, instant): (usize, bool),
+    ) -> Vec<Row> {
         let mut groups: Vec<(Labels, Vec<&Row>)> = Vec::new();
         for row in rows {
             let key = group_labels(&row.labels, &a.grouping, a.without);
@@ -104,7 +123,8 @@ impl Evaluator<'_> {
                 }
                 AggregateOp::Limitk => {
                     let k = (param as i64).clamp(0, series as i64) as usize;
-                    out.extend(members.into_iter().take(k).cloned());
+                    let picked: Vec<&Row> = members.into_iter().take(k).collect();
+                    out.extend(if instant { heaped(&picked) } else { picked.into_iter().cloned().collect() });
                 }
                 AggregateOp::LimitRatio => {
                     let r = param.clamp(-1.0, 1.0);
@@ -112,7 +132,8 @@ impl Evaluator<'_> {
                         let at = row.labels.prometheus_hash64() as f64 / u64::MAX as f64;
                         (r >= 0.0 && at < r && r != 0.0) || (r < 0.0 && at >= 1.0 + r)
                     };
-                    out.extend(members.iter().filter(kept).map(|r| (*r).clone()));
+                    let picked: Vec<&Row> = members.iter().filter(kept).copied().collect();
+                    out.extend(if instant { heaped(&picked) } else { picked.into_iter().cloned().collect() });
                 }
                 op => {
                     let (point, drop_name) = match self.aggregate_group(op, &members, param) {
@@ -320,6 +341,17 @@ fn refused<'r>(
     })
 }
 
+/// What `limitk` and `limit_ratio` pick at a single step comes as a heap has it, histograms counting as zero.
+fn heaped(picked: &[&Row]) -> Vec<Row> {
+    let mut heap = Vec::new();
+    for row in picked {
+        let value = if let Point::Float(v) = row.point { v } else { 0.0 };
+        heap.push((value, (*row).clone()));
+        up(&mut heap, |a, b| a.is_nan() || a < b);
+    }
+    heap.into_iter().map(|(_, r)| r).collect()
+}
+
 fn up(heap: &mut [(f64, Row)], less: impl Fn(f64, f64) -> bool) {
     let mut j = heap.len() - 1;
     while j > 0 {
@@ -352,12 +384,34 @@ fn down(heap: &mut [(f64, Row)], less: impl Fn(f64, f64) -> bool) {
 
 /// How many series there are over all steps.
 fn distinct(vectors: &[Vec<Row>]) -> usize {
-    let labels: std::collections::BTreeSet<&Labels> = vectors.iter().flatten().map(|r| &r.labels).collect();
+    let labels: BTreeSet<&Labels> = vectors.iter().flatten().map(|r| &r.labels).collect();
     labels.len()
 }
 
+/// The series of all steps in the order that each step has them in; by labels where no step tells.
+fn series_order(vectors: &[Vec<Row>]) -> Vec<Labels> {
+    let mut before: BTreeMap<&Labels, BTreeSet<&Labels>> = BTreeMap::new();
+    for rows in vectors {
+        for (i, row) in rows.iter().enumerate() {
+            let known = before.entry(&row.labels).or_default();
+            known.extend(i.checked_sub(1).map(|p| &rows[p].labels).filter(|p| **p != row.labels));
+        }
+    }
+    let mut out = Vec::new();
+    while !before.is_empty() {
+        let free = before.iter().find(|(_, b)| b.is_empty()).or_else(|| before.iter().next());
+        let Some(next) = free.map(|(l, _)| *l) else { break };
+        before.remove(next);
+        before.values_mut().for_each(|b| {
+            b.remove(next);
+        });
+        out.push(next.clone());
+    }
+    out
+}
+
 fn last_drop_name(mut vectors: Vec<Vec<Row>>) -> Vec<Vec<Row>> {
-    let mut flags = std::collections::BTreeMap::new();
+    let mut flags = BTreeMap::new();
     for row in vectors.iter().flatten() {
         flags.insert(row.labels.clone(), row.drop_name);
     }

@@ -8,7 +8,7 @@ use promql::parser::ast::{Call, Expr, ValueType};
 
 use super::histogram::Hist;
 use super::quantile::{self, Le, NanEffect};
-use super::{Evaluated, Evaluator, Grid, Point, Row, Steps, unique};
+use super::{Evaluated, Evaluator, Grid, Point, Row, Steps, unique_of_a_kind};
 
 /// Labels that the matchers demand, for `absent`.
 pub(super) fn absent_labels(matchers: &[Matcher]) -> Labels {
@@ -338,7 +338,7 @@ impl Evaluator<'_> {
                 set_label(row, &dst, &value);
             }
         }
-        unique(&vectors)?;
+        unique_of_a_kind(&vectors)?;
         Ok(vectors)
     }
 
@@ -360,7 +360,7 @@ impl Evaluator<'_> {
             let joined = values.join(separator);
             set_label(row, dst, &joined);
         }
-        unique(&vectors)?;
+        unique_of_a_kind(&vectors)?;
         Ok(vectors)
     }
 }
@@ -412,20 +412,46 @@ fn sorted(rows: Vec<Row>, descending: bool) -> Vec<Row> {
 }
 
 fn sorted_by_label(mut rows: Vec<Row>, labels: &[String], descending: bool) -> Vec<Row> {
-    rows.sort_by(|a, b| {
-        let mut order = std::cmp::Ordering::Equal;
+    insertion_sort(&mut rows, |a, b| {
         for l in labels {
-            order = order.then_with(|| natural(a.labels.value(l), b.labels.value(l)));
+            let (x, y) = (a.labels.value(l), b.labels.value(l));
+            if x != y {
+                return natural_less(x, y) != descending;
+            }
         }
-        order = order.then_with(|| a.labels.cmp(&b.labels));
-        if descending { order.reverse() } else { order }
+        if descending { b.labels < a.labels } else { a.labels < b.labels }
     });
     rows
 }
 
-/// Label values here have one digit at most.
-fn natural(a: &str, b: &str) -> std::cmp::Ordering {
-    a.cmp(b)
+/// Natural order, which says of no text that it comes before an empty one, nor the other way round.
+fn natural_less(a: &str, b: &str) -> bool {
+    let (a, b) = (chunks(a), chunks(b));
+    for (i, x) in a.iter().enumerate() {
+        let Some(y) = b.get(i) else { return false };
+        match (x.parse::<i64>(), y.parse::<i64>()) {
+            (Ok(m), Ok(n)) if m != n => return m < n,
+            (Ok(_), Ok(_)) => {}
+            _ if x != y => return x < y,
+            _ => {}
+        }
+        if i + 1 == a.len() || i + 1 == b.len() {
+            return i + 1 == a.len();
+        }
+    }
+    false
+}
+
+/// Runs of digits and of anything else.
+fn chunks(text: &str) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for c in text.chars() {
+        match out.last_mut() {
+            Some(run) if run.ends_with(|l: char| l.is_ascii_digit()) == c.is_ascii_digit() => run.push(c),
+            _ => out.push(c.to_string()),
+        }
+    }
+    out
 }
 
 // === Numbers ===

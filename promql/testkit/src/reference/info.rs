@@ -37,7 +37,8 @@ impl Evaluator<'_> {
         for (t, rows) in grid.times().into_iter().zip(base) {
             let at = pinned.unwrap_or(t) - offset;
             let mut infos = if values.is_empty() { Vec::new() } else { self.newest(&matchers, at, None) };
-            infos.retain(|(l, _)| fits(l));
+            // What lies before everything that the query asks the storage for is not seen, whatever the lookback.
+            infos.retain(|(l, s)| fits(l) && s.t >= self.read_from);
             out.push(enrich(&infos, rows, &data, &ignored)?);
         }
         unique(&out)?;

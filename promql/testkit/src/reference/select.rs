@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::{Labels, Matcher, Sample, SampleValue};
-use promql::parser::ast::{Boundary, Duration, Expr, VectorSelector};
+use promql::parser::ast::{Boundary, Duration, Expr, Subquery, VectorSelector};
 
 use super::histogram::Hist;
 use super::{Evaluator, Grid, Point, Row, extended};
@@ -217,6 +217,43 @@ impl Evaluator<'_> {
             .collect())
     }
 
+    /// From when on the selectors of an expression read, the selector of an `info` among them; `None` when there is none.
+    pub(super) fn earliest(&self, expr: &Expr, grid: Grid) -> Result<Option<i64>, String> {
+        let lookback = self.settings.lookback_ms;
+        let first = |v: &VectorSelector| -> Result<i64, String> {
+            Ok(self.pinned(v.at).unwrap_or(grid.start) - self.signed_ms(&v.offset)?)
+        };
+        match expr {
+            Expr::Vector(v) => return Ok(Some(first(v)? - lookback + 1)),
+            Expr::Matrix(m) => {
+                let around = if m.selector.boundary == Boundary::Plain { 0 } else { lookback };
+                return Ok(Some(first(&m.selector)? - self.positive_ms(&m.range)? - around + 1));
+            }
+            Expr::Subquery(s) => return self.earliest(&s.expr, self.inner_grid(s, grid)?),
+            _ => {}
+        }
+        let mut out = Ok(None::<i64>);
+        expr.for_each_child(|c| {
+            if let Ok(old) = out {
+                out = self.earliest(c, grid).map(|new| old.into_iter().chain(new).min());
+            }
+        });
+        out
+    }
+
+    /// The steps of a subquery: multiples of its step from the first window to the last.
+    fn inner_grid(&self, s: &Subquery, grid: Grid) -> Result<Grid, String> {
+        let (offset, range) = (self.signed_ms(&s.offset)?, self.positive_ms(&s.range)?);
+        let step = match &s.step {
+            Some(step) => self.positive_ms(step)?,
+            None => self.settings.default_subquery_step_ms,
+        };
+        let pinned = self.pinned(s.at);
+        let last = grid.start + (grid.end - grid.start) / grid.step * grid.step;
+        let (first, last) = (pinned.unwrap_or(grid.start) - offset, pinned.unwrap_or(last) - offset);
+        Ok(Grid { start: (first - range).div_euclid(step) * step + step, end: last, step })
+    }
+
     /// What a range vector's windows are cut from.
     pub(super) fn ranges(&self, expr: &Expr, grid: Grid) -> Result<Ranges, String> {
         match expr {
@@ -237,16 +274,8 @@ impl Evaluator<'_> {
             }
             Expr::Subquery(s) => {
                 let (offset, range) = (self.signed_ms(&s.offset)?, self.positive_ms(&s.range)?);
-                let step = match &s.step {
-                    Some(step) => self.positive_ms(step)?,
-                    None => self.settings.default_subquery_step_ms,
-                };
                 let pinned = self.pinned(s.at);
-                let last = grid.start + (grid.end - grid.start) / grid.step * grid.step;
-                let (first, last) = (pinned.unwrap_or(grid.start) - offset, pinned.unwrap_or(last) - offset);
-                // The first multiple of the step within the first window.
-                let start = (first - range).div_euclid(step) * step + step;
-                let inner = Grid { start, end: last, step };
+                let inner = self.inner_grid(s, grid)?;
                 let sources = series(inner, self.vectors(&s.expr, inner)?);
                 Ok(Ranges { sources, pinned, offset, range, boundary: Boundary::Plain, matchers: Vec::new() })
             }

@@ -7,29 +7,44 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use model::{FloatHistogram, Labels};
 use promql::parser::ast::{AggregateOp, BinaryOp, Expr};
-use promql::{PointValue, Value};
+use promql::{PointValue, Value, VectorSample};
+
+/// What the elements of an instant vector are sorted by.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    None,
+    Values,
+    Labels,
+}
+
+/// Up to so many elements the order of ties is defined: that of insertion.
+const TIES_MAX: usize = 12;
 
 /// What about an expression is not defined to the last bit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
-    /// The order of an instant vector means something.
-    ordered: bool,
+    /// What the order of an instant vector says.
+    order: Order,
     /// Relative difference of floats that is let pass.
     tolerance: f64,
 }
 
 impl Kind {
     pub(crate) fn of(expr: &Expr) -> Self {
-        let ordered = match expr.without_parens() {
-            Expr::Call(c) => c.func.name.starts_with("sort"),
-            Expr::Aggregate(a) => {
-                matches!(a.op, AggregateOp::Topk | AggregateOp::Bottomk) && a.grouping.is_empty()
+        let order = match expr.without_parens() {
+            Expr::Call(c) if c.func.name.starts_with("sort_by_label") => Order::Labels,
+            Expr::Call(c) if c.func.name.starts_with("sort") => Order::Values,
+            Expr::Aggregate(a)
+                if matches!(a.op, AggregateOp::Topk | AggregateOp::Bottomk) && a.grouping.is_empty() =>
+            {
+                Order::Values
             }
-            _ => false,
+            _ => Order::None,
         };
         let mut inexact = false;
         expr.walk(|e| inexact |= is_inexact(e));
-        Self { ordered: ordered && !inexact, tolerance: if inexact { 1e-9 } else { 0.0 } }
+        let order = if inexact { Order::None } else { order };
+        Self { order, tolerance: if inexact { 1e-9 } else { 0.0 } }
     }
 
     /// Whether values may differ a little: then what is made of them, by rounding or comparing, may differ a lot, and a
@@ -62,6 +77,25 @@ impl Kind {
             && lists(&a.positive_buckets, &b.positive_buckets)
             && lists(&a.negative_buckets, &b.negative_buckets)
             && lists(&a.custom_values, &b.custom_values)
+    }
+
+    /// Of many elements, those that compare equal may come in any order.
+    fn same_order(self, a: &[VectorSample], b: &[VectorSample]) -> bool {
+        let mut pairs = a.iter().zip(b);
+        let labels = |(a, b): (&VectorSample, &VectorSample)| a.labels == b.labels;
+        match self.order {
+            Order::None => true,
+            _ if a.len() <= TIES_MAX => pairs.all(labels),
+            Order::Values => pairs.all(|(a, b)| match (&a.value, &b.value) {
+                (PointValue::Float(a), PointValue::Float(b)) => a == b || (a.is_nan() && b.is_nan()),
+                _ => false,
+            }),
+            Order::Labels => {
+                // A label that some have not got contradicts natural order.
+                let names = |s: &VectorSample| s.labels.iter().map(|(n, _)| n.to_owned()).collect::<Vec<_>>();
+                a.windows(2).any(|w| names(&w[0]) != names(&w[1])) || pairs.all(labels)
+            }
+        }
     }
 
     fn points(self, a: &PointValue, b: &PointValue) -> bool {
@@ -100,7 +134,7 @@ pub(crate) fn difference(kind: Kind, engine: &Value, reference: &Value) -> Optio
             (a != b).then(|| format!("string {a:?} and {b:?}"))
         }
         (Value::Vector(a), Value::Vector(b)) => {
-            if kind.ordered && a.iter().zip(b).any(|(a, b)| a.labels != b.labels) {
+            if !kind.same_order(a, b) {
                 return Some("the order".to_owned());
             }
             maps(kind, samples(engine), samples(reference))
@@ -112,14 +146,23 @@ pub(crate) fn difference(kind: Kind, engine: &Value, reference: &Value) -> Optio
 
 /// Whether two plans gave the same: values to the bit, in the same order, with the same annotations. How often something
 /// happened is not compared, nor whether sorting was in vain: only the optimised plan evaluates once what does not change.
-pub(crate) fn identical(a: &(Value, Vec<String>), b: &(Value, Vec<String>)) -> bool {
+/// For the same reason something `pinned` may have another order: what is sorted inside stays so only there.
+pub(crate) fn identical(a: &(Value, Vec<String>), b: &(Value, Vec<String>), pinned: bool) -> bool {
     let notes = |n: &[String]| {
         let mut n = stripped(n);
         n.retain(|n| !n.contains("sort is ineffective"));
         n
     };
     // The debug text shows every digit, and all NaNs alike.
-    format!("{:?}", a.0) == format!("{:?}", b.0) && notes(&a.1) == notes(&b.1)
+    let text = |v: &Value| match v {
+        Value::Vector(v) if pinned => {
+            let mut v: Vec<String> = v.iter().map(|s| format!("{s:?}")).collect();
+            v.sort_unstable();
+            v.concat()
+        }
+        v => format!("{v:?}"),
+    };
+    text(&a.0) == text(&b.0) && notes(&a.1) == notes(&b.1)
 }
 
 type Samples = BTreeMap<(Labels, i64, bool), PointValue>;
