@@ -160,13 +160,16 @@ fn plans_and_the_reference_agree() {
             if check(&engines, s, &data, &query).is_some() {
                 let small = minimise::case(&data, &query, |d, q| check(&engines, s, d, q).is_some());
                 let reason = check(&engines, s, &small.0, &small.1).unwrap_or_default();
-                failures.push(format!(
+                let failure = format!(
                     "ALMANAC_SEED={seed} {s:?}\n  {}\nsmall: {:?}\n  {}\n{}\n{reason}\n",
                     query.text,
                     small.1.time,
                     small.1.text,
                     minimise::printed(&small.0),
-                ));
+                );
+                // At once: who ends a long run early still sees them.
+                eprintln!("{failure}");
+                failures.push(failure);
                 if failures.len() >= failures_max {
                     break;
                 }
