@@ -2,9 +2,10 @@
 //! appending and sealing, speed of decoding.
 //!
 //! `longterm_measure [DIR]`: each file in DIR is one scrape in the text format, in order of their names.
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for developers")]
+#![allow(clippy::print_stdout, reason = "a tool for developers")]
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use federation::store::{LongtermStore, StoreConfig};
@@ -19,18 +20,18 @@ const T0: i64 = 1_790_000_000_000;
 const INTERVAL_MS: i64 = 15_000;
 const DAY_MS: i64 = 86_400_000;
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
     let scrapes = match std::env::args().nth(1) {
-        Some(dir) => read_scrapes(&dir),
+        Some(dir) => read_scrapes(&dir)?,
         None => made_up(2000, 1920),
     };
     let samples: usize = scrapes.iter().map(Vec::len).sum();
     println!("{} scrapes, {samples} samples", scrapes.len());
 
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir()?;
     let clock = Arc::new(ManualClock::new(T0));
     let config = StoreConfig { sync: false, ..StoreConfig::new(dir.path()) };
-    let store = LongtermStore::open(config, clock.clone(), &prometheus::Registry::new()).unwrap();
+    let store = LongtermStore::open(config, clock.clone(), &prometheus::Registry::new())?;
     let wall = SystemClock::new();
 
     let mut refs: HashMap<Labels, SeriesRef> = HashMap::new();
@@ -42,16 +43,16 @@ fn main() {
         let known: Vec<SeriesRef> =
             scrape.iter().map(|(l, _)| refs.get(l).copied().unwrap_or_default()).collect();
         let begin = wall.monotonic();
-        let mut a = store.appender().unwrap();
+        let mut a = store.appender()?;
         for ((labels, v), r) in scrape.iter().zip(&known) {
             if *r == SeriesRef::NONE {
-                let r = a.append(*r, labels, Sample::float(t, *v)).unwrap();
+                let r = a.append(*r, labels, Sample::float(t, *v))?;
                 refs.insert(labels.clone(), r);
             } else {
-                a.append_float(*r, t, *v).unwrap();
+                a.append_float(*r, t, *v)?;
             }
         }
-        a.commit().unwrap();
+        a.commit()?;
         took += wall.monotonic() - begin;
     }
     let per = |d: std::time::Duration| d.as_secs_f64() * 1e6 / samples as f64;
@@ -60,16 +61,16 @@ fn main() {
 
     clock.set_ms(T0 + scrapes.len() as i64 * INTERVAL_MS + DAY_MS);
     let (begin, cpu_before) = (wall.monotonic(), cpu_seconds());
-    let report = store.maintain().unwrap();
+    let report = store.maintain()?;
     let cpu = (cpu_seconds() - cpu_before) * 1e6 / samples as f64;
     println!("seal: {:.3} us/sample, CPU {cpu:.3}, {report:?}", per(wall.monotonic() - begin));
 
-    let querier = store.querier(i64::MIN, i64::MAX).unwrap();
+    let querier = store.querier(i64::MIN, i64::MAX)?;
     let begin = wall.monotonic();
-    let mut set = querier.select(&[], &SelectHints::default()).unwrap();
+    let mut set = querier.select(&[], &SelectHints::default())?;
     let (mut all, mut bytes, mut chunks) = (Vec::new(), 0, 0);
     let mut largest = Vec::new();
-    while let Some(series) = set.next().unwrap() {
+    while let Some(series) = set.next()? {
         let size = series.chunks.iter().map(|c| c.bytes().map_or(0, |b| b.len() + 4)).sum::<usize>();
         bytes += size;
         chunks += series.chunks.len();
@@ -88,27 +89,27 @@ fn main() {
     let (begin, cpu_before) = (wall.monotonic(), cpu_seconds());
     while decoded < 50_000_000 {
         for c in &all {
-            decode_chunks(c, i64::MIN, i64::MAX, &mut out).unwrap();
+            decode_chunks(c, i64::MIN, i64::MAX, &mut out)?;
             decoded += out.len();
         }
     }
     let rate = |seconds: f64| decoded as f64 / seconds / 1e6;
     let (took, cpu) = (wall.monotonic() - begin, cpu_seconds() - cpu_before);
     println!("decode: {:.0} M samples/s, {:.0} per CPU second", rate(took.as_secs_f64()), rate(cpu));
-    store.close().unwrap();
+    store.close()?;
     println!("{:#?}", store.stats());
-    new_series();
+    new_series()
 }
 
 /// Many series with one sample each, in batches as an agent sends them, then a restart and a selection of one of them.
-fn new_series() {
+fn new_series() -> Result<(), Box<dyn Error>> {
     const BATCH: usize = 2000;
     const SERIES: usize = 200_000;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir()?;
     let clock = Arc::new(ManualClock::new(T0));
     let config = StoreConfig { sync: false, ..StoreConfig::new(dir.path()) };
-    let open = || LongtermStore::open(config.clone(), clock.clone(), &prometheus::Registry::new()).unwrap();
-    let store = open();
+    let open = || LongtermStore::open(config.clone(), clock.clone(), &prometheus::Registry::new());
+    let store = open()?;
     let wall = SystemClock::new();
     let labels: Vec<Labels> = (0..SERIES)
         .map(|i| {
@@ -127,35 +128,36 @@ fn new_series() {
         .collect();
     let (begin, cpu_before) = (wall.monotonic(), cpu_seconds());
     for batch in labels.chunks(BATCH) {
-        let mut a = store.appender().unwrap();
+        let mut a = store.appender()?;
         for l in batch {
-            a.append(SeriesRef::NONE, l, Sample::float(T0, 1.0)).unwrap();
+            a.append(SeriesRef::NONE, l, Sample::float(T0, 1.0))?;
         }
-        a.commit().unwrap();
+        a.commit()?;
     }
     let per = |x: f64| x * 1e6 / SERIES as f64;
     let (took, cpu) = ((wall.monotonic() - begin).as_secs_f64(), cpu_seconds() - cpu_before);
     println!("new series: {:.2} us each, CPU {:.2}", per(took), per(cpu));
     drop(store);
     let begin = wall.monotonic();
-    let store = open();
+    let store = open()?;
     println!("restart from the journal: {:.0} ms", (wall.monotonic() - begin).as_secs_f64() * 1e3);
-    let querier = store.querier(T0, T0).unwrap();
+    let querier = store.querier(T0, T0)?;
     for matchers in [
         vec![Matcher::equal("pod", "app-7-7")],
         vec![Matcher::equal("__name__", "container_metric_7"), Matcher::equal("namespace", "ns-3")],
-        vec![Matcher::new(MatchOp::Regexp, "pod", "app-7-.*").unwrap()],
+        vec![Matcher::new(MatchOp::Regexp, "pod", "app-7-.*")?],
         vec![],
     ] {
         let begin = wall.monotonic();
-        let mut set = querier.select(&matchers, &SelectHints::default()).unwrap();
+        let mut set = querier.select(&matchers, &SelectHints::default())?;
         let mut n = 0;
-        while set.next().unwrap().is_some() {
+        while set.next()?.is_some() {
             n += 1;
         }
         let text: Vec<_> = matchers.iter().map(ToString::to_string).collect();
         println!("select {text:?}: {n} series, {:.2} ms", (wall.monotonic() - begin).as_secs_f64() * 1e3);
     }
+    Ok(())
 }
 
 /// User and system time of the process so far.
@@ -168,10 +170,10 @@ fn cpu_seconds() -> f64 {
 
 type Scrape = Vec<(Labels, f64)>;
 
-fn read_scrapes(dir: &str) -> Vec<Scrape> {
-    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+fn read_scrapes(dir: &str) -> std::io::Result<Vec<Scrape>> {
+    let mut files = std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<_>>>()?;
     files.sort();
-    files.iter().map(|f| parse(&std::fs::read_to_string(f).unwrap())).collect()
+    files.iter().map(|f| Ok(parse(&std::fs::read_to_string(f)?))).collect()
 }
 
 /// Just enough of the text format for well-behaved exporters.

@@ -39,17 +39,19 @@ fn scale(v: f64, exponent: i32) -> f64 {
     f64::from_bits(bits).copysign(v) * factor
 }
 
+/// Coefficients of the series of the natural logarithm.
+pub(super) const LN_SERIES: [f64; 7] = [
+    6.666_666_666_666_735e-1,
+    3.999_999_999_940_942e-1,
+    2.857_142_874_366_239e-1,
+    2.222_219_843_214_978_4e-1,
+    1.818_357_216_161_805e-1,
+    1.531_383_769_920_937_3e-1,
+    1.479_819_860_511_658_6e-1,
+];
+
 /// The natural logarithm.
 pub(crate) fn ln(v: f64) -> f64 {
-    const L: [f64; 7] = [
-        6.666_666_666_666_735e-1,
-        3.999_999_999_940_942e-1,
-        2.857_142_874_366_239e-1,
-        2.222_219_843_214_978_4e-1,
-        1.818_357_216_161_805e-1,
-        1.531_383_769_920_937_3e-1,
-        1.479_819_860_511_658_6e-1,
-    ];
     if !(v.is_finite() && v > 0.0) {
         return v.ln();
     }
@@ -62,8 +64,8 @@ pub(crate) fn ln(v: f64) -> f64 {
     let s = f / (2.0 + f);
     let s2 = s * s;
     let s4 = s2 * s2;
-    let odd = s2 * (L[0] + s4 * (L[2] + s4 * (L[4] + s4 * L[6])));
-    let even = s4 * (L[1] + s4 * (L[3] + s4 * L[5]));
+    let odd = s2 * (LN_SERIES[0] + s4 * (LN_SERIES[2] + s4 * (LN_SERIES[4] + s4 * LN_SERIES[6])));
+    let even = s4 * (LN_SERIES[1] + s4 * (LN_SERIES[3] + s4 * LN_SERIES[5]));
     let half_square = 0.5 * f * f;
     k * LN2_HIGH - ((half_square - (s * (half_square + (odd + even)) + k * LN2_LOW)) - f)
 }

@@ -6,7 +6,7 @@
 
 use std::f64::consts::LN_2;
 
-use super::elementary::ln;
+use super::elementary::{LN_SERIES, ln};
 
 /// Up to here a function of the kind of `x + …` is `x`.
 const NEAR_ZERO: f64 = 1.0 / 268_435_456.0;
@@ -117,15 +117,6 @@ fn ln_1p(x: f64) -> f64 {
     const TWO_53: f64 = 9_007_199_254_740_992.0;
     const LN2_HIGH: f64 = 6.931_471_803_691_238e-1;
     const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
-    const L: [f64; 7] = [
-        6.666_666_666_666_735e-1,
-        3.999_999_999_940_942e-1,
-        2.857_142_874_366_239e-1,
-        2.222_219_843_214_978_4e-1,
-        1.818_357_216_161_805e-1,
-        1.531_383_769_920_937_3e-1,
-        1.479_819_860_511_658_6e-1,
-    ];
     /// The mantissa of the root of two.
     const SQRT_2_MANTISSA: u64 = 0x0006_a09e_667f_3bcd;
     if !x.is_finite() {
@@ -163,7 +154,11 @@ fn ln_1p(x: f64) -> f64 {
     }
     let s = f / (2.0 + f);
     let z = s * s;
-    let r = z * (L[0] + z * (L[1] + z * (L[2] + z * (L[3] + z * (L[4] + z * (L[5] + z * L[6]))))));
+    let r = z
+        * (LN_SERIES[0]
+            + z * (LN_SERIES[1]
+                + z * (LN_SERIES[2]
+                    + z * (LN_SERIES[3] + z * (LN_SERIES[4] + z * (LN_SERIES[5] + z * LN_SERIES[6]))))));
     if k == 0.0 {
         return f - (half_square - s * (half_square + r));
     }

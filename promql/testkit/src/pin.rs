@@ -4,7 +4,7 @@ use promql::parser::ast::{At, Expr};
 use promql::parser::{ParseError, ParserOptions, parse};
 
 /// Functions whose value depends on the time of evaluation, or on the query's bounds, whatever the selectors say.
-const DEPEND_ON_TIME: [&str; 15] = [
+pub(crate) const DEPEND_ON_TIME: [&str; 15] = [
     "days_in_month",
     "day_of_month",
     "day_of_week",

@@ -8,23 +8,7 @@ use std::collections::BTreeSet;
 
 use promql::parser::ast::{BinaryOp, Expr};
 
-const DEPEND_ON_TIME: [&str; 15] = [
-    "days_in_month",
-    "day_of_month",
-    "day_of_week",
-    "day_of_year",
-    "end",
-    "hour",
-    "minute",
-    "month",
-    "predict_linear",
-    "range",
-    "start",
-    "step",
-    "time",
-    "timestamp",
-    "year",
-];
+use crate::pin::DEPEND_ON_TIME;
 
 /// Whether the expression is evaluated at one step for all.
 pub(super) fn is_evaluated_once(expr: &Expr) -> bool {
