@@ -1,15 +1,22 @@
 //! The only place of this crate that touches files: every operation carries its path into the error.
 //!
 //! Files that must be whole or absent are written through [`OutFile`] into a temporary name or directory, synced, renamed,
-//! and the directory that holds the name is synced ([`publish`]).
+//! and the directory that holds the name is synced ([`publish`]). The calls themselves are in `disk`; tests lead them to a
+//! simulated disk.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::FileExt;
+pub(crate) mod disk;
+
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use model::StorageError;
+
+#[cfg(any(test, feature = "fuzzing"))]
+use crate::sim::switch as files;
+#[cfg(not(any(test, feature = "fuzzing")))]
+use disk as files;
+use files::File;
 
 use crate::error::Error;
 
@@ -24,49 +31,42 @@ fn io<T>(op: &'static str, path: &Path, r: io::Result<T>) -> Result<T> {
 
 /// Holds the lock of a data directory until it is dropped.
 pub(crate) struct DirLock {
-    _file: File,
+    _lock: files::Lock,
 }
 
 /// Makes the directory when needed and takes its lock, so that no second process writes there.
 pub(crate) fn lock(dir: &Path) -> std::result::Result<DirLock, Error> {
     let not_writable = |e: io::Error| Error::NotWritable { dir: dir.to_owned(), reason: e.to_string() };
-    fs::create_dir_all(dir).map_err(not_writable)?;
-    let path = dir.join("lock");
-    let file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(not_writable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(DirLock { _file: file }),
-        Err(fs::TryLockError::WouldBlock) => Err(Error::Locked(dir.to_owned())),
-        Err(fs::TryLockError::Error(e)) => Err(not_writable(e)),
+    files::create_dir_all(dir).map_err(not_writable)?;
+    match files::lock(&dir.join("lock")).map_err(not_writable)? {
+        Some(lock) => Ok(DirLock { _lock: lock }),
+        None => Err(Error::Locked(dir.to_owned())),
     }
 }
 
 /// Makes a directory and its parents.
 pub(crate) fn create_all(path: &Path) -> Result<()> {
-    io("create directory", path, fs::create_dir_all(path))
+    io("create directory", path, files::create_dir_all(path))
 }
 
 /// Names in a directory, sorted. Names that are not UTF-8 are none of ours and are left out.
 pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in io("list", path, fs::read_dir(path))? {
-        let entry = io("list", path, entry)?;
-        names.extend(entry.file_name().into_string().ok());
-    }
+    let mut names = io("list", path, files::names(path))?;
     names.sort();
     Ok(names)
 }
 
 pub(crate) fn exists(path: &Path) -> bool {
-    path.exists()
+    files::exists(path)
 }
 
 pub(crate) fn is_dir(path: &Path) -> bool {
-    path.is_dir()
+    files::is_dir(path)
 }
 
 /// Whole contents; `None` when there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match files::read(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         r => io("read", path, r).map(Some),
     }
@@ -74,7 +74,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// Length of a file.
 pub(crate) fn len(path: &Path) -> Result<u64> {
-    io("stat", path, fs::metadata(path)).map(|m| m.len())
+    io("stat", path, files::len(path))
 }
 
 /// Length of all files below a directory.
@@ -88,18 +88,18 @@ pub(crate) fn len_all(path: &Path) -> Result<u64> {
 }
 
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    io("remove", path, fs::remove_file(path))
+    io("remove", path, files::remove_file(path))
 }
 
 /// Removes a directory with all it holds.
 pub(crate) fn remove_all(path: &Path) -> Result<()> {
-    io("remove", path, fs::remove_dir_all(path))
+    io("remove", path, files::remove_dir_all(path))
 }
 
 /// Gives a file a second name; on another file system, where that is not possible, it is copied.
 pub(crate) fn link(from: &Path, to: &Path) -> Result<()> {
-    match fs::hard_link(from, to) {
-        Err(e) if e.kind() == ErrorKind::CrossesDevices => io("copy", from, fs::copy(from, to)).map(drop),
+    match files::hard_link(from, to) {
+        Err(e) if e.kind() == ErrorKind::CrossesDevices => io("copy", from, files::copy(from, to)),
         r => io("link", from, r),
     }
 }
@@ -111,7 +111,7 @@ pub(crate) fn copy_all(from: &Path, to: &Path) -> Result<()> {
         let (child, target) = (from.join(&name), to.join(&name));
         if is_dir(&child) {
             copy_all(&child, &target)?;
-        } else if let Err(e) = fs::copy(&child, &target)
+        } else if let Err(e) = files::copy(&child, &target)
             && e.kind() != ErrorKind::NotFound
         {
             return Err(StorageError::io("copy", &child, &e));
@@ -122,24 +122,12 @@ pub(crate) fn copy_all(from: &Path, to: &Path) -> Result<()> {
 
 /// Size of the file system that holds a path; `None` when it cannot be had.
 pub(crate) fn file_system_bytes(path: &Path) -> Option<u64> {
-    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
-    // SAFETY: an all-zero `statvfs` is a valid value of that plain C structure; the call reads a string that ends in a
-    // zero byte and writes one structure, both of which live on this stack frame.
-    #[allow(unsafe_code)]
-    let stat = unsafe {
-        let mut stat: libc::statvfs = std::mem::zeroed();
-        if libc::statvfs(path.as_ptr(), &mut stat) != 0 {
-            return None;
-        }
-        stat
-    };
-    (stat.f_blocks as u64).checked_mul(stat.f_frsize as u64)
+    files::file_system_bytes(path)
 }
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync(path: &Path) -> Result<()> {
-    let file = io("open directory", path, File::open(path))?;
-    io("fsync directory", path, file.sync_all())
+    io("fsync directory", path, files::sync_dir(path))
 }
 
 /// Gives what was written under `from` its final name, durably.
@@ -147,7 +135,7 @@ pub(crate) fn publish(from: &Path, to: &Path) -> Result<()> {
     if is_dir(from) {
         sync(from)?;
     }
-    io("rename", from, fs::rename(from, to))?;
+    io("rename", from, files::rename(from, to))?;
     match to.parent() {
         Some(parent) => sync(parent),
         None => Ok(()),
@@ -156,22 +144,14 @@ pub(crate) fn publish(from: &Path, to: &Path) -> Result<()> {
 
 /// Cuts a file to `len`, durably.
 pub(crate) fn truncate(path: &Path, len: u64) -> Result<()> {
-    let file = io("open", path, OpenOptions::new().write(true).open(path))?;
+    let file = io("open", path, File::open_to_write(path))?;
     io("truncate", path, file.set_len(len))?;
-    io("fsync", path, file.sync_all())
+    io("fsync", path, file.sync_data())
 }
 
 /// Maps a file that nobody changes any more.
 pub(crate) fn map(path: &Path) -> Result<Bytes> {
-    let file = io("open", path, File::open(path))?;
-    if io("stat", path, file.metadata())?.len() == 0 {
-        return Ok(Bytes::new());
-    }
-    // SAFETY: files of a published block are never written or cut again by us, and the directory lock keeps other
-    // processes of ours out; removing a block unlinks its files, which leaves mapped pages valid.
-    #[allow(unsafe_code)]
-    let map = unsafe { memmap2::Mmap::map(&file) };
-    Ok(Bytes::from_owner(io("map", path, map)?))
+    io("map", path, files::map(path))
 }
 
 /// A file read at positions.
@@ -194,7 +174,7 @@ impl InFile {
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
-        io("stat", &self.path, self.file.metadata()).map(|m| m.len())
+        io("stat", &self.path, self.file.len())
     }
 
     pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> Result<()> {
@@ -214,7 +194,7 @@ pub(crate) struct OutFile {
 impl OutFile {
     /// Makes a new, empty file.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        let file = io("create", path, OpenOptions::new().create(true).write(true).truncate(true).open(path))?;
+        let file = io("create", path, File::create(path))?;
         Ok(Self { path: path.to_owned(), file, buffer: Vec::new(), len: 0 })
     }
 
@@ -242,7 +222,7 @@ impl OutFile {
     }
 
     pub(crate) fn flush(&mut self) -> Result<()> {
-        io("write", &self.path, self.file.write_all(&self.buffer))?;
+        io("write", &self.path, self.file.write_all_at(&self.buffer, self.len - self.buffer.len() as u64))?;
         self.buffer.clear();
         Ok(())
     }

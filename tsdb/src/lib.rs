@@ -23,6 +23,8 @@ mod postings;
 mod querier;
 mod read_only;
 mod retention;
+#[cfg(any(test, feature = "fuzzing"))]
+mod sim;
 mod stats;
 mod varint;
 mod wal;

@@ -151,6 +151,10 @@ impl Ulid {
     /// A new one. The random part comes from the keys of the standard library's hasher, which the operating system seeds.
     pub(crate) fn new(now_ms: i64) -> Self {
         let random = |salt: u64| {
+            #[cfg(any(test, feature = "fuzzing"))]
+            if let Some(n) = crate::sim::ulid_random() {
+                return u128::from(n);
+            }
             let mut h = std::collections::hash_map::RandomState::new().build_hasher();
             h.write_u64(salt);
             u128::from(h.finish())
