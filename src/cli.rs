@@ -120,9 +120,18 @@ pub enum TsdbCommand {
     DumpOpenmetrics(DumpFlags),
     /// Make blocks from samples.
     CreateBlocksFrom {
+        /// Flags of all sources.
+        #[command(flatten)]
+        shared: BackfillFlags,
         /// Where the samples come from.
         #[command(subcommand)]
         what: BackfillCommand,
+    },
+    /// Run benchmarks.
+    Bench {
+        /// Which one.
+        #[command(subcommand)]
+        what: BenchCommand,
     },
 }
 
@@ -130,16 +139,58 @@ pub enum TsdbCommand {
 #[derive(Subcommand, Debug)]
 pub enum BackfillCommand {
     /// A file in the OpenMetrics text format, with timestamps.
-    Openmetrics(BackfillFlags),
+    Openmetrics(OpenmetricsFlags),
+    /// Recording rules, evaluated by a server that has the data. Alerting rules are left out.
+    Rules(RuleImportFlags),
 }
 
-impl BackfillCommand {
-    /// Its flags.
-    pub fn flags(&self) -> &BackfillFlags {
-        match self {
-            Self::Openmetrics(flags) => flags,
-        }
-    }
+/// `almanac tsdb bench …`
+#[derive(Subcommand, Debug)]
+pub enum BenchCommand {
+    /// Append the series of a file again and again, and measure how fast that is.
+    Write(BenchWriteFlags),
+}
+
+/// Flags of `almanac tsdb bench write`.
+#[derive(Args, Debug)]
+pub struct BenchWriteFlags {
+    /// Directory to write to. What it holds is removed first.
+    #[arg(long, default_value = "benchout")]
+    pub out: PathBuf,
+    /// Number of series to read.
+    #[arg(long, default_value_t = 10_000)]
+    pub metrics: usize,
+    /// Number of scrapes to simulate.
+    #[arg(long, default_value_t = 3000)]
+    pub scrapes: usize,
+    /// File with the labels of one series a line: `{"__name__":"up","job":"x"}`.
+    pub file: PathBuf,
+}
+
+/// Flags of `almanac tsdb create-blocks-from rules`.
+#[derive(Args, Debug)]
+pub struct RuleImportFlags {
+    /// HTTP client configuration file for the server.
+    #[arg(long = "http.config.file", value_name = "FILE")]
+    pub http_config: Option<PathBuf>,
+    /// The server that has the data.
+    #[arg(long, default_value = "http://localhost:9090")]
+    pub url: String,
+    /// The time to start at: RFC 3339 or seconds since the Unix epoch.
+    #[arg(long, value_parser = time, allow_hyphen_values = true)]
+    pub start: Ms,
+    /// The time to end at; three hours ago when absent.
+    #[arg(long, value_parser = time, allow_hyphen_values = true)]
+    pub end: Option<Ms>,
+    /// Directory in which blocks are made.
+    #[arg(long = "output-dir", default_value = "data/")]
+    pub output: PathBuf,
+    /// Interval of rule groups that name none.
+    #[arg(long = "eval-interval", default_value = "60s", value_parser = duration)]
+    pub eval_interval: Ms,
+    /// Rule files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
 }
 
 /// Flags of `almanac tsdb analyze`.
@@ -194,18 +245,23 @@ pub enum DumpFormat {
     Openmetrics,
 }
 
-/// Flags of `almanac tsdb create-blocks-from openmetrics`.
+/// Flags of all of `almanac tsdb create-blocks-from`.
 #[derive(Args, Debug)]
 pub struct BackfillFlags {
     /// Print human readable values.
-    #[arg(long = "human-readable", short = 'r')]
+    #[arg(long = "human-readable", short = 'r', global = true)]
     pub human_readable: bool,
     /// Do not print created blocks.
-    #[arg(long, short)]
+    #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Maximum duration a block may span. Anything less than 2h is ignored.
-    #[arg(long = "max-block-duration", value_parser = duration, default_value = "2h", hide = true)]
+    #[arg(long = "max-block-duration", value_parser = duration, default_value = "2h", hide = true, global = true)]
     pub max_block_duration: Ms,
+}
+
+/// Flags of `almanac tsdb create-blocks-from openmetrics`.
+#[derive(Args, Debug)]
+pub struct OpenmetricsFlags {
     /// Label to attach to all series, as `name=value`. Repeatable.
     #[arg(long = "label", value_parser = label_pair)]
     pub labels: Vec<(String, String)>,
@@ -554,6 +610,10 @@ pub enum LogFormat {
 
 fn duration(text: &str) -> Result<Ms, String> {
     model::duration::parse_ms(text).map(Ms)
+}
+
+fn time(text: &str) -> Result<Ms, String> {
+    api::parse_time(text).map(Ms)
 }
 
 fn size(text: &str) -> Result<Bytes, String> {

@@ -46,6 +46,7 @@ mod web;
 
 pub use config::{ApiConfig, CorsOrigin, RemoteReadConfig, RemoteWriteConfig};
 pub use error::ApiError;
+pub use params::parse_time;
 pub use server::Server;
 pub use sources::{
     ActiveTarget, AdminSource, Alert, AlertingRule, BuildInfo, Deps, DroppedTarget, ExemplarSource,

@@ -168,7 +168,10 @@ pub(crate) fn hex_value(b: u8) -> u8 {
 }
 
 /// A Unix time in seconds, or RFC 3339; in milliseconds.
-pub(crate) fn parse_time(text: &str) -> Result<i64, String> {
+///
+/// # Errors
+/// When it is neither.
+pub fn parse_time(text: &str) -> Result<i64, String> {
     if let Some(t) = parse_float(text)
         && t.is_finite()
     {

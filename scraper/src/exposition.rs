@@ -212,7 +212,7 @@ impl<'a> Parser<'a> {
 
     /// Offset of what comes next.
     #[must_use]
-    pub(crate) fn position(&self) -> usize {
+    pub fn position(&self) -> usize {
         self.at
     }
 

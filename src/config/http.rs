@@ -209,6 +209,11 @@ macro_rules! http_section {
 }
 pub(crate) use http_section;
 
+http_section! {
+    /// A file of its own, for tools: `--http.config.file`.
+    pub struct HttpFile {}
+}
+
 impl HttpClient<'_> {
     /// Whether anything is set: discovery by in-cluster credentials must not be mixed with own settings.
     pub fn is_default(&self) -> bool {

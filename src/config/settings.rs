@@ -240,7 +240,10 @@ fn sender(
 }
 
 /// Settings of the federation's HTTP client.
-fn http_config(h: &HttpClient<'_>) -> Result<fed::HttpConfig, Problem> {
+///
+/// # Errors
+/// Names what is not built in.
+pub fn http_config(h: &HttpClient<'_>) -> Result<fed::HttpConfig, Problem> {
     use scraper::config::SecretSource;
     let plain = convert::http_config(h)?;
     let secret = |s: &SecretSource| match s {

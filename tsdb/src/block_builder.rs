@@ -6,47 +6,59 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use model::{AppendError, Clock, Labels, Sample, SampleValue, Samples, StorageError};
+use model::{AppendError, Clock, Labels, SampleValue, StorageError};
 
 use crate::block::meta::{Compaction, Ulid};
 use crate::block::{Block, BlockWriter};
+use crate::chunk::{Cut, EncodedChunk, Encodings, OpenChunk};
+use crate::dir;
 use crate::error::Error;
 use crate::read_only::BlockInfo;
-use crate::{chunk, dir};
-
-/// Samples a chunk gets.
-const CHUNK_SAMPLES: usize = 120;
 
 /// Collects the samples of a block.
 pub struct BlockBuilder {
     root: PathBuf,
+    range_ms: i64,
     series: HashMap<Labels, Building>,
 }
 
-#[derive(Default)]
 struct Building {
-    finished: Vec<(i64, i64, u8, Bytes)>,
-    /// Fewer than a chunk gets.
-    pending: Samples,
-    last: Option<(i64, SampleValue)>,
+    finished: Vec<EncodedChunk>,
+    cut: Cut,
+    open: OpenChunk,
+    last: (i64, SampleValue),
 }
 
 impl Building {
-    fn encode_pending(&mut self) {
-        self.finished.extend(chunk::encode(&self.pending, chunk::Encodings::default()));
-        self.pending.clear();
+    fn new(t: i64, value: SampleValue, range_ms: i64) -> Self {
+        let (cut, open) = Cut::first((t, 0, &value), range_ms, Encodings::default());
+        Self { finished: Vec::new(), cut, open, last: (t, value) }
+    }
+
+    fn append(&mut self, t: i64, value: SampleValue, range_ms: i64) {
+        let mint = self.cut.mint();
+        let full =
+            self.cut.append(&mut self.open, self.last.0, (t, 0, &value), range_ms, Encodings::default());
+        if let Some(full) = full {
+            self.finished.push(encoded(&full, mint, self.last.0));
+        }
+        self.last = (t, value);
     }
 }
 
+fn encoded(chunk: &OpenChunk, mint: i64, maxt: i64) -> EncodedChunk {
+    (mint, maxt, chunk.encoding(), chunk.encode_first(chunk.count()))
+}
+
 impl BlockBuilder {
-    /// A builder of a block in the directory `root`, which is made when it is not there.
+    /// A builder of a block in the directory `root`, which is made when it is not there. Chunks are cut as in a head whose
+    /// blocks have the range `range_ms`.
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn new(root: &Path) -> Result<Self, Error> {
+    pub fn new(root: &Path, range_ms: i64) -> Result<Self, Error> {
         dir::create_all(root)?;
-        Ok(Self { root: root.to_owned(), series: HashMap::new() })
+        Ok(Self { root: root.to_owned(), range_ms, series: HashMap::new() })
     }
 
     /// Adds a sample; those of a series come in order of time.
@@ -57,22 +69,18 @@ impl BlockBuilder {
         if labels.is_empty() {
             return Err(AppendError::InvalidLabels("empty labelset".into()));
         }
-        let series = match self.series.get_mut(labels) {
-            Some(s) => s,
-            None => self.series.entry(labels.clone()).or_default(),
+        let Some(series) = self.series.get_mut(labels) else {
+            self.series.insert(labels.clone(), Building::new(t, value, self.range_ms));
+            return Ok(());
         };
         match &series.last {
-            Some((last, _)) if t < *last => return Err(AppendError::OutOfOrder),
-            Some((last, v)) if t == *last => {
+            (last, _) if t < *last => return Err(AppendError::OutOfOrder),
+            (last, v) if t == *last => {
                 return if *v == value { Ok(()) } else { Err(AppendError::DuplicateTimestamp) };
             }
             _ => {}
         }
-        series.last = Some((t, value.clone()));
-        series.pending.push(Sample { timestamp_ms: t, start_timestamp_ms: 0, value });
-        if series.pending.len() >= CHUNK_SAMPLES {
-            series.encode_pending();
-        }
+        series.append(t, value, self.range_ms);
         Ok(())
     }
 
@@ -81,6 +89,9 @@ impl BlockBuilder {
     /// # Errors
     /// When it cannot be written; nothing of it is left then.
     pub fn finish(self, clock: &dyn Clock) -> Result<Option<BlockInfo>, Error> {
+        if self.series.is_empty() {
+            return Ok(None);
+        }
         let mut series: Vec<(Labels, Building)> = self.series.into_iter().collect();
         series.sort_by(|a, b| a.0.cmp(&b.0));
         let labels: Vec<&Labels> = series.iter().map(|(l, _)| l).collect();
@@ -119,9 +130,9 @@ fn write(
     symbols: &HashMap<String, u32>,
     writer: &mut BlockWriter,
 ) -> Result<(), StorageError> {
-    for (labels, mut s) in series {
-        s.encode_pending();
-        for (mint, maxt, encoding, data) in &s.finished {
+    for (labels, s) in series {
+        let last = encoded(&s.open, s.cut.mint(), s.last.0);
+        for (mint, maxt, encoding, data) in s.finished.iter().chain([&last]) {
             writer.add_chunk(*mint, *maxt, *encoding, data)?;
         }
         let pairs: Vec<(u32, u32)> = labels.iter().map(|(n, v)| (symbols[n], symbols[v])).collect();

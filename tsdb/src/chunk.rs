@@ -15,7 +15,7 @@ mod xor2;
 use bytes::Bytes;
 use model::{ChunkCodec, ChunkEncoding, HistogramValue};
 
-pub(crate) use open::{Cut, Encodings, OpenChunk, encode, range_end};
+pub(crate) use open::{Cut, EncodedChunk, Encodings, OpenChunk, encode, range_end};
 pub use xor::{XOR_CODEC, XorAppender};
 
 /// The codec of an encoding byte as blocks and head chunks store it; `None` when this version has none.
