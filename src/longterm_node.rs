@@ -15,7 +15,7 @@ use crate::active_queries::ActiveQueryFile;
 use crate::cli::{GeneralFlags, QueryFlags, WebFlags};
 use crate::config::scalar::Ms;
 use crate::server::RunningServer;
-use crate::status::{NoTargets, NodeFacts, Status};
+use crate::status::{NoTargets, NodeFacts, Status, StoreStatus};
 use crate::tasks::Periodic;
 use crate::{metrics, web};
 
@@ -77,7 +77,6 @@ impl LongtermNode {
         let engine =
             promql::Engine::with_active_queries(engine_config, clock.clone(), &registry, Some(active));
         let readiness = Readiness::new();
-        let stats = store.clone();
         let deps = Deps {
             clock,
             registry,
@@ -86,7 +85,7 @@ impl LongtermNode {
             local_queryable: store.clone(),
             appendable: Some(store.clone()),
             targets: Arc::new(NoTargets),
-            status: Arc::new(Status::new(facts, Box::new(move |_| Ok(store_status(&stats))))),
+            status: Arc::new(Status::new(facts, Box::new(StoreOf(store.clone())))),
             rules: None,
             exemplars: Some(Arc::new(StoreExemplars(store.clone()))),
             admin: None,
@@ -121,12 +120,16 @@ impl LongtermNode {
     }
 }
 
-fn store_status(store: &LongtermStore) -> TsdbStatus {
-    let stats = store.stats();
-    TsdbStatus {
-        num_series: stats.series,
-        min_time_ms: stats.oldest_ms.unwrap_or(i64::MAX),
-        ..TsdbStatus::default()
+struct StoreOf(Arc<LongtermStore>);
+
+impl StoreStatus for StoreOf {
+    fn tsdb(&self, _limit: usize) -> Result<TsdbStatus, StorageError> {
+        let stats = self.0.stats();
+        Ok(TsdbStatus {
+            num_series: stats.series,
+            min_time_ms: stats.oldest_ms.unwrap_or(i64::MAX),
+            ..TsdbStatus::default()
+        })
     }
 }
 

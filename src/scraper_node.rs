@@ -1,15 +1,18 @@
 //! The scraper node: discovery, scraping, the local store, the senders, and the query API over both tiers.
 //!
-//! Order of starting: configuration, local store, senders, discovery and scraping, server; of stopping: scraping (which
-//! writes stale markers), senders (which send what they can), server, discovery, store.
+//! Order of starting: configuration, local store, server, discovery and scraping; once the store has replayed its log, senders
+//! and rules, and the node is ready. Of stopping: scraping (which writes stale markers), senders (which send what they can),
+//! server, discovery, store.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use api::sources::{AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use api::sources::{
+    AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus, WalReplayStatus,
+};
 use federation::config::{RemoteReadConfig, SenderConfig};
 use federation::remote_read::RemoteRead;
 use federation::sender::{Sender, SenderHandle};
@@ -31,7 +34,7 @@ use crate::longterm_node::blocking;
 use crate::metrics::{self, ReloadMetrics};
 use crate::query_log::QueryLogFile;
 use crate::server::RunningServer;
-use crate::status::{CurrentQueryable, NodeFacts, Rules, Status, Targets};
+use crate::status::{CurrentQueryable, NodeFacts, Rules, Status, StoreStatus, Targets};
 use crate::web;
 
 /// How often the local store looks whether a block is due or expired.
@@ -95,6 +98,23 @@ struct Core {
     quit: Arc<Notify>,
     /// Also keeps reloads from overlapping.
     senders: Mutex<Vec<(SenderConfig, SenderHandle)>>,
+    phase: Mutex<Phase>,
+    /// Why the node cannot go on.
+    failure: std::sync::Mutex<Option<anyhow::Error>>,
+}
+
+/// What of a configuration needs the store's past.
+struct Later {
+    settings: Settings,
+    groups: Vec<rules::GroupConfig>,
+}
+
+/// Whether the store is there.
+enum Phase {
+    /// It replays its log; this is to be put in force then.
+    Replaying(Option<Later>),
+    Running,
+    Stopping,
 }
 
 impl ScraperNode {
@@ -124,7 +144,6 @@ impl ScraperNode {
             quit,
         };
         let core = Arc::new(Core::new(&options, &settings, parts)?);
-        let stats = db.clone();
         let deps = Deps {
             clock,
             registry,
@@ -133,10 +152,7 @@ impl ScraperNode {
             local_queryable: db.clone(),
             appendable: receiver.then(|| db.clone() as Arc<dyn model::Appendable>),
             targets: Arc::new(Targets(core.scraping.clone())),
-            status: Arc::new(Status::new(
-                core.facts.clone(),
-                Box::new(move |limit| Ok(db_status(&stats, limit))),
-            )),
+            status: Arc::new(Status::new(core.facts.clone(), Box::new(StoreOf(db.clone())))),
             rules: Some(Arc::new(Rules(core.rules.clone()))),
             exemplars: Some(Arc::new(DbExemplars(db.clone()))),
             admin: Some(Arc::new(DbAdmin(db.clone()))),
@@ -145,9 +161,8 @@ impl ScraperNode {
         };
         let server = RunningServer::start(api_config, deps).await?;
         core.apply(&config, settings).await?;
-        db.start_maintenance(MAINTENANCE_INTERVAL)?;
-        core.readiness.set(ReadyState::Ready);
-        tracing::info!(address = %server.address(), path = %options.tsdb_path.display(), "scraper node is ready to receive requests");
+        tracing::info!(address = %server.address(), path = %options.tsdb_path.display(), "scraping; queries are answered once the local storage is replayed");
+        tokio::spawn(core.clone().run_when_ready());
         Ok(Self { core, server })
     }
 
@@ -166,6 +181,7 @@ impl ScraperNode {
     pub async fn stop(self) -> anyhow::Result<()> {
         let core = self.core;
         core.readiness.set(ReadyState::Stopping);
+        *core.phase.lock().await = Phase::Stopping;
         core.rules.stop();
         core.scraping.stop().await;
         for (config, handle) in core.senders.lock().await.drain(..) {
@@ -179,7 +195,12 @@ impl ScraperNode {
         self.server.stop().await;
         core.discovery.stop();
         let db = core.db.clone();
-        blocking(move || db.close()).await?.context("cannot close the local storage")
+        let closed = blocking(move || db.close()).await?;
+        let failure = core.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match failure {
+            Some(e) => Err(e),
+            None => closed.context("cannot close the local storage"),
+        }
     }
 }
 
@@ -227,10 +248,52 @@ impl Core {
             readiness: Readiness::new(),
             quit,
             senders: Mutex::default(),
+            phase: Mutex::new(Phase::Replaying(None)),
+            failure: std::sync::Mutex::default(),
             clock,
             registry,
             db,
         })
+    }
+
+    /// Waits for the store, then starts what needs its past. A failure ends the node.
+    async fn run_when_ready(self: Arc<Self>) {
+        let db = self.db.clone();
+        let replayed = blocking(move || db.wait_ready()).await;
+        let begun = match replayed {
+            Err(e) => Err(e),
+            Ok(Err(tsdb::Error::Storage(StorageError::Closed))) => return,
+            Ok(Err(e)) => Err(anyhow::Error::new(e)),
+            Ok(Ok(())) => self.begin().await,
+        };
+        if let Err(e) = begun {
+            let e = e.context(format!("cannot open the local storage in {}", self.tsdb_path.display()));
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            self.quit.notify_one();
+        }
+    }
+
+    async fn begin(&self) -> anyhow::Result<()> {
+        let mut phase = self.phase.lock().await;
+        let Phase::Replaying(later) = &mut *phase else { return Ok(()) };
+        if let Some(later) = later.take() {
+            self.apply_later(later).await?;
+        }
+        self.db.start_maintenance(MAINTENANCE_INTERVAL)?;
+        *phase = Phase::Running;
+        self.readiness.set(ReadyState::Ready);
+        tracing::info!(path = %self.tsdb_path.display(), "scraper node is ready to receive requests");
+        Ok(())
+    }
+
+    async fn apply_later(&self, later: Later) -> anyhow::Result<()> {
+        self.apply_senders(&later.settings).await?;
+        let context = TemplateContext {
+            external_labels: later.settings.external_labels,
+            external_url: self.external_url.clone(),
+        };
+        self.rules.apply(later.groups, &context)?;
+        Ok(())
     }
 
     async fn reload(&self) -> Result<(), String> {
@@ -259,18 +322,20 @@ impl Core {
         let tiers = self.tiers(&settings)?;
         let groups = settings.rule_groups(self.engine.parser_options())?;
         let query_log = settings.query_log_file.as_deref().map(QueryLogFile::open).transpose()?;
-        self.apply_senders(&settings).await?;
+        let later = Later { settings: settings.clone(), groups };
+        let mut phase = self.phase.lock().await;
+        match &mut *phase {
+            Phase::Replaying(waiting) => *waiting = Some(later),
+            Phase::Running => self.apply_later(later).await?,
+            Phase::Stopping => {}
+        }
+        drop(phase);
         let names = settings.jobs.iter().map(|j| (j.job_name.clone(), j.discovery.clone())).collect();
         let receivers = self.discovery.apply(names);
         let jobs =
             settings.jobs.into_iter().zip(receivers).map(|(job, (_, receiver))| (job, receiver)).collect();
         self.scraping.apply(jobs).await?;
         self.queryable.set(tiers);
-        let context = TemplateContext {
-            external_labels: settings.external_labels.clone(),
-            external_url: self.external_url.clone(),
-        };
-        self.rules.apply(groups, &context)?;
         // Opened anew with every reload, so that the file can be moved away.
         self.engine.set_query_log(query_log);
         let now_ms = self.clock.now_ms();
@@ -405,7 +470,7 @@ async fn open(
         ..defaults
     };
     let path = options.tsdb_path.clone();
-    blocking(move || Db::open(config, clock, &registry))
+    blocking(move || Db::start(config, clock, &registry))
         .await?
         .with_context(|| format!("cannot open the local storage in {}", path.display()))
 }
@@ -422,6 +487,19 @@ fn db_status(db: &Db, limit: usize) -> TsdbStatus {
         label_value_count_by_label_name: stats.values_by_label_name,
         memory_in_bytes_by_label_name: stats.value_bytes_by_label_name,
         series_count_by_label_value_pair: stats.series_by_label_pair,
+    }
+}
+
+struct StoreOf(Arc<Db>);
+
+impl StoreStatus for StoreOf {
+    fn tsdb(&self, limit: usize) -> Result<TsdbStatus, StorageError> {
+        Ok(db_status(&self.0, limit))
+    }
+
+    fn wal_replay(&self) -> WalReplayStatus {
+        let (min, max, current) = self.0.replay_progress();
+        WalReplayStatus { min, max, current }
     }
 }
 

@@ -46,18 +46,26 @@ impl NodeFacts {
     }
 }
 
-/// Gives the statistics of a node's store.
-pub type StoreStatus = Box<dyn Fn(usize) -> Result<web::TsdbStatus, StorageError> + Send + Sync>;
+/// What a node's store says of itself.
+pub trait StoreStatus: Send + Sync {
+    /// Statistics, lists of at most `limit` entries.
+    fn tsdb(&self, limit: usize) -> Result<web::TsdbStatus, StorageError>;
+
+    /// How far its log is replayed.
+    fn wal_replay(&self) -> web::WalReplayStatus {
+        web::WalReplayStatus::default()
+    }
+}
 
 /// [`web::StatusSource`] of either node.
 pub struct Status {
     facts: Arc<NodeFacts>,
-    store: StoreStatus,
+    store: Box<dyn StoreStatus>,
 }
 
 impl Status {
     /// The status of the node with these facts and this store.
-    pub fn new(facts: Arc<NodeFacts>, store: StoreStatus) -> Self {
+    pub fn new(facts: Arc<NodeFacts>, store: Box<dyn StoreStatus>) -> Self {
         Self { facts, store }
     }
 }
@@ -103,11 +111,11 @@ impl web::StatusSource for Status {
     }
 
     fn tsdb_status(&self, limit: usize) -> Result<web::TsdbStatus, StorageError> {
-        (self.store)(limit)
+        self.store.tsdb(limit)
     }
 
     fn wal_replay(&self) -> web::WalReplayStatus {
-        web::WalReplayStatus::default()
+        self.store.wal_replay()
     }
 
     fn external_labels(&self) -> Labels {

@@ -1,21 +1,26 @@
 //! [`Db`]: the database in a directory: lock, head, write-ahead log and blocks.
 //!
-//! Reading order: this file (opening, and the contracts of `model`), `blocks` (which directories are blocks), `maintain`
-//! (what moves samples from the head into blocks, and from blocks into longer ones), `admin` (deletes and snapshots).
+//! Reading order: this file (opening, and the contracts of `model`), `start` (replaying the log while batches are taken),
+//! `journal` (where these go), `blocks` (which directories are blocks), `maintain` (what moves samples from the head into
+//! blocks, and from blocks into longer ones), `admin` (deletes and snapshots).
 //!
 //! ```text
 //! lock                       held while open
 //! wal/00000007 …             write-ahead log
 //! wal/checkpoint.00000006/   what still counts of earlier segments
+//! journal/00000000 …         batches taken during a replay
 //! 01BKGV7JBM69T2G1BGBGM6KB12/  a block: meta.json, index, chunks/, tombstones
 //! ```
 
 mod admin;
 mod blocks;
+mod journal;
 mod maintain;
+mod start;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use model::storage::WalSource;
@@ -31,26 +36,43 @@ use crate::dir::{self, DirLock};
 use crate::error::Error;
 use crate::head::Head;
 use crate::head::append::HeadAppender;
-use crate::head::head_chunks::HeadChunks;
-use crate::head::replay::Replay;
-use crate::metrics::Metrics;
+use crate::metrics::{LogMetrics, Metrics};
 use crate::querier::DbQuerier;
 use crate::stats::Stats;
+use crate::wal::checkpoint;
 use crate::wal::tail::Tail;
-use crate::wal::{Wal, checkpoint};
 use crate::{compact, stats};
+use journal::{Journal, JournalAppender};
 use maintain::{Maintenance, Signal};
+use start::Start;
 
 const WAL_DIR: &str = "wal";
+
+/// The head, once the log has been replayed. It is only looked into behind [`Db::check_ready`].
+#[derive(Default)]
+struct HeadSlot(OnceLock<Arc<Head>>);
+
+impl std::ops::Deref for HeadSlot {
+    type Target = Arc<Head>;
+
+    fn deref(&self) -> &Arc<Head> {
+        self.0.get().expect("callers have asked whether the head is there")
+    }
+}
 
 /// An open database.
 ///
 /// What is committed is in the write-ahead log: it survives the process, and with `fsync_on_commit` the machine. A querier
 /// sees each commit whole or not at all, and only commits that had ended when it was opened.
+///
+/// After [`Db::start`] batches are taken at once, while the log is still being replayed; queries, deletes and followers of the
+/// log are refused until [`Db::wait_ready`] returns.
 pub struct Db {
     config: Config,
     clock: Arc<dyn Clock>,
-    head: Arc<Head>,
+    head: Arc<HeadSlot>,
+    start: Arc<Start>,
+    late_window_ms: Arc<AtomicI64>,
     /// Sorted by start.
     blocks: ArcSwap<Vec<Arc<Block>>>,
     /// Lengths of blocks, rising.
@@ -59,7 +81,7 @@ pub struct Db {
     signal: Arc<Signal>,
     closed: AtomicBool,
     metrics: Arc<Metrics>,
-    _lock: DirLock,
+    _lock: Arc<DirLock>,
 }
 
 impl Db {
@@ -74,8 +96,22 @@ impl Db {
         clock: Arc<dyn Clock>,
         registry: &prometheus::Registry,
     ) -> Result<Arc<Self>, Error> {
+        let db = Self::start(config, clock, registry)?;
+        db.wait_ready()?;
+        Ok(db)
+    }
+
+    /// As [`Db::open`], but the log is replayed by a thread of its own, and batches are taken meanwhile.
+    ///
+    /// # Errors
+    /// As [`Db::open`]; what the replay fails with comes from [`Db::wait_ready`].
+    pub fn start(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        registry: &prometheus::Registry,
+    ) -> Result<Arc<Self>, Error> {
         config.check()?;
-        let lock = dir::lock(&config.dir)?;
+        let lock = Arc::new(dir::lock(&config.dir)?);
         let metrics = Arc::new(Metrics::register(registry)?);
         metrics.retention_bytes.set(config.retention_bytes as i64);
         metrics.retention_percentage.set(config.retention_percentage);
@@ -89,14 +125,12 @@ impl Db {
         dir::create_all(&wal_dir)?;
         dir::sync(&config.dir)?;
         checkpoint::remove_temporary(&wal_dir)?;
-        let start = clock.monotonic();
-        let (replay, log) = Replay::run(&wal_dir, &config, min_valid, &metrics)?;
-        metrics.replay_duration.set((clock.monotonic() - start).as_secs_f64());
-        let wal = Arc::new(Wal::create(&wal_dir, &config, log.next_segment, metrics.wal())?);
-        let head =
-            Head::new(&config, min_valid, (wal, HeadChunks::open(&config.dir)?), replay, metrics.clone());
+        let unseen = LogMetrics::unseen().map_err(|e| Error::Metrics(e.to_string()))?;
+        let journal = Arc::new(Journal::open(&config, unseen)?);
         let db = Arc::new(Self {
-            head: Arc::new(head),
+            head: Arc::default(),
+            start: Arc::new(Start::new(journal, min_valid)),
+            late_window_ms: Arc::new(AtomicI64::new(config.out_of_order_window_ms)),
             blocks: ArcSwap::from_pointee(blocks),
             ranges: compact::plan::ranges(config.min_block_ms, config.longest_block_ms()),
             maintenance: Mutex::default(),
@@ -107,7 +141,7 @@ impl Db {
             metrics,
             _lock: lock,
         });
-        db.show_sizes()?;
+        db.spawn_replay()?;
         Ok(db)
     }
 
@@ -116,18 +150,31 @@ impl Db {
     /// # Errors
     /// When the log cannot be synced.
     pub fn flush(&self) -> Result<(), Error> {
+        self.start.journal.sync()?;
+        if !self.is_ready() {
+            return Ok(());
+        }
         self.head.wal.sync()?;
         self.head.sync_late().map_err(Error::from)
     }
 
     /// Makes everything durable and refuses further batches and queries. The directory stays locked until the database is
-    /// dropped.
+    /// dropped. A replay that is under way is given up; the next start begins it again.
     ///
     /// # Errors
     /// When the log cannot be synced.
     pub fn close(&self) -> Result<(), Error> {
         self.closed.store(true, Ordering::SeqCst);
         self.signal.stop();
+        self.start.stop();
+        let replayed = self.start.wait();
+        self.start.journal.close()?;
+        if !self.is_ready() {
+            return match replayed {
+                Err(StorageError::Closed) | Ok(()) => Ok(()),
+                Err(e) => Err(e.into()),
+            };
+        }
         let _maintenance = self.maintenance.lock();
         self.head.close_late()?;
         self.head.wal.close().map_err(Error::from)
@@ -135,17 +182,33 @@ impl Db {
 
     /// Takes samples that are late by at most so much from now on; 0: samples of a series must come in order.
     pub fn set_out_of_order_window(&self, window_ms: i64) {
-        self.head.set_late_window(window_ms);
+        self.late_window_ms.store(window_ms, Ordering::SeqCst);
+        if self.is_ready() {
+            self.head.set_late_window(window_ms);
+        }
     }
 
     fn check_open(&self) -> Result<(), StorageError> {
         if self.closed.load(Ordering::SeqCst) { Err(StorageError::Closed) } else { Ok(()) }
     }
 
+    /// Whether the head is there, and the database not closed.
+    fn check_ready(&self) -> Result<(), StorageError> {
+        self.check_open()?;
+        if self.is_ready() {
+            return Ok(());
+        }
+        let reason = "the write-ahead log is still being replayed".to_owned();
+        Err(StorageError::Unavailable { who: "local storage".into(), reason })
+    }
+
     /// Timestamp of the oldest sample held here, or a lower bound; `None` when there is none.
     #[must_use]
     pub fn min_time(&self) -> Option<i64> {
         let blocks = self.blocks.load();
+        if !self.is_ready() {
+            return blocks.iter().map(|b| b.meta.min_time).min();
+        }
         let late = self.head.late_range().map(|(min, _)| min);
         blocks.iter().map(|b| b.meta.min_time).chain(self.head.min_time()).chain(late).min()
     }
@@ -154,32 +217,36 @@ impl Db {
     #[must_use]
     pub fn max_time(&self) -> Option<i64> {
         let blocks = self.blocks.load();
-        blocks.iter().map(|b| b.meta.max_time - 1).chain(self.head.max_time()).max()
+        let of_head = if self.is_ready() { self.head.max_time() } else { None };
+        blocks.iter().map(|b| b.meta.max_time - 1).chain(of_head).max()
     }
 
     /// Counts of the head; lists of at most `limit` entries. Walks all series.
     #[must_use]
     pub fn stats(&self, limit: usize) -> Stats {
-        stats::of_head(&self.head, limit)
+        if self.is_ready() { stats::of_head(&self.head, limit) } else { Stats::default() }
     }
 
     /// Exemplars within `[mint, maxt]` of the series that pass one of the sets of matchers, sorted by labels, those of a
     /// series by time. Exemplars are held in memory only, the newest ones.
     #[must_use]
     pub fn exemplars(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Vec<(Labels, Vec<Exemplar>)> {
-        self.head.exemplars(sets, mint, maxt)
+        if self.is_ready() { self.head.exemplars(sets, mint, maxt) } else { Vec::new() }
     }
 
     /// Type, unit and help last set for a series of the head.
     #[must_use]
     pub fn metadata(&self, series: SeriesRef) -> Option<Arc<Metadata>> {
-        self.head.series.get(series)?.state.lock().metadata.clone()
+        self.head.0.get()?.series.get(series)?.state.lock().metadata.clone()
     }
 }
 
 impl Drop for Db {
     fn drop(&mut self) {
         self.signal.stop();
+        self.start.stop();
+        // The thread that replays has the lock too.
+        let _ = self.start.wait();
     }
 }
 
@@ -188,32 +255,39 @@ impl Drop for Db {
 impl Appendable for Db {
     fn appender(&self) -> Result<Box<dyn Appender>, StorageError> {
         self.check_open()?;
+        if !self.is_ready() {
+            return Ok(Box::new(JournalAppender::new(self.start.journal.clone(), self.head.clone())));
+        }
         if self.head.compactable().is_some() {
             self.signal.wake();
         }
-        Ok(Box::new(HeadAppender::new(self.head.clone())))
+        Ok(Box::new(HeadAppender::new((**self.head).clone())))
     }
 }
 
 impl Queryable for Db {
     fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
-        self.check_open()?;
+        self.check_ready()?;
         let snapshot = self.head.isolation.snapshot(mint);
         let blocks = self.blocks.load();
-        Ok(Box::new(DbQuerier::new(self.head.clone(), snapshot, &blocks, mint, maxt)))
+        Ok(Box::new(DbQuerier::new((**self.head).clone(), snapshot, &blocks, mint, maxt)))
     }
 }
 
 impl WalSource for Db {
     fn tail(&self, from: Option<WalPosition>) -> Result<Box<dyn WalTail>, StorageError> {
+        self.check_ready()?;
         Ok(Box::new(Tail::open(self.head.wal.clone(), from)?))
     }
 
+    /// Before the replay is through, the beginning of the log.
     fn end(&self) -> WalPosition {
-        self.head.wal.end()
+        self.head.0.get().map_or(WalPosition::default(), |head| head.wal.end())
     }
 
     fn hold(&self, reader: &str, position: Option<WalPosition>) {
-        self.head.wal.hold(reader, position);
+        if let Some(head) = self.head.0.get() {
+            head.wal.hold(reader, position);
+        }
     }
 }

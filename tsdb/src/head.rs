@@ -132,6 +132,11 @@ impl Head {
         self.form.range_ms
     }
 
+    /// A log was found damaged.
+    pub(crate) fn count_corruption(&self) {
+        self.metrics.wal_corruptions.inc();
+    }
+
     fn saw(&self, mint: i64, maxt: i64) {
         self.min_time.fetch_min(mint, Ordering::SeqCst);
         self.max_time.fetch_max(maxt, Ordering::SeqCst);

@@ -91,6 +91,19 @@ pub(crate) struct LogMetrics {
     pub(crate) storage_bytes: IntGauge,
 }
 
+impl LogMetrics {
+    /// Metrics that nobody sees: of a log that lives for seconds.
+    pub(crate) fn unseen() -> prometheus::Result<Self> {
+        Ok(Self {
+            segment_current: gauge("segment_current", "-")?,
+            writes_failed: counter("writes_failed", "-")?,
+            truncations: counter("truncations", "-")?,
+            fsync_duration: duration("fsync_duration", "-")?,
+            storage_bytes: gauge("storage_bytes", "-")?,
+        })
+    }
+}
+
 impl Metrics {
     /// Metrics of the write-ahead log.
     pub(crate) fn wal(&self) -> LogMetrics {

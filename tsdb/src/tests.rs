@@ -4,6 +4,7 @@ mod compaction;
 mod deletes;
 mod late;
 mod promtool;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

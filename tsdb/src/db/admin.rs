@@ -17,7 +17,7 @@ impl Db {
     /// # Errors
     /// When a block cannot be read or its tombstones not be written. What was deleted stays deleted.
     pub fn delete(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<(), StorageError> {
-        self.check_open()?;
+        self.check_ready()?;
         let _maintenance = self.maintenance.lock();
         // The head first: what leaves it meanwhile would otherwise come into a block that was looked at already.
         self.head.delete(matchers, mint, maxt)?;
@@ -32,7 +32,7 @@ impl Db {
     /// # Errors
     /// When a block cannot be read or written. What was done stays done.
     pub fn clean_tombstones(&self) -> Result<(), StorageError> {
-        self.check_open()?;
+        self.check_ready()?;
         let _maintenance = self.maintenance.lock();
         let timer = self.metrics.tombstone_cleanup.start_timer();
         for block in self.blocks.load_full().iter() {
@@ -50,7 +50,7 @@ impl Db {
     /// # Errors
     /// When files cannot be linked or written; no snapshot is left then.
     pub fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
-        self.check_open()?;
+        self.check_ready()?;
         let _maintenance = self.maintenance.lock();
         let now_ms = self.clock.now_ms();
         let name = format!("{}-{:016x}", timestamp(now_ms), Ulid::new(now_ms).random() >> 1);

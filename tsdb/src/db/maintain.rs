@@ -97,6 +97,9 @@ impl Db {
             let mut patient = false;
             while signal.wait(if patient { RETRY_PAUSE.min(interval) } else { interval }, patient) {
                 let Some(db) = Weak::upgrade(&db) else { return };
+                if !db.is_ready() {
+                    continue;
+                }
                 patient = match std::panic::catch_unwind(AssertUnwindSafe(|| db.maintain())) {
                     Ok(Ok(())) => db.head.compactable().is_some(),
                     Ok(Err(_)) if db.closed.load(Ordering::SeqCst) => return,
@@ -121,7 +124,7 @@ impl Db {
     /// # Errors
     /// When files cannot be read or written. Nothing is lost; the next call tries again.
     pub fn maintain(&self) -> Result<(), Error> {
-        self.check_open()?;
+        self.check_ready()?;
         let mut state = self.maintenance.lock();
         self.metrics.compactions_triggered.inc();
         let done = self.run_maintenance(&mut state);

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::dir;
 use crate::metrics::Metrics;
 use crate::wal::Record;
-use crate::wal::reader::{self, Replayed};
+use crate::wal::reader::{self, Progress, Replayed};
 
 /// A head being built.
 pub(crate) struct Replay {
@@ -55,7 +55,7 @@ impl Replay {
         dir: &Path,
         config: &Config,
         min_valid: i64,
-        metrics: &Metrics,
+        (metrics, progress): (&Metrics, &Progress),
     ) -> Result<(Self, Replayed), StorageError> {
         let mut replay = Self {
             series: SeriesMap::new(),
@@ -72,10 +72,10 @@ impl Replay {
             unknown: Unknown::default(),
             invalid_histograms: 0,
         };
-        let replayed = reader::replay(dir, |segment, record| replay.apply(segment, record))?;
+        let replayed = reader::replay(dir, progress, |segment, record| replay.apply(segment, record))?;
         let wbl_dir = config.dir.join(WBL_DIR);
         if dir::exists(&wbl_dir) {
-            let log = reader::replay(&wbl_dir, |_, record| replay.apply_late(record))?;
+            let log = reader::replay(&wbl_dir, progress, |_, record| replay.apply_late(record))?;
             replay.late.next_segment = log.next_segment;
             if let Some(e) = &log.repaired {
                 metrics.wal_corruptions.inc();

@@ -4,6 +4,7 @@
 //! record begins; everything before that offset is good, so [`repair`] cuts there.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use model::StorageError;
 
@@ -167,18 +168,64 @@ pub(crate) struct Replayed {
     pub(crate) checkpoint_corruption: Option<StorageError>,
 }
 
+/// How far a replay is: numbers of segments. The first may be a checkpoint's. Also carries the wish to end it early.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    min: AtomicU32,
+    max: AtomicU32,
+    current: AtomicU32,
+    stopped: AtomicBool,
+}
+
+impl Progress {
+    fn begin(&self, min: u32, max: u32) {
+        self.min.store(min, Ordering::Relaxed);
+        self.current.store(min, Ordering::Relaxed);
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    fn done(&self, segment: u32) {
+        self.current.store(segment, Ordering::Relaxed);
+    }
+
+    /// The first and the last segment, and the last one that is through.
+    pub(crate) fn get(&self) -> (u32, u32, u32) {
+        let load = |a: &AtomicU32| a.load(Ordering::Relaxed);
+        (load(&self.min), load(&self.max), load(&self.current))
+    }
+
+    /// The replay ends soon, with [`StorageError::Closed`].
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        if self.stopped.load(Ordering::Relaxed) { Err(StorageError::Closed) } else { Ok(()) }
+    }
+}
+
 /// Calls `apply(segment, record)` for every record of checkpoint and segments in order. A corrupt segment is cut to its
 /// last good record and all later ones are removed, so that the log is whole when this returns.
 ///
 /// # Errors
-/// When files cannot be read or repaired.
-pub(crate) fn replay(dir: &Path, mut apply: impl FnMut(u32, Record)) -> Result<Replayed, StorageError> {
+/// When files cannot be read or repaired, and when the replay is stopped.
+pub(crate) fn replay(
+    dir: &Path,
+    progress: &Progress,
+    mut apply: impl FnMut(u32, Record),
+) -> Result<Replayed, StorageError> {
     let mut out = Replayed::default();
     let mut from = 0;
-    if let Some((checkpoint, last)) = segment::last_checkpoint(dir)? {
+    let checkpoint = segment::last_checkpoint(dir)?;
+    let segments = segment::list(dir)?;
+    if let Some(last) = segments.last() {
+        let first = checkpoint.as_ref().map_or(segments[0], |(_, n)| *n);
+        progress.begin(first, *last);
+    }
+    if let Some((checkpoint, last)) = checkpoint {
         from = last + 1;
         for s in segment::list(&checkpoint)? {
-            if let Err(e) = replay_segment(&segment::path(&checkpoint, s), last, &mut apply) {
+            if let Err(e) = replay_segment(&segment::path(&checkpoint, s), last, progress, &mut apply) {
                 if !matches!(e, StorageError::Corruption { .. }) {
                     return Err(e);
                 }
@@ -187,11 +234,10 @@ pub(crate) fn replay(dir: &Path, mut apply: impl FnMut(u32, Record)) -> Result<R
             }
         }
     }
-    let segments = segment::list(dir)?;
     out.next_segment = segments.last().map_or(from, |l| (l + 1).max(from));
     for (i, s) in segments.iter().enumerate().filter(|(_, s)| **s >= from) {
-        match replay_segment(&segment::path(dir, *s), *s, &mut apply) {
-            Ok(()) => {}
+        match replay_segment(&segment::path(dir, *s), *s, progress, &mut apply) {
+            Ok(()) => progress.done(*s),
             Err(StorageError::Corruption { path, offset, reason }) => {
                 repair(dir, *s, offset, &segments[i + 1..])?;
                 out.next_segment = s + 1;
@@ -204,9 +250,15 @@ pub(crate) fn replay(dir: &Path, mut apply: impl FnMut(u32, Record)) -> Result<R
     Ok(out)
 }
 
-fn replay_segment(path: &Path, n: u32, apply: &mut impl FnMut(u32, Record)) -> Result<(), StorageError> {
+fn replay_segment(
+    path: &Path,
+    n: u32,
+    progress: &Progress,
+    apply: &mut impl FnMut(u32, Record),
+) -> Result<(), StorageError> {
     let Some(mut reader) = SegmentReader::open(path)? else { return Ok(()) };
     while let Some((offset, bytes)) = reader.next()? {
+        progress.check()?;
         match record::decode(bytes) {
             Ok(r) => apply(n, r),
             Err(e) => {

@@ -40,7 +40,7 @@ fn number(r: &WalRecord) -> i64 {
 
 fn replay(dir: &Path) -> (Vec<i64>, reader::Replayed) {
     let mut out = Vec::new();
-    let replayed = reader::replay(dir, |_, r| {
+    let replayed = reader::replay(dir, &reader::Progress::default(), |_, r| {
         if let Record::Data(r @ WalRecord::Samples(_)) = r {
             out.push(number(&r));
         }
@@ -236,7 +236,7 @@ fn holds_end_at_their_limit() {
 /// What a log keeps: references with a series record, and times of samples.
 fn kept(dir: &Path) -> (Vec<u64>, Vec<(u64, i64)>) {
     let (mut refs, mut samples) = (Vec::new(), Vec::new());
-    reader::replay(dir, |_, r| match r {
+    reader::replay(dir, &reader::Progress::default(), |_, r| match r {
         Record::Data(WalRecord::Series(s)) => refs.extend(s.iter().map(|(r, _)| r.0)),
         Record::Data(WalRecord::Samples(s)) => samples.extend(s.iter().map(|(r, t, _)| (r.0, *t))),
         _ => {}

@@ -1,0 +1,123 @@
+//! Starting: the write-ahead log is replayed by a thread of its own; then what came meanwhile is committed, and batches go to
+//! the head.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::StorageError;
+use parking_lot::{Condvar, Mutex};
+
+use super::journal::Journal;
+use super::{Db, HeadSlot, WAL_DIR};
+use crate::config::Config;
+use crate::error::Error;
+use crate::head::Head;
+use crate::head::head_chunks::HeadChunks;
+use crate::head::replay::Replay;
+use crate::metrics::Metrics;
+use crate::wal::Wal;
+use crate::wal::reader::Progress;
+
+/// How far the start is.
+pub(super) struct Start {
+    pub(super) journal: Arc<Journal>,
+    progress: Progress,
+    /// Samples before are in blocks.
+    min_valid: i64,
+    outcome: Mutex<Option<Result<(), StorageError>>>,
+    ended: Condvar,
+}
+
+impl Start {
+    pub(super) fn new(journal: Arc<Journal>, min_valid: i64) -> Self {
+        Self {
+            journal,
+            progress: Progress::default(),
+            min_valid,
+            outcome: Mutex::new(None),
+            ended: Condvar::new(),
+        }
+    }
+
+    /// Gives up the replay.
+    pub(super) fn stop(&self) {
+        self.progress.stop();
+    }
+
+    /// Waits for the end of the replay.
+    pub(super) fn wait(&self) -> Result<(), StorageError> {
+        let mut outcome = self.outcome.lock();
+        loop {
+            if let Some(outcome) = &*outcome {
+                return outcome.clone();
+            }
+            self.ended.wait(&mut outcome);
+        }
+    }
+
+    fn run(
+        &self,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        slot: &HeadSlot,
+        done: impl FnOnce(&Head),
+    ) -> Result<(), StorageError> {
+        let wal_dir = config.dir.join(WAL_DIR);
+        let (replay, log) = Replay::run(&wal_dir, config, self.min_valid, (metrics, &self.progress))?;
+        let wal = Arc::new(Wal::create(&wal_dir, config, log.next_segment, metrics.wal())?);
+        let files = HeadChunks::open(&config.dir)?;
+        let head = Arc::new(Head::new(config, self.min_valid, (wal, files), replay, metrics.clone()));
+        self.journal.pass_to(&head, &self.progress, || {
+            let _ = slot.0.set(head.clone()); // Nobody else sets it.
+            done(&head);
+        })
+    }
+}
+
+impl Db {
+    /// Starts the thread that replays.
+    pub(super) fn spawn_replay(self: &Arc<Self>) -> Result<(), Error> {
+        let (start, slot, lock) = (self.start.clone(), self.head.clone(), self._lock.clone());
+        let (config, clock, metrics) = (self.config.clone(), self.clock.clone(), self.metrics.clone());
+        let late_window_ms = self.late_window_ms.clone();
+        let run = move || {
+            let from = clock.monotonic();
+            let done = |head: &Head| {
+                metrics.replay_duration.set((clock.monotonic() - from).as_secs_f64());
+                head.set_late_window(late_window_ms.load(Ordering::SeqCst));
+            };
+            let run = || start.run(&config, &metrics, &slot, done);
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+                let reason = "the replay panicked: the log says where".to_owned();
+                Err(StorageError::Unavailable { who: "local storage".into(), reason })
+            });
+            drop(lock);
+            *start.outcome.lock() = Some(outcome);
+            start.ended.notify_all();
+        };
+        let thread = std::thread::Builder::new().name("tsdb-replay".into()).spawn(run);
+        thread.map(drop).map_err(|e| StorageError::io("start thread", &self.config.dir, &e).into())
+    }
+
+    /// Waits until the write-ahead log has been replayed and the head is there.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or the database was closed.
+    pub fn wait_ready(&self) -> Result<(), Error> {
+        self.start.wait()?;
+        self.show_sizes().map_err(Error::from)
+    }
+
+    /// Whether the write-ahead log has been replayed.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.head.0.get().is_some()
+    }
+
+    /// How far the replay is: number of the first and the last segment, and of the last one that is through.
+    #[must_use]
+    pub fn replay_progress(&self) -> (u32, u32, u32) {
+        self.start.progress.get()
+    }
+}

@@ -1,0 +1,57 @@
+//! Starts: batches are taken while the log is replayed, and nothing is lost whenever a process ends.
+
+use super::*;
+use crate::dir;
+
+#[test]
+fn batches_are_taken_at_once_and_stay() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut expected = Expected::new();
+    let mut put = |db: &Db, range: std::ops::Range<i64>| {
+        for step in range {
+            let batch: Vec<_> = (0..50)
+                .map(|i| (labels(i + step as u64 / 20), START + step * 1000, (step * i as i64) as f64))
+                .collect();
+            append(db, &batch);
+            for (l, t, v) in batch {
+                expected.entry(l).or_default().insert(t, v.to_bits());
+            }
+        }
+    };
+    let mut from = 0;
+    for round in 0..8 {
+        let clock = Arc::new(ManualClock::new(START));
+        let db = Db::start(config(dir.path()), clock, &prometheus::Registry::new()).expect("starts");
+        put(&db, from..from + 30);
+        from += 30;
+        if round % 3 != 2 {
+            db.wait_ready().expect("ready");
+            put(&db, from..from + 10);
+            from += 10;
+        }
+        if round % 2 == 0 {
+            db.close().expect("closed");
+        }
+    }
+    let db = open_in(dir.path());
+    assert_eq!(read_all(&db), expected);
+    assert!(!dir::exists(&dir.path().join("journal")));
+    // One series record per series: a second one would make Prometheus drop what is between.
+    let mut seen = BTreeSet::new();
+    let mut tail = db.tail(Some(model::WalPosition::default())).expect("tail");
+    let mut records = Vec::new();
+    loop {
+        tail.read(1000, &mut records).expect("read");
+        if records.is_empty() {
+            break;
+        }
+        for r in records.drain(..) {
+            if let WalRecord::Series(list) = r {
+                for (r, l) in list {
+                    assert!(seen.insert(l.clone()), "{l} has two series records");
+                    assert!(r.0 < 1 << 40, "Prometheus packs references into 40 bits");
+                }
+            }
+        }
+    }
+}
