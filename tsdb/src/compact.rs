@@ -7,7 +7,6 @@ pub(crate) mod late;
 pub(crate) mod merge;
 pub(crate) mod plan;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +20,7 @@ use crate::head::Head;
 use crate::head::delete::shown;
 use crate::head::isolation::Snapshot;
 use crate::head::series::{HeadChunk, MemSeries};
+use crate::head::symbols::Symbols;
 use crate::metrics::Metrics;
 
 /// Writes what `seen` sees of the head before `end` into a block below `root` and opens it; `None` when there is nothing.
@@ -39,17 +39,10 @@ pub(crate) fn cut_head(
             series.push(s.clone());
         }
     });
-    series.sort_by(|a, b| a.labels.cmp(&b.labels));
-    let mut symbols = symbols_of(&series);
+    head.series.sort(&mut series, |s| s);
+    let mut symbols = head.series.symbols(series.iter().map(|s| &**s));
     let ulid = Ulid::new(now_ms);
-    let mut writer = BlockWriter::create(root, ulid, |out| {
-        let mut sorted: Vec<_> = symbols.iter_mut().collect();
-        sorted.sort_unstable_by_key(|(s, _)| **s);
-        for (symbol, position) in sorted {
-            *position = out.add(symbol)?;
-        }
-        Ok(())
-    })?;
+    let mut writer = BlockWriter::create(root, ulid, |out| symbols.write(|symbol| out.add(symbol)))?;
     if let Err(e) = write_series(head, &series, &symbols, (end, seen), &mut writer, metrics) {
         writer.abandon();
         return Err(e);
@@ -61,28 +54,10 @@ pub(crate) fn cut_head(
     Block::open(&root.join(ulid.to_string()), ulid).map(Some)
 }
 
-/// All names and values, without their positions yet. Neighbours have most of them in common.
-fn symbols_of(series: &[Arc<MemSeries>]) -> HashMap<&str, u32> {
-    let mut symbols: HashMap<&str, u32> = HashMap::new();
-    let mut before = model::Labels::empty();
-    let before_ref = &mut before;
-    for s in series {
-        let mut old = before_ref.iter();
-        for (name, value) in s.labels.iter() {
-            if old.next() != Some((name, value)) {
-                symbols.insert(name, 0);
-                symbols.insert(value, 0);
-            }
-        }
-        *before_ref = s.labels.clone();
-    }
-    symbols
-}
-
 fn write_series(
     head: &Head,
     series: &[Arc<MemSeries>],
-    symbols: &HashMap<&str, u32>,
+    symbols: &Symbols,
     (end, seen): (i64, &Snapshot),
     writer: &mut BlockWriter,
     metrics: &Metrics,
@@ -105,7 +80,7 @@ fn write_series(
             })?;
         }
         pairs.clear();
-        pairs.extend(s.labels.iter().map(|(n, v)| (symbols[n], symbols[v])));
+        pairs.extend(symbols.pairs_of(s));
         writer.end_series(&pairs)?;
     }
     sizes.flush();

@@ -237,7 +237,7 @@ impl Db {
     /// Type, unit and help last set for a series of the head.
     #[must_use]
     pub fn metadata(&self, series: SeriesRef) -> Option<Arc<Metadata>> {
-        self.head.0.get()?.series.get(series)?.state.lock().metadata.clone()
+        self.head.0.get()?.series.get(series)?.state.lock().metadata().cloned()
     }
 }
 

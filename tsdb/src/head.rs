@@ -1,7 +1,7 @@
 //! The head: the newest samples, in memory, durable through the write-ahead log.
 //!
-//! Reading order: `series` (one series and the map of all), `out_of_order` (its late samples), `postings` (label index), `append`
-//! (batches), `isolation` (what a reader sees), `read` (selections), `replay` (from the logs at open), `truncate` (what moves
+//! Reading order: `series` (one series), `chunk_list` (its finished chunks), `out_of_order` (its late samples), `series_map` (all
+//! series), `postings` and `slot_list` (label index), `append` (batches), `isolation` and `visibility` (what a reader sees), `read` (selections), `replay` (from the logs at open), `truncate` (what moves
 //! into a block leaves), `late` (late samples of the whole head), `delete`,
 //! `head_chunks` (finished chunks in files), `exemplars`.
 //!
@@ -9,6 +9,7 @@
 //! records are applied in the order of the log.
 
 pub(crate) mod append;
+mod chunk_list;
 pub(crate) mod delete;
 pub(crate) mod exemplars;
 pub(crate) mod head_chunks;
@@ -19,15 +20,19 @@ pub(crate) mod postings;
 pub(crate) mod read;
 pub(crate) mod replay;
 pub(crate) mod series;
+pub(crate) mod series_map;
+mod slot_list;
+pub(crate) mod symbols;
 pub(crate) mod truncate;
+mod visibility;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
-use model::{Matcher, SeriesRef, StorageError};
-use parking_lot::{Mutex, RwLock};
+use model::{Matcher, SeriesRef};
+use parking_lot::Mutex;
 
 use crate::block::tombstones::Tombstones;
 use crate::config::Config;
@@ -38,7 +43,8 @@ use head_chunks::HeadChunks;
 use isolation::Isolation;
 use out_of_order::Bounds;
 use postings::MemPostings;
-use series::{ChunkForm, MemSeries, SeriesMap};
+use series::{ChunkForm, MemSeries};
+use series_map::SeriesMap;
 
 /// The head of a database.
 pub(crate) struct Head {
@@ -46,7 +52,6 @@ pub(crate) struct Head {
     /// Start timestamps are stored.
     stores_starts: bool,
     pub(crate) series: SeriesMap,
-    postings: RwLock<MemPostings>,
     pub(crate) isolation: Arc<Isolation>,
     pub(crate) wal: Arc<Wal>,
     /// Timestamp of the oldest sample, or a lower bound; `i64::MAX` when there is none.
@@ -77,7 +82,6 @@ impl Head {
             form: config.chunk_form(),
             stores_starts: config.store_start_timestamps,
             series: replayed.series,
-            postings: RwLock::new(replayed.postings),
             isolation: Arc::new(Isolation::default()),
             wal,
             min_time: AtomicI64::new(replayed.min_time),
@@ -92,7 +96,7 @@ impl Head {
         };
         head.metrics.exemplars_max.set(config.exemplars_max as i64);
         head.metrics.exemplars_in_storage.set(head.exemplars.lock().len() as i64);
-        head.metrics.head_series.set(head.postings.read().len() as i64);
+        head.metrics.head_series.set(head.series.index().len() as i64);
         let mut chunks = 0;
         head.series.for_each(|s| chunks += s.state.lock().chunk_count());
         head.metrics.head_chunks.set(chunks as i64);
@@ -152,7 +156,6 @@ impl Head {
     fn get_or_create(&self, labels: &model::Labels) -> Arc<MemSeries> {
         let (series, created) = self.series.get_or_create(labels, None);
         if created {
-            self.postings.write().add(series.reference, labels);
             self.metrics.series_created.inc();
             self.metrics.head_series.inc();
         }
@@ -169,13 +172,8 @@ impl Head {
         self.exemplars.lock().select(sets, mint, maxt)
     }
 
-    /// Ids of the series that pass the matchers, sorted.
-    pub(crate) fn resolve(&self, matchers: &[Matcher]) -> Result<Vec<u64>, StorageError> {
-        crate::postings::resolve(&*self.postings.read(), matchers)
-    }
-
     /// Runs `f` over the label index; commits that make new series wait meanwhile.
     pub(crate) fn with_postings<T>(&self, f: impl FnOnce(&MemPostings) -> T) -> T {
-        f(&self.postings.read())
+        f(&self.series.index())
     }
 }

@@ -7,17 +7,18 @@
 //! value, so that no union over many values is ever built; where a label has many more values than the list has series,
 //! the series are asked instead.
 
-use std::borrow::Cow;
-
 use model::{MatchOp, Matcher, StorageError};
+use roaring::RoaringBitmap;
 
 /// Sorted, unique ids of series.
 #[derive(Clone, Debug)]
 pub(crate) enum List<'a> {
-    /// As numbers.
-    Ids(Cow<'a, [u64]>),
     /// As they lie in a block: four bytes, big-endian.
     Packed(&'a [[u8; 4]]),
+    /// Slots of the head.
+    Slots(&'a [u32]),
+    /// Many slots of the head.
+    Bitmap(&'a RoaringBitmap),
 }
 
 impl List<'_> {
@@ -26,15 +27,17 @@ impl List<'_> {
 
     pub(crate) fn len(&self) -> usize {
         match self {
-            List::Ids(ids) => ids.len(),
             List::Packed(ids) => ids.len(),
+            List::Slots(ids) => ids.len(),
+            List::Bitmap(ids) => ids.len() as usize,
         }
     }
 
-    fn into_vec(self) -> Vec<u64> {
+    pub(crate) fn into_vec(self) -> Vec<u64> {
         match self {
-            List::Ids(ids) => ids.into_owned(),
             List::Packed(ids) => ids.iter().map(|b| u64::from(u32::from_be_bytes(*b))).collect(),
+            List::Slots(ids) => ids.iter().map(|id| u64::from(*id)).collect(),
+            List::Bitmap(ids) => ids.iter().map(u64::from).collect(),
         }
     }
 }
@@ -168,8 +171,9 @@ fn union(lists: Vec<List<'_>>) -> Vec<u64> {
     let mut all: Vec<u64> =
         Vec::with_capacity(first.len() + lists.as_slice().iter().map(List::len).sum::<usize>());
     std::iter::once(first).chain(lists).for_each(|l| match l {
-        List::Ids(ids) => all.extend_from_slice(&ids),
         List::Packed(ids) => all.extend(ids.iter().map(|b| u64::from(u32::from_be_bytes(*b)))),
+        List::Slots(ids) => all.extend(ids.iter().map(|id| u64::from(*id))),
+        List::Bitmap(ids) => all.extend(ids.iter().map(u64::from)),
     });
     // The sort finds the sorted runs, which makes this a merge.
     all.sort();
@@ -198,35 +202,47 @@ impl Id for [u8; 4] {
     }
 }
 
+impl Id for u32 {
+    #[inline]
+    fn id(self) -> u64 {
+        u64::from(self)
+    }
+}
+
 /// Keeps what is also in `other`.
 pub(crate) fn intersect(out: &mut Vec<u64>, other: &List<'_>) {
     match other {
-        List::Ids(ids) => retain(out, ids, true),
         List::Packed(ids) => retain(out, ids, true),
+        List::Slots(ids) => retain(out, ids, true),
+        List::Bitmap(ids) => retain_in(out, ids, true),
     }
 }
 
 /// Keeps what is not in `other`.
 pub(crate) fn subtract(out: &mut Vec<u64>, other: &List<'_>) {
     match other {
-        List::Ids(ids) => retain(out, ids, false),
         List::Packed(ids) => retain(out, ids, false),
+        List::Slots(ids) => retain(out, ids, false),
+        List::Bitmap(ids) => retain_in(out, ids, false),
     }
 }
 
 /// Whether an entry is in both.
 pub(crate) fn intersects(a: &[u64], other: &List<'_>) -> bool {
     match other {
-        List::Ids(ids) => meet(a, ids),
         List::Packed(ids) => meet(a, ids),
+        List::Slots(ids) => meet(a, ids),
+        List::Bitmap(ids) => a.iter().any(|id| has(ids, *id)),
     }
 }
 
 /// Sets `found` for each entry of `of` that is in `other`.
 fn mark(of: &[u64], other: &List<'_>, found: &mut [bool]) {
     match other {
-        List::Ids(ids) => mark_in(of, ids, found),
         List::Packed(ids) => mark_in(of, ids, found),
+        List::Slots(ids) => mark_in(of, ids, found),
+        List::Bitmap(ids) if ids.len() as usize / LOOK_UP < of.len() => mark_each(of, ids.iter(), found),
+        List::Bitmap(ids) => of.iter().zip(found).for_each(|(id, found)| *found |= has(ids, *id)),
     }
 }
 
@@ -237,6 +253,26 @@ fn retain<T: Id>(out: &mut Vec<u64>, other: &[T], wanted: bool) {
     out.retain(|id| {
         rest = skip_below(rest, *id);
         rest.first().is_some_and(|f| f.id() == *id) == wanted
+    });
+}
+
+/// Entries of a bitmap are looked up, rather than walked over, when they are so many times more.
+const LOOK_UP: usize = 8;
+
+fn has(bitmap: &RoaringBitmap, id: u64) -> bool {
+    u32::try_from(id).is_ok_and(|id| bitmap.contains(id))
+}
+
+/// [`retain`] for a bitmap.
+fn retain_in(out: &mut Vec<u64>, other: &RoaringBitmap, wanted: bool) {
+    if other.len() as usize / LOOK_UP >= out.len() {
+        out.retain(|id| has(other, *id) == wanted);
+        return;
+    }
+    let mut rest = other.iter().map(u64::from).peekable();
+    out.retain(|id| {
+        while rest.next_if(|r| r < id).is_some() {}
+        (rest.peek() == Some(id)) == wanted
     });
 }
 
@@ -255,21 +291,26 @@ fn meet<T: Id>(mut a: &[u64], mut b: &[T]) -> bool {
 /// Walks over the shorter of both and gallops through the longer.
 fn mark_in<T: Id>(of: &[u64], other: &[T], found: &mut [bool]) {
     if other.len() < of.len() {
-        let mut from = 0;
-        for id in other {
-            let rest = skip_below(&of[from..], id.id());
-            from = of.len() - rest.len();
-            match rest.first() {
-                Some(f) if *f == id.id() => found[from] = true,
-                Some(_) => {}
-                None => return,
-            }
-        }
+        mark_each(of, other.iter().copied(), found);
     } else {
         let mut rest = other;
         for (id, found) in of.iter().zip(found) {
             rest = skip_below(rest, *id);
             *found |= rest.first().is_some_and(|f| f.id() == *id);
+        }
+    }
+}
+
+/// Walks over `other` and gallops through `of`.
+fn mark_each<T: Id>(of: &[u64], other: impl Iterator<Item = T>, found: &mut [bool]) {
+    let mut from = 0;
+    for id in other {
+        let rest = skip_below(&of[from..], id.id());
+        from = of.len() - rest.len();
+        match rest.first() {
+            Some(f) if *f == id.id() => found[from] = true,
+            Some(_) => {}
+            None => return,
         }
     }
 }

@@ -42,11 +42,15 @@ pub(crate) fn of_head(head: &Head, limit: usize) -> Stats {
         for (name, values) in p.iter() {
             s.label_pairs += values.len() as u64;
             value_counts.push((name, values.len() as u64));
-            value_bytes.push((name, values.iter().map(|(v, l)| (v.len() * l.len()) as u64).sum()));
-            pairs.extend(values.iter().map(|(v, l)| ((name, &**v), l.len() as u64)));
-            if name == METRIC_NAME {
-                metric_names.extend(values.iter().map(|(v, l)| (&**v, l.len() as u64)));
+            let mut bytes = 0;
+            for (value, count) in values {
+                bytes += (value.len() * count) as u64;
+                pairs.push(((name, value), count as u64));
+                if name == METRIC_NAME {
+                    metric_names.push((value, count as u64));
+                }
             }
+            value_bytes.push((name, bytes));
         }
         s.series_by_metric_name = top(metric_names, limit, str::to_owned);
         s.values_by_label_name = top(value_counts, limit, str::to_owned);

@@ -3,19 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use model::chunk::decode_chunks;
 use model::{Samples, StorageError};
 
-use super::{encode, symbols_of};
+use super::encode;
 use crate::block::index_read::SymbolPair;
 use crate::block::meta::{Compaction, FROM_OUT_OF_ORDER, Ulid};
 use crate::block::{Block, BlockWriter};
 use crate::head::Head;
 use crate::head::delete::shown;
 use crate::head::late::Leaving;
-use crate::head::series::MemSeries;
 
 /// Writes blocks below `root` and opens them.
 pub(crate) fn cut_late(
@@ -56,17 +54,9 @@ fn cut_range(
     let overlapping =
         leaving.series.iter().filter(|(_, c)| c.iter().any(|c| c.mint < end && c.maxt >= start));
     let overlapping: Vec<_> = overlapping.collect();
-    let series: Vec<Arc<MemSeries>> = overlapping.iter().map(|(s, _)| s.clone()).collect();
-    let mut symbols = symbols_of(&series);
+    let mut symbols = head.series.symbols(overlapping.iter().map(|(s, _)| &**s));
     let ulid = Ulid::new(now_ms);
-    let mut writer = BlockWriter::create(root, ulid, |out| {
-        let mut sorted: Vec<_> = symbols.iter_mut().collect();
-        sorted.sort_unstable_by_key(|(s, _)| **s);
-        for (symbol, position) in sorted {
-            *position = out.add(symbol)?;
-        }
-        Ok(())
-    })?;
+    let mut writer = BlockWriter::create(root, ulid, |out| symbols.write(|symbol| out.add(symbol)))?;
     let tombstones = head.tombstones();
     let mut samples = Samples::new();
     let mut pairs: Vec<SymbolPair> = Vec::new();
@@ -79,7 +69,7 @@ fn cut_range(
             decode_chunks(&rest, start, end - 1, &mut samples)?;
             encode(&samples, |mint, maxt, encoding, data| writer.add_chunk(mint, maxt, encoding, data))?;
             pairs.clear();
-            pairs.extend(s.labels.iter().map(|(n, v)| (symbols[n], symbols[v])));
+            pairs.extend(symbols.pairs_of(s));
             writer.end_series(&pairs)?;
         }
         Ok(())

@@ -117,6 +117,8 @@ pub(crate) struct HeadAppender {
     head: Arc<Head>,
     bounds: Bounds,
     samples: Vec<BatchSample>,
+    /// Series with samples in the batch that were not in the log then, with their labels where these are at hand.
+    unlogged: Vec<(Arc<MemSeries>, Option<Labels>)>,
     exemplars: Vec<(Arc<MemSeries>, Exemplar)>,
     metadata: Vec<(Arc<MemSeries>, Metadata)>,
 }
@@ -124,7 +126,14 @@ pub(crate) struct HeadAppender {
 impl HeadAppender {
     pub(crate) fn new(head: Arc<Head>) -> Self {
         let bounds = head.bounds();
-        Self { head, bounds, samples: Vec::new(), exemplars: Vec::new(), metadata: Vec::new() }
+        Self {
+            head,
+            bounds,
+            samples: Vec::new(),
+            unlogged: Vec::new(),
+            exemplars: Vec::new(),
+            metadata: Vec::new(),
+        }
     }
 
     /// Takes a sample for a series that is known; false when the series has been removed meanwhile.
@@ -132,6 +141,7 @@ impl HeadAppender {
         &mut self,
         series: Arc<MemSeries>,
         (t, start, mut value): (i64, i64, SampleValue),
+        labels: Option<&Labels>,
     ) -> Result<bool, AppendError> {
         let outcome = {
             let mut state = series.state.lock();
@@ -141,7 +151,10 @@ impl HeadAppender {
             value = state.of_same_kind(value);
             let outcome = state.check(t, &value, &self.bounds);
             if matches!(outcome, Outcome::Stored | Outcome::Late) {
-                state.pending += 1;
+                state.pin();
+                if !state.logged {
+                    self.unlogged.push((series.clone(), labels.cloned()));
+                }
             }
             outcome
         };
@@ -162,28 +175,40 @@ impl HeadAppender {
 
     fn release(&mut self) {
         for s in self.samples.drain(..) {
-            s.series.state.lock().pending -= 1;
+            s.series.state.lock().unpin();
         }
+        self.unlogged.clear();
         self.exemplars.clear();
         self.metadata.clear();
     }
 
-    /// The records of the batch, series first.
-    fn records(&self) -> (Vec<Vec<u8>>, Vec<Arc<MemSeries>>) {
-        let mut new: Vec<Arc<MemSeries>> = Vec::new();
-        let touched = self.samples.iter().map(|s| &s.series);
-        let touched = touched.chain(self.exemplars.iter().map(|(s, _)| s));
-        let touched = touched.chain(self.metadata.iter().map(|(s, _)| s));
-        for s in touched {
-            if !s.logged.load(Ordering::Acquire) {
-                new.push(s.clone());
+    /// The series of the batch that are not in the log yet, with their labels. What is said of a series that has been removed
+    /// meanwhile is dropped.
+    fn take_unlogged(&mut self) -> Vec<(Arc<MemSeries>, Labels)> {
+        let mut unlogged = std::mem::take(&mut self.unlogged);
+        let mut is_there = |s: &Arc<MemSeries>| {
+            let state = s.state.lock();
+            if !state.logged && !state.removed {
+                unlogged.push((s.clone(), None));
             }
-        }
-        new.sort_by_key(|s| s.reference);
-        new.dedup_by_key(|s| s.reference);
+            state.logged || !state.removed
+        };
+        self.exemplars.retain(|(s, _)| is_there(s));
+        self.metadata.retain(|(s, _)| is_there(s));
+        unlogged.sort_by_key(|(s, _)| s.reference);
+        unlogged.dedup_by_key(|(s, _)| s.reference);
+        let labels = |(s, labels): (Arc<MemSeries>, Option<Labels>)| {
+            let labels = labels.or_else(|| self.head.series.labels(&s))?;
+            Some((s, labels))
+        };
+        unlogged.into_iter().filter(|(s, _)| !s.state.lock().logged).filter_map(labels).collect()
+    }
+
+    /// The records of the batch, series first.
+    fn records(&self, new: &[(Arc<MemSeries>, Labels)]) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         if !new.is_empty() {
-            out.push(record::encode_series(new.iter().map(|s| (s.reference, &s.labels))));
+            out.push(record::encode_series(new.iter().map(|(s, labels)| (s.reference, labels))));
         }
         if !self.metadata.is_empty() {
             let list: Vec<_> = self.metadata.iter().map(|(s, m)| (s.reference, m.clone())).collect();
@@ -194,7 +219,7 @@ impl HeadAppender {
             let list: Vec<_> = self.exemplars.iter().map(|(s, e)| (s.reference, e.clone())).collect();
             out.push(record::encode_exemplars(&list));
         }
-        (out, new)
+        out
     }
 
     fn apply(&mut self) {
@@ -209,7 +234,7 @@ impl HeadAppender {
         for BatchSample { series, t, start, value } in self.samples.drain(..) {
             let kind = type_of(&value);
             let mut state = series.state.lock();
-            state.pending -= 1;
+            state.unpin();
             let numbers = (commit.number, commit.low_watermark);
             // Late samples are needed once more, for their log; histograms are cheap to clone.
             let logged = (bounds.window_ms > 0).then(|| value.clone());
@@ -240,12 +265,12 @@ impl HeadAppender {
             head.log_late(&late);
         }
         for (series, m) in self.metadata.drain(..) {
-            series.state.lock().metadata = Some(Arc::new(m));
+            series.state.lock().set_metadata(m);
         }
         if !self.exemplars.is_empty() {
             let mut ring = head.exemplars.lock();
             for (series, e) in self.exemplars.drain(..) {
-                match ring.add(&series, e) {
+                match ring.add(series.reference, || head.series.labels(&series), e) {
                     Added::Yes => head.metrics.exemplars_appended.inc(),
                     Added::OutOfOrder => head.metrics.exemplars_out_of_order.inc(),
                     Added::Same | Added::Disabled => {}
@@ -275,7 +300,7 @@ impl Appender for HeadAppender {
         }
         if series != SeriesRef::NONE
             && let Some(known) = self.head.series.get(series)
-            && self.add(known, (t, start, value.clone()))?
+            && self.add(known, (t, start, value.clone()), None)?
         {
             return Ok(series);
         }
@@ -293,7 +318,7 @@ impl Appender for HeadAppender {
         loop {
             let series = self.head.get_or_create(labels);
             let reference = series.reference;
-            if self.add(series, (t, start, value.clone()))? {
+            if self.add(series, (t, start, value.clone()), Some(labels))? {
                 return Ok(reference);
             }
         }
@@ -301,7 +326,7 @@ impl Appender for HeadAppender {
 
     fn append_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64) -> Result<(), AppendError> {
         let known = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
-        let known = self.add(known, (timestamp_ms, 0, SampleValue::Float(value)))?;
+        let known = self.add(known, (timestamp_ms, 0, SampleValue::Float(value)), None)?;
         if known { Ok(()) } else { Err(AppendError::UnknownRef) }
     }
 
@@ -327,7 +352,7 @@ impl Appender for HeadAppender {
 
     fn append_metadata(&mut self, series: SeriesRef, metadata: &Metadata) -> Result<(), AppendError> {
         let series = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
-        let known = series.state.lock().metadata.as_deref().is_some_and(|m| m == metadata);
+        let known = series.state.lock().metadata().is_some_and(|m| **m == *metadata);
         if !known {
             self.metadata.push((series, metadata.clone()));
         }
@@ -335,12 +360,13 @@ impl Appender for HeadAppender {
     }
 
     fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
-        let (records, new) = self.records();
+        let new = self.take_unlogged();
+        let records = self.records(&new);
         if let Err(e) = self.head.wal.log(records) {
             self.head.metrics.commits_failed.inc();
             return Err(e); // Dropping releases the series.
         }
-        new.iter().for_each(|s| s.logged.store(true, Ordering::Release));
+        new.iter().for_each(|(s, _)| s.state.lock().logged = true);
         self.apply();
         Ok(())
     }

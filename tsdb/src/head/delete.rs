@@ -13,7 +13,7 @@ impl Head {
     /// Deletes the samples that the series that pass the matchers have now within `[mint, maxt]`. Calls do not overlap.
     pub(crate) fn delete(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<(), StorageError> {
         let mut stones = Vec::new();
-        for s in self.matching(matchers)? {
+        for (_, s) in self.series.matching(matchers)? {
             if let Some((first, last)) = s.state.lock().range() {
                 // No further than what is there: samples to come are not meant.
                 stones.push((s.reference, mint.max(first), maxt.min(last)));

@@ -1,21 +1,24 @@
 //! A ring of the newest exemplars of all series. Of one series they rise in time; the oldest of all gives way.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
-use model::{Exemplar, Matcher, SeriesRef};
-
-use super::series::MemSeries;
+use model::{Exemplar, Labels, Matcher, SeriesRef};
 
 /// Exemplars of a series.
-pub(crate) type SeriesExemplars = (model::Labels, Vec<Exemplar>);
+pub(crate) type SeriesExemplars = (Labels, Vec<Exemplar>);
 
 #[derive(Default)]
 pub(crate) struct ExemplarRing {
     max: usize,
-    ring: VecDeque<(Arc<MemSeries>, Exemplar)>,
-    /// Newest exemplar of each series in the ring, and how many it has there.
-    newest: HashMap<SeriesRef, (Exemplar, usize)>,
+    ring: VecDeque<(SeriesRef, Exemplar)>,
+    series: HashMap<SeriesRef, Known>,
+}
+
+/// A series that has exemplars in the ring.
+struct Known {
+    labels: Labels,
+    newest: Exemplar,
+    count: usize,
 }
 
 /// What became of an exemplar.
@@ -43,32 +46,46 @@ impl ExemplarRing {
         if self.max == 0 {
             return Added::Disabled;
         }
-        match self.newest.get(&series) {
-            Some((n, _)) if n == e => Added::Same,
-            Some((n, _)) if n.timestamp_ms > e.timestamp_ms => Added::OutOfOrder,
+        match self.series.get(&series) {
+            Some(s) if s.newest == *e => Added::Same,
+            Some(s) if s.newest.timestamp_ms > e.timestamp_ms => Added::OutOfOrder,
             _ => Added::Yes,
         }
     }
 
-    pub(crate) fn add(&mut self, series: &Arc<MemSeries>, e: Exemplar) -> Added {
-        let outcome = self.check(series.reference, &e);
+    /// Adds an exemplar. `labels` gives those of the series; none when it has been removed, which nothing is kept of.
+    pub(crate) fn add(
+        &mut self,
+        series: SeriesRef,
+        labels: impl FnOnce() -> Option<Labels>,
+        e: Exemplar,
+    ) -> Added {
+        let outcome = self.check(series, &e);
         if outcome != Added::Yes {
             return outcome;
+        }
+        match self.series.get_mut(&series) {
+            Some(s) => {
+                s.newest = e.clone();
+                s.count += 1;
+            }
+            None => {
+                let Some(labels) = labels() else { return Added::Same };
+                self.series.insert(series, Known { labels, newest: e.clone(), count: 1 });
+            }
         }
         if self.ring.len() == self.max
             && let Some((old, _)) = self.ring.pop_front()
         {
-            let gone = self.newest.get_mut(&old.reference).is_some_and(|(_, n)| {
-                *n -= 1;
-                *n == 0
+            let gone = self.series.get_mut(&old).is_some_and(|s| {
+                s.count -= 1;
+                s.count == 0
             });
             if gone {
-                self.newest.remove(&old.reference);
+                self.series.remove(&old);
             }
         }
-        let entry = self.newest.entry(series.reference).or_insert_with(|| (e.clone(), 0));
-        *entry = (e.clone(), entry.1 + 1);
-        self.ring.push_back((series.clone(), e));
+        self.ring.push_back((series, e));
         Added::Yes
     }
 
@@ -76,16 +93,14 @@ impl ExemplarRing {
     pub(crate) fn select(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Vec<SeriesExemplars> {
         let mut out: HashMap<SeriesRef, SeriesExemplars> = HashMap::new();
         let mut verdicts: HashMap<SeriesRef, bool> = HashMap::new();
-        for (s, e) in &self.ring {
+        for (reference, e) in &self.ring {
             let t = e.timestamp_ms.unwrap_or(i64::MIN);
-            if t < mint || t > maxt {
-                continue;
-            }
+            let Some(s) = self.series.get(reference).filter(|_| t >= mint && t <= maxt) else { continue };
             let passes = *verdicts
-                .entry(s.reference)
+                .entry(*reference)
                 .or_insert_with(|| sets.iter().any(|m| Matcher::all_match(m, &s.labels)));
             if passes {
-                out.entry(s.reference).or_insert_with(|| (s.labels.clone(), Vec::new())).1.push(e.clone());
+                out.entry(*reference).or_insert_with(|| (s.labels.clone(), Vec::new())).1.push(e.clone());
             }
         }
         let mut out: Vec<_> = out.into_values().collect();
@@ -96,22 +111,23 @@ impl ExemplarRing {
 
 #[cfg(test)]
 mod tests {
-    use model::Labels;
-
     use super::*;
 
     #[test]
     fn the_oldest_give_way() {
         let mut ring = ExemplarRing::new(2);
-        let s = Arc::new(MemSeries::new(SeriesRef(1), Labels::from_pairs([("a", "b")])));
+        let labels = || Some(Labels::from_pairs([("a", "b")]));
+        let add = |ring: &mut ExemplarRing, e| ring.add(SeriesRef(1), labels, e);
         let e = |t| Exemplar { labels: Labels::empty(), value: 1.0, timestamp_ms: Some(t) };
-        assert_eq!(ring.add(&s, e(1)), Added::Yes);
-        assert_eq!(ring.add(&s, e(1)), Added::Same);
-        assert_eq!(ring.add(&s, e(0)), Added::OutOfOrder);
-        assert_eq!(ring.add(&s, e(2)), Added::Yes);
-        assert_eq!(ring.add(&s, e(3)), Added::Yes);
+        assert_eq!(add(&mut ring, e(1)), Added::Yes);
+        assert_eq!(add(&mut ring, e(1)), Added::Same);
+        assert_eq!(add(&mut ring, e(0)), Added::OutOfOrder);
+        assert_eq!(add(&mut ring, e(2)), Added::Yes);
+        assert_eq!(add(&mut ring, e(3)), Added::Yes);
         let got = ring.select(&[vec![Matcher::equal("a", "b")]], 0, 10);
         assert_eq!(got.len(), 1);
         assert_eq!(got[0].1, vec![e(2), e(3)]);
+        assert_eq!(ring.add(SeriesRef(2), || None, e(9)), Added::Same);
+        assert_eq!((ring.len(), ring.series.len()), (2, 1), "a removed series leaves nothing");
     }
 }

@@ -133,7 +133,7 @@ impl Head {
         let mut series = Vec::new();
         self.series.for_each(|s| {
             let mut state = s.state.lock();
-            let mut chunks = match &mut state.late {
+            let mut chunks = match state.late_mut() {
                 Some(late) => late.begin_leaving(self.form.encodings).to_vec(),
                 None => return,
             };
@@ -141,7 +141,7 @@ impl Head {
             chunks.sort_by_key(|c| c.mint);
             series.push((s.clone(), chunks));
         });
-        series.sort_by(|a, b| a.0.labels.cmp(&b.0.labels));
+        self.series.sort(&mut series, |(s, _)| s);
         Ok(Some(Leaving { series, last_segment: next.checked_sub(1) }))
     }
 
@@ -149,20 +149,14 @@ impl Head {
     pub(crate) fn late_have_left(&self, leaving: &Leaving) -> Result<(), StorageError> {
         let mut dropped = 0;
         for (s, _) in &leaving.series {
-            let mut state = s.state.lock();
-            if let Some(late) = &mut state.late {
-                dropped += late.left();
-                if late.chunk_count() == 0 {
-                    state.late = None;
-                }
-            }
+            dropped += s.state.lock().late_have_left();
         }
         self.metrics.chunks_removed.inc_by(dropped as u64);
         self.metrics.head_chunks.sub(dropped as i64);
         let (mut min, mut max) = (i64::MAX, i64::MIN);
         self.late.min_time.store(i64::MAX, Ordering::SeqCst);
         self.series.for_each(|s| {
-            if let Some((a, b)) = s.state.lock().late.as_ref().and_then(|l| l.range()) {
+            if let Some((a, b)) = s.state.lock().late().and_then(|l| l.range()) {
                 (min, max) = (min.min(a), max.max(b));
             }
         });

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{Labels, Matcher, SelectHints, Series, SeriesRef, SeriesSet, StorageError};
+use model::{Labels, Matcher, SelectHints, Series, SeriesSet, StorageError};
 
 use super::Head;
 use super::delete::shown;
@@ -14,7 +14,7 @@ use crate::block::tombstones::Tombstones;
 
 /// Series of a selection; chunks are looked up as the reader comes to them.
 pub(crate) struct HeadSeriesSet {
-    series: std::vec::IntoIter<Arc<MemSeries>>,
+    series: std::vec::IntoIter<(Labels, Arc<MemSeries>)>,
     snapshot: Arc<Snapshot>,
     mint: i64,
     maxt: i64,
@@ -26,15 +26,6 @@ pub(crate) struct HeadSeriesSet {
 }
 
 impl Head {
-    /// Series that pass the matchers, sorted by labels.
-    pub(crate) fn matching(&self, matchers: &[Matcher]) -> Result<Vec<Arc<MemSeries>>, StorageError> {
-        let refs = self.resolve(matchers)?;
-        // A series may have been removed since; then it has no samples.
-        let mut out: Vec<_> = refs.into_iter().filter_map(|r| self.series.get(SeriesRef(r))).collect();
-        out.sort_by(|a, b| a.labels.cmp(&b.labels));
-        Ok(out)
-    }
-
     pub(crate) fn select(
         &self,
         matchers: &[Matcher],
@@ -44,7 +35,7 @@ impl Head {
         snapshot: &Arc<Snapshot>,
     ) -> Result<HeadSeriesSet, StorageError> {
         Ok(HeadSeriesSet {
-            series: self.matching(matchers)?.into_iter(),
+            series: self.series.matching(matchers)?.into_iter(),
             snapshot: snapshot.clone(),
             mint,
             maxt,
@@ -63,10 +54,10 @@ impl Head {
         out: &mut BTreeSet<String>,
     ) -> Result<(), StorageError> {
         if matchers.is_empty() {
-            self.with_postings(|p| out.extend(p.iter().map(|(n, _)| n.to_owned())));
+            self.with_postings(|p| out.extend(p.names().map(str::to_owned)));
             return Ok(());
         }
-        self.for_each_labels(matchers, |l| insert_new(out, l.iter().map(|(n, _)| n)))
+        self.for_each_pair(matchers, |name, _| insert_new(out, [name].into_iter()))
     }
 
     /// Values of a label among the series that pass the matchers.
@@ -80,13 +71,22 @@ impl Head {
             self.with_postings(|p| out.extend(p.values(name).map(str::to_owned)));
             return Ok(());
         }
-        self.for_each_labels(matchers, |l| insert_new(out, l.get(name).into_iter()))
+        self.for_each_pair(matchers, |n, value| {
+            if n == name {
+                insert_new(out, [value].into_iter());
+            }
+        })
     }
 
-    fn for_each_labels(&self, matchers: &[Matcher], mut f: impl FnMut(&Labels)) -> Result<(), StorageError> {
-        for r in self.resolve(matchers)? {
-            if let Some(s) = self.series.get(SeriesRef(r)) {
-                f(&s.labels);
+    /// Gives each label pair of the series that pass the matchers once.
+    fn for_each_pair(&self, matchers: &[Matcher], mut f: impl FnMut(&str, &str)) -> Result<(), StorageError> {
+        let index = self.series.index();
+        let slots = crate::postings::resolve(&*index, matchers)?;
+        let mut seen = vec![false; index.pair_numbers()];
+        for pair in slots.into_iter().filter_map(|slot| index.at(slot as u32)).flat_map(|s| &s.pairs) {
+            if !std::mem::replace(&mut seen[*pair as usize], true) {
+                let (name, value) = index.pair_text(*pair);
+                f(name, value);
             }
         }
         Ok(())
@@ -104,7 +104,7 @@ pub(crate) fn insert_new<'a>(out: &mut BTreeSet<String>, strings: impl Iterator<
 
 impl SeriesSet for HeadSeriesSet {
     fn next(&mut self) -> Result<Option<Series>, StorageError> {
-        for s in self.series.by_ref() {
+        for (labels, s) in self.series.by_ref() {
             self.scratch.clear();
             {
                 let state = s.state.lock();
@@ -138,7 +138,7 @@ impl SeriesSet for HeadSeriesSet {
                     continue;
                 }
             }
-            return Ok(Some(Series { labels: s.labels.clone(), chunks }));
+            return Ok(Some(Series { labels, chunks }));
         }
         Ok(None)
     }

@@ -6,15 +6,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use model::{HistogramValue, SampleValue, SeriesRef, StorageError, WalRecord};
 
 use super::exemplars::ExemplarRing;
 use super::late::{ReplayedLate, WBL_DIR};
 use super::out_of_order::Bounds;
-use super::postings::MemPostings;
-use super::series::{ChunkForm, MemSeries, Outcome, RefMap, SeriesMap};
+use super::series::{ChunkForm, MemSeries, Outcome};
+use super::series_map::{RefMap, SeriesMap};
 use crate::block::tombstones::Tombstones;
 use crate::config::Config;
 use crate::dir;
@@ -25,7 +24,6 @@ use crate::wal::reader::{self, Progress, Replayed};
 /// A head being built.
 pub(crate) struct Replay {
     pub(crate) series: SeriesMap,
-    pub(crate) postings: MemPostings,
     pub(crate) exemplars: ExemplarRing,
     pub(crate) min_time: i64,
     pub(crate) max_time: i64,
@@ -59,7 +57,6 @@ impl Replay {
     ) -> Result<(Self, Replayed), StorageError> {
         let mut replay = Self {
             series: SeriesMap::new(),
-            postings: MemPostings::default(),
             exemplars: ExemplarRing::new(config.exemplars_max),
             min_time: i64::MAX,
             max_time: i64::MIN,
@@ -162,8 +159,7 @@ impl Replay {
                 for (r, labels) in list {
                     let (series, created) = self.series.get_or_create(&labels, Some(r));
                     if created {
-                        self.postings.add(r, &labels);
-                        series.logged.store(true, Ordering::Release);
+                        series.state.lock().logged = true;
                     } else if series.reference != r {
                         self.series.reserve_ref(r);
                         self.expiring.insert(r, segment);
@@ -191,7 +187,7 @@ impl Replay {
                 for (r, e) in list {
                     match self.by_ref.get(&r.0) {
                         Some(s) => {
-                            self.exemplars.add(s, e);
+                            self.exemplars.add(s.reference, || self.series.labels(s), e);
                         }
                         None => self.unknown.exemplars += 1,
                     }
@@ -200,7 +196,7 @@ impl Replay {
             WalRecord::Metadata(list) => {
                 for (r, m) in list {
                     match self.by_ref.get(&r.0) {
-                        Some(s) => s.state.lock().metadata = Some(Arc::new(m)),
+                        Some(s) => s.state.lock().set_metadata(m),
                         None => self.unknown.metadata += 1,
                     }
                 }

@@ -1,59 +1,67 @@
-//! [`MemSeries`]: one series of the head, its finished chunks and the one being written; [`SeriesMap`] finds series by
-//! labels and by reference.
+//! [`MemSeries`]: one series of the head, its finished chunks and the one being written.
+//!
+//! There may be millions, so what few of them have is in a box of its own ([`Rare`]), and the rest is kept in one allocation of
+//! 192 bytes, which a test holds it to.
 //!
 //! Invariants: samples rise strictly in time; a chunk never crosses a multiple of the block range, so that cutting a
 //! block never splits one; a series with `removed` set takes no samples.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bytes::Bytes;
 use model::{
-    Chunk, FloatHistogram, Histogram, HistogramValue, Labels, Metadata, Sample, SampleValue, SeriesRef,
-    StorageError,
+    FloatHistogram, Histogram, HistogramValue, Metadata, Sample, SampleValue, SeriesRef, StorageError,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
+pub(crate) use super::chunk_list::{HeadChunk, to_model};
+use super::chunk_list::{hide, within};
 use super::head_chunks::{HeadChunks, Place, StoredChunk};
 use super::isolation::Snapshot;
 use super::out_of_order::{Bounds, Inserted, OutOfOrder};
-use crate::chunk::{self, Cut, Encodings, OpenChunk};
+use super::visibility::Visibility;
+use crate::chunk::{Cut, Encodings, OpenChunk};
 
-/// One series.
+/// One series. Its labels are in the index (`SeriesMap::labels`).
 pub(crate) struct MemSeries {
     pub(crate) reference: SeriesRef,
-    pub(crate) labels: Labels,
-    /// Whether the write-ahead log has its series record.
-    pub(crate) logged: AtomicBool,
+    /// Numbers of its label pairs, in order of their names.
+    pub(super) pairs: Box<[u32]>,
+    /// Its place in the index, which other series may have after it.
+    pub(super) slot: u32,
+    /// Part of the hash of its labels.
+    pub(super) hash: u32,
     pub(crate) state: Mutex<SeriesState>,
 }
 
 impl MemSeries {
-    pub(crate) fn new(reference: SeriesRef, labels: Labels) -> Self {
-        let state = Mutex::new(SeriesState::default());
-        Self { reference, labels, logged: AtomicBool::new(false), state }
+    pub(super) fn new(reference: SeriesRef, (slot, hash): (u32, u32), pairs: Box<[u32]>) -> Self {
+        Self { reference, pairs, slot, hash, state: Mutex::new(SeriesState::default()) }
     }
 }
 
 /// The changing part of a series.
 #[derive(Default)]
 pub(crate) struct SeriesState {
-    /// The oldest chunks, which are in files.
-    stored: Vec<StoredChunk>,
-    /// Those after them that are still in memory.
-    finished: Vec<HeadChunk>,
-    open: Option<OpenChunk>,
-    cut: Cut,
     /// The newest sample ever taken.
     last: Option<(i64, SampleValue)>,
-    visibility: Visibility,
-    /// Appenders that hold a sample for this series; it is not removed meanwhile.
-    pub(crate) pending: u32,
+    open: Option<OpenChunk>,
+    cut: Cut,
+    /// The oldest chunks, which are in files.
+    stored: Box<[StoredChunk]>,
+    pub(super) visibility: Visibility,
+    rare: Option<Box<Rare>>,
+    /// Whether the write-ahead log has its series record.
+    pub(crate) logged: bool,
     pub(crate) removed: bool,
-    pub(crate) metadata: Option<Arc<Metadata>>,
-    pub(crate) late: Option<Box<OutOfOrder>>,
+}
+
+/// What a series has at times.
+#[derive(Default)]
+struct Rare {
+    /// Finished chunks after the stored ones, until they are stored too.
+    finished: Vec<HeadChunk>,
+    metadata: Option<Arc<Metadata>>,
+    late: Option<Box<OutOfOrder>>,
 }
 
 /// How long chunks are at most, and their encodings.
@@ -62,56 +70,6 @@ pub(crate) struct ChunkForm {
     /// No chunk crosses a multiple of this.
     pub(crate) range_ms: i64,
     pub(crate) encodings: Encodings,
-}
-
-/// A chunk that gets no more samples.
-#[derive(Clone, Debug)]
-pub(crate) struct HeadChunk {
-    pub(crate) mint: i64,
-    pub(crate) maxt: i64,
-    pub(crate) encoding: u8,
-    pub(crate) bytes: Bytes,
-}
-
-impl HeadChunk {
-    pub(crate) fn count(&self) -> u16 {
-        chunk::sample_count(self.encoding, &self.bytes)
-    }
-}
-
-/// Which commits a series has samples of, as far as some reader may not see them.
-#[derive(Default)]
-struct Visibility {
-    /// Samples ever taken.
-    samples: u64,
-    /// The newest commit and the samples before it.
-    newest: (u64, u64),
-    /// Commits before it that were not seen by everybody, oldest first.
-    #[allow(clippy::box_collection, reason = "one word in every series instead of three")]
-    older: Option<Box<Vec<(u64, u64)>>>,
-}
-
-impl Visibility {
-    fn add(&mut self, commit: u64, low_watermark: u64) {
-        if self.newest.0 != commit {
-            if let Some(older) = &mut self.older {
-                older.retain(|(c, _)| *c >= low_watermark);
-            }
-            if self.newest.0 >= low_watermark {
-                self.older.get_or_insert_default().push(self.newest);
-            } else {
-                self.older.take_if(|o| o.is_empty());
-            }
-            self.newest = (commit, self.samples);
-        }
-        self.samples += 1;
-    }
-
-    /// Samples at the end that the snapshot does not see.
-    fn hidden(&self, snapshot: &Snapshot) -> u64 {
-        let mut commits = self.older.iter().flat_map(|o| o.iter()).chain([&self.newest]);
-        commits.find(|(c, _)| !snapshot.sees(*c)).map_or(0, |(_, before)| self.samples - before)
-    }
 }
 
 /// What became of a sample.
@@ -202,7 +160,9 @@ impl SeriesState {
                 let (mint, last) = (self.cut.mint(), *last);
                 match self.cut.append(open, last, sample, form.range_ms, form.encodings) {
                     Some(full) => {
-                        self.finished.push(finish(&full, mint, last));
+                        let finished = &mut self.rare.get_or_insert_default().finished;
+                        finished.reserve_exact(1); // There may be millions, and mostly one each.
+                        finished.push(HeadChunk::of(&full, mint, last));
                         true
                     }
                     None => false,
@@ -222,7 +182,8 @@ impl SeriesState {
     /// Adds a late sample.
     pub(crate) fn insert(&mut self, (t, start, value): (i64, i64, SampleValue), form: ChunkForm) -> Outcome {
         let sample = Sample { timestamp_ms: t, start_timestamp_ms: start, value };
-        match self.late.get_or_insert_default().insert(sample, form.encodings) {
+        let late = self.rare.get_or_insert_default().late.get_or_insert_default();
+        match late.insert(sample, form.encodings) {
             Inserted::Yes => Outcome::Late,
             Inserted::InNewChunk => Outcome::LateInNewChunk,
             Inserted::Same => Outcome::Same,
@@ -232,49 +193,99 @@ impl SeriesState {
     /// Drops chunks whose samples are all before `mint`; returns how many.
     pub(crate) fn truncate(&mut self, mint: i64) -> usize {
         let before = self.chunk_count();
-        self.stored.retain(|c| c.maxt >= mint);
-        self.finished.retain(|c| c.maxt >= mint);
-        if self.finished.is_empty() && self.stored.is_empty() {
-            (self.finished, self.stored) = Default::default();
-            if self.last_timestamp_ms().is_some_and(|t| t < mint) {
-                self.open = None;
-            }
+        if self.stored.first().is_some_and(|c| c.maxt < mint) {
+            self.stored = self.stored.iter().filter(|c| c.maxt >= mint).copied().collect();
         }
+        if let Some(rare) = &mut self.rare {
+            rare.finished.retain(|c| c.maxt >= mint);
+        }
+        let is_all = self.unstored().is_empty() && self.stored.is_empty();
+        if is_all && self.last_timestamp_ms().is_some_and(|t| t < mint) {
+            self.open = None;
+        }
+        self.tidy();
         before - self.chunk_count()
     }
 
+    /// Gives back the box of what few series have.
+    fn tidy(&mut self) {
+        self.rare.take_if(|r| r.finished.is_empty() && r.metadata.is_none() && r.late.is_none());
+    }
+
     pub(crate) fn chunk_count(&self) -> usize {
-        let late = self.late.as_ref().map_or(0, |l| l.chunk_count());
-        self.stored.len() + self.finished.len() + usize::from(self.open.is_some()) + late
+        let late = self.late().map_or(0, OutOfOrder::chunk_count);
+        self.stored.len() + self.unstored().len() + usize::from(self.open.is_some()) + late
     }
 
     /// Finished chunks that are in memory.
     pub(crate) fn unstored(&self) -> &[HeadChunk] {
-        &self.finished
+        self.rare.as_ref().map_or(&[], |r| r.finished.as_slice())
+    }
+
+    /// Late samples, if there are any.
+    pub(crate) fn late(&self) -> Option<&OutOfOrder> {
+        self.rare.as_ref()?.late.as_deref()
+    }
+
+    pub(crate) fn late_mut(&mut self) -> Option<&mut OutOfOrder> {
+        self.rare.as_mut()?.late.as_deref_mut()
+    }
+
+    /// Drops late samples that are in blocks now; returns how many chunks they were.
+    pub(crate) fn late_have_left(&mut self) -> usize {
+        let Some(rare) = &mut self.rare else { return 0 };
+        let left = rare.late.as_mut().map_or(0, |l| l.left());
+        rare.late.take_if(|l| l.chunk_count() == 0);
+        self.tidy();
+        left
+    }
+
+    pub(crate) fn metadata(&self) -> Option<&Arc<Metadata>> {
+        self.rare.as_ref()?.metadata.as_ref()
+    }
+
+    pub(crate) fn set_metadata(&mut self, metadata: Metadata) {
+        self.rare.get_or_insert_default().metadata = Some(Arc::new(metadata));
+    }
+
+    /// Keeps the series from being removed, as long as an appender holds a sample for it.
+    pub(super) fn pin(&mut self) {
+        self.visibility.pending += 1;
+    }
+
+    /// Takes back one [`SeriesState::pin`].
+    pub(super) fn unpin(&mut self) {
+        self.visibility.pending -= 1;
+    }
+
+    /// Whether an appender holds a sample for the series.
+    pub(super) fn is_pending(&self) -> bool {
+        self.visibility.pending > 0
     }
 
     /// Puts places in files where the first so many finished chunks are in memory.
     pub(crate) fn store(&mut self, places: &[Place]) {
-        self.stored.reserve_exact(places.len());
-        let chunks = self.finished.drain(..places.len()).zip(places);
-        self.stored.extend(chunks.map(|(c, place)| StoredChunk {
-            mint: c.mint,
-            maxt: c.maxt,
-            place: *place,
-        }));
-        self.finished.shrink_to_fit();
+        let Some(rare) = &mut self.rare else { return };
+        let chunks = rare.finished.drain(..places.len()).zip(places);
+        let new = chunks.map(|(c, place)| StoredChunk { mint: c.mint, maxt: c.maxt, place: *place });
+        let mut stored = std::mem::take(&mut self.stored).into_vec();
+        stored.reserve_exact(places.len());
+        stored.extend(new);
+        self.stored = stored.into_boxed_slice();
+        rare.finished.shrink_to_fit();
+        self.tidy();
     }
 
     /// Times of the oldest and the newest sample, late ones too.
     pub(crate) fn range(&self) -> Option<(i64, i64)> {
         let in_order = self.mint().zip(self.last_timestamp_ms());
-        let late = self.late.as_ref().and_then(|l| l.range());
+        let late = self.late().and_then(|l| l.range());
         in_order.into_iter().chain(late).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
     /// Timestamp of the oldest sample held.
     pub(crate) fn mint(&self) -> Option<i64> {
-        let finished = self.finished.first().map(|c| c.mint);
+        let finished = self.unstored().first().map(|c| c.mint);
         self.stored
             .first()
             .map(|c| c.mint)
@@ -284,7 +295,7 @@ impl SeriesState {
 
     /// Whether there may be late samples within `[mint, maxt]`.
     pub(crate) fn overlaps_late(&self, mint: i64, maxt: i64) -> bool {
-        let range = self.late.as_ref().and_then(|l| l.range());
+        let range = self.late().and_then(|l| l.range());
         range.is_some_and(|(first, last)| first <= maxt && last >= mint)
     }
 
@@ -293,7 +304,7 @@ impl SeriesState {
         let open = self.open.is_some()
             && self.cut.mint() <= maxt
             && self.last_timestamp_ms().is_some_and(|t| t >= mint);
-        open || !within(&self.finished, |c| (c.mint, c.maxt), mint, maxt).is_empty()
+        open || !within(self.unstored(), |c| (c.mint, c.maxt), mint, maxt).is_empty()
             || !within(&self.stored, |c| (c.mint, c.maxt), mint, maxt).is_empty()
     }
 
@@ -308,7 +319,7 @@ impl SeriesState {
     ) -> Result<(), StorageError> {
         let start = out.len();
         self.chunks((mint, maxt), snapshot, files, out)?;
-        if let Some(late) = &self.late {
+        if let Some(late) = self.late() {
             late.chunks(mint, maxt, form.encodings, out);
             out[start..].sort_by_key(|c| c.mint);
         }
@@ -334,27 +345,25 @@ impl SeriesState {
             }
         }
         // Only as long as samples are hidden must chunks be opened that lie outside the range.
-        let mut finished = self.finished.as_slice();
+        let mut finished = self.unstored();
         while hidden > 0
             && let Some((c, older)) = finished.split_last()
         {
             finished = older;
-            if let Some(c) = visible(c.clone(), &mut hidden)
-                && c.mint <= maxt
-                && c.maxt >= mint
+            if let Some(c) = c.clone().visible(&mut hidden)
+                && c.overlaps(mint, maxt)
             {
                 out.push(c);
             }
         }
         out.extend(within(finished, |c| (c.mint, c.maxt), mint, maxt).iter().rev().cloned());
-        let mut stored = self.stored.as_slice();
+        let mut stored = &*self.stored;
         while hidden > 0
             && let Some((c, older)) = stored.split_last()
         {
             stored = older;
-            if let Some(c) = visible(files.get(c)?, &mut hidden)
-                && c.mint <= maxt
-                && c.maxt >= mint
+            if let Some(c) = files.get(c)?.visible(&mut hidden)
+                && c.overlaps(mint, maxt)
             {
                 out.push(c);
             }
@@ -364,189 +373,6 @@ impl SeriesState {
         }
         out[start..].reverse();
         Ok(())
-    }
-}
-
-fn finish(open: &OpenChunk, mint: i64, maxt: i64) -> HeadChunk {
-    HeadChunk { mint, maxt, encoding: open.encoding(), bytes: open.encode_first(open.count()) }
-}
-
-/// How many of `count` samples are shown when `hidden` at the end are not.
-fn hide(count: u16, hidden: &mut u64) -> u16 {
-    let hide = (*hidden).min(u64::from(count));
-    *hidden -= hide;
-    count - hide as u16
-}
-
-/// A finished chunk without its hidden samples, which are at its end; `None` when all are.
-fn visible(mut c: HeadChunk, hidden: &mut u64) -> Option<HeadChunk> {
-    let count = c.count();
-    let shown = hide(count, hidden);
-    if shown < count {
-        c.bytes = chunk::with_sample_count(c.encoding, &c.bytes, shown);
-    }
-    (shown > 0).then_some(c)
-}
-
-/// Of chunks that follow each other in time, those with samples within `[mint, maxt]`.
-fn within<T>(chunks: &[T], range: impl Fn(&T) -> (i64, i64), mint: i64, maxt: i64) -> &[T] {
-    let first = chunks.partition_point(|c| range(c).1 < mint);
-    let count = chunks[first..].partition_point(|c| range(c).0 <= maxt);
-    &chunks[first..first + count]
-}
-
-/// A head chunk as the storage contract hands it on.
-pub(crate) fn to_model(c: HeadChunk) -> Option<Chunk> {
-    Some(Chunk::encoded(chunk::codec(c.encoding)?, c.bytes, c.mint, c.maxt))
-}
-
-// === SeriesMap ===
-
-const SHARDS: usize = 128;
-const _: () = assert!(SHARDS.is_power_of_two(), "shards are picked by mask");
-
-/// Hashes are spread already; references are spread by a multiplication.
-#[derive(Default)]
-pub(crate) struct SpreadHasher(u64);
-
-impl Hasher for SpreadHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|b| self.write_u64(u64::from(*b)));
-    }
-
-    fn write_u64(&mut self, v: u64) {
-        self.0 = (self.0 ^ v).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-}
-
-pub(crate) type RefMap<T> = HashMap<u64, T, BuildHasherDefault<SpreadHasher>>;
-
-#[derive(Default)]
-struct HashShard {
-    first: RefMap<Arc<MemSeries>>,
-    /// Series whose hash another one in `first` has too.
-    collisions: Vec<Arc<MemSeries>>,
-}
-
-impl HashShard {
-    fn get(&self, hash: u64, labels: &Labels) -> Option<&Arc<MemSeries>> {
-        let first = self.first.get(&hash)?;
-        if first.labels == *labels {
-            return Some(first);
-        }
-        self.collisions.iter().find(|s| s.labels == *labels)
-    }
-
-    fn insert(&mut self, hash: u64, series: Arc<MemSeries>) {
-        match self.first.entry(hash) {
-            std::collections::hash_map::Entry::Vacant(v) => {
-                v.insert(series);
-            }
-            std::collections::hash_map::Entry::Occupied(_) => self.collisions.push(series),
-        }
-    }
-
-    fn remove(&mut self, hash: u64, reference: SeriesRef) {
-        if self.first.get(&hash).is_some_and(|s| s.reference == reference) {
-            self.first.remove(&hash);
-            // Another series with this hash must be found again.
-            if let Some(i) = self.collisions.iter().position(|s| s.labels.hash64() == hash) {
-                self.first.insert(hash, self.collisions.swap_remove(i));
-            }
-        } else {
-            self.collisions.retain(|s| s.reference != reference);
-        }
-    }
-}
-
-/// All series of the head. Lock order: shard by hash, then shard by reference, then a series.
-pub(crate) struct SeriesMap {
-    by_hash: Vec<RwLock<HashShard>>,
-    by_ref: Vec<RwLock<RefMap<Arc<MemSeries>>>>,
-    last_ref: AtomicU64,
-}
-
-impl SeriesMap {
-    pub(crate) fn new() -> Self {
-        Self {
-            by_hash: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            by_ref: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            last_ref: AtomicU64::new(0),
-        }
-    }
-
-    fn hash_shard(&self, hash: u64) -> &RwLock<HashShard> {
-        &self.by_hash[hash as usize & (SHARDS - 1)]
-    }
-
-    fn ref_shard(&self, reference: u64) -> &RwLock<RefMap<Arc<MemSeries>>> {
-        &self.by_ref[reference as usize & (SHARDS - 1)]
-    }
-
-    pub(crate) fn get(&self, reference: SeriesRef) -> Option<Arc<MemSeries>> {
-        self.ref_shard(reference.0).read().get(&reference.0).cloned()
-    }
-
-    /// The series with these labels; the second part is true when it was made. `wanted` is its reference then, if given.
-    pub(crate) fn get_or_create(&self, labels: &Labels, wanted: Option<SeriesRef>) -> (Arc<MemSeries>, bool) {
-        let hash = labels.hash64();
-        if let Some(s) = self.hash_shard(hash).read().get(hash, labels) {
-            return (s.clone(), false);
-        }
-        let mut shard = self.hash_shard(hash).write();
-        if let Some(s) = shard.get(hash, labels) {
-            return (s.clone(), false);
-        }
-        let reference = match wanted {
-            Some(r) => {
-                self.last_ref.fetch_max(r.0, Ordering::Relaxed);
-                r
-            }
-            None => SeriesRef(self.last_ref.fetch_add(1, Ordering::Relaxed) + 1),
-        };
-        let series = Arc::new(MemSeries::new(reference, labels.clone()));
-        shard.insert(hash, series.clone());
-        self.ref_shard(reference.0).write().insert(reference.0, series.clone());
-        (series, true)
-    }
-
-    /// Makes sure that new references are above this one.
-    pub(crate) fn reserve_ref(&self, reference: SeriesRef) {
-        self.last_ref.fetch_max(reference.0, Ordering::Relaxed);
-    }
-
-    /// Calls `f` for every series, shard by shard.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<MemSeries>)) {
-        for shard in &self.by_ref {
-            // Copied, so that no commit waits for `f`.
-            let series: Vec<_> = shard.read().values().cloned().collect();
-            series.iter().for_each(&mut f);
-        }
-    }
-
-    /// Removes series without chunks that no appender holds; returns them.
-    pub(crate) fn remove_empty(&self) -> Vec<(SeriesRef, Labels)> {
-        let mut removed = Vec::new();
-        self.for_each(|s| {
-            if s.state.lock().chunk_count() > 0 {
-                return;
-            }
-            let hash = s.labels.hash64();
-            let mut by_hash = self.hash_shard(hash).write();
-            let mut by_ref = self.ref_shard(s.reference.0).write();
-            let mut state = s.state.lock();
-            if state.chunk_count() == 0 && state.pending == 0 && !state.removed {
-                state.removed = true;
-                by_hash.remove(hash, s.reference);
-                by_ref.remove(&s.reference.0);
-                removed.push((s.reference, s.labels.clone()));
-            }
-        });
-        removed
     }
 }
 

@@ -63,10 +63,14 @@ impl Head {
         self.metrics.head_truncations.inc();
         let mut dropped = 0;
         let mut oldest = i64::MAX;
+        let mut empty = Vec::new();
         self.series.for_each(|s| {
             let mut state = s.state.lock();
             dropped += state.truncate(mint);
             oldest = oldest.min(state.mint().unwrap_or(i64::MAX));
+            if state.chunk_count() == 0 {
+                empty.push(s.clone());
+            }
         });
         // A commit that runs beside may have put an older sample (never one before the bound) after we looked. The
         // next block takes everything below its end, so a bound that is too high here loses nothing.
@@ -79,10 +83,9 @@ impl Head {
         if let Err(e) = self.files.drop_before(mint) {
             tracing::warn!(error = %e, "a file of head chunks that is no longer needed stays");
         }
-        let gone = self.series.remove_empty();
-        self.postings.write().remove(&gone);
+        let gone = self.series.remove_empty(&empty);
         let last_segment = self.wal.end().segment;
-        self.expiring.lock().extend(gone.iter().map(|(r, _)| (*r, last_segment)));
+        self.expiring.lock().extend(gone.iter().map(|r| (*r, last_segment)));
         self.metrics.series_removed.inc_by(gone.len() as u64);
         self.metrics.head_series.sub(gone.len() as i64);
         self.metrics.chunks_removed.inc_by(dropped as u64);
