@@ -143,7 +143,7 @@ impl web::TargetsSource for Targets {
         dropped
             .map(|d| web::DroppedTarget {
                 scrape_pool: d.scrape_pool,
-                discovered_labels: Labels::from_pairs(&d.discovered_labels),
+                discovered_labels: d.discovered_labels,
             })
             .collect()
     }
@@ -175,7 +175,7 @@ fn active(t: scraper::manager::ActiveTarget) -> web::ActiveTarget {
     use scraper::manager::TargetHealth;
     web::ActiveTarget {
         scrape_pool: t.scrape_pool,
-        discovered_labels: Labels::from_pairs(&t.discovered_labels),
+        discovered_labels: t.discovered_labels,
         labels: t.labels,
         scrape_url: t.scrape_url,
         last_error: t.last_error,

@@ -409,11 +409,44 @@ impl LabelsWriter {
     }
 }
 
-/// Collects label changes and makes a [`Labels`]. Reusable: [`LabelsBuilder::reset`] keeps the buffers.
+/// Collects label changes and makes a [`Labels`]. Reusable: [`LabelsBuilder::reset`] and [`LabelsBuilder::clear`] keep the
+/// buffers, so that one builder serves any number of sets without allocating.
 #[derive(Clone, Default, Debug)]
 pub struct LabelsBuilder {
+    /// All names and values, and what they were before: a change appends.
+    text: String,
     /// Sorted by name, unique, no empty value.
-    pairs: Vec<(String, String)>,
+    pairs: Vec<Pair>,
+    /// Bytes of `text` that no pair points to any more.
+    unused_bytes: usize,
+    /// For whoever rewrites the labels and needs a buffer for a moment.
+    pub(crate) scratch: String,
+}
+
+/// Where a name and a value stand in the text of a builder.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    name: Span,
+    value: Span,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// Unused bytes a builder keeps before it considers moving the others together.
+const UNUSED_BYTES_KEPT: usize = 4096;
+
+impl Span {
+    fn of(self, text: &str) -> &str {
+        &text[self.start as usize..self.end as usize]
+    }
+
+    fn len_bytes(self) -> usize {
+        (self.end - self.start) as usize
+    }
 }
 
 impl LabelsBuilder {
@@ -433,22 +466,34 @@ impl LabelsBuilder {
 
     /// Starts again from `base`.
     pub fn reset(&mut self, base: &Labels) {
+        self.clear();
+        for (name, value) in base.iter() {
+            let pair = Pair { name: self.append(name), value: self.append(value) };
+            self.pairs.push(pair);
+        }
+    }
+
+    /// Starts again from nothing.
+    pub fn clear(&mut self) {
+        self.text.clear();
         self.pairs.clear();
-        self.pairs.extend(base.iter().map(|(n, v)| (n.to_owned(), v.to_owned())));
+        self.unused_bytes = 0;
     }
 
     /// Sets a label; an empty value removes it.
     pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
-        match self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
-            Ok(i) if value.is_empty() => {
-                self.pairs.remove(i);
-            }
+        match self.find(name) {
+            Ok(i) if value.is_empty() => self.remove(i),
             Ok(i) => {
-                self.pairs[i].1.clear();
-                self.pairs[i].1.push_str(value);
+                self.unused_bytes += self.pairs[i].value.len_bytes();
+                self.pairs[i].value = self.append(value);
+                self.tidy();
             }
             Err(_) if value.is_empty() => {}
-            Err(i) => self.pairs.insert(i, (name.to_owned(), value.to_owned())),
+            Err(i) => {
+                let pair = Pair { name: self.append(name), value: self.append(value) };
+                self.pairs.insert(i, pair);
+            }
         }
         self
     }
@@ -461,20 +506,27 @@ impl LabelsBuilder {
     /// The value of a label, or the empty string.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
-        match self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
-            Ok(i) => &self.pairs[i].1,
+        match self.find(name) {
+            Ok(i) => self.pairs[i].value.of(&self.text),
             Err(_) => "",
         }
     }
 
     /// Pairs as they stand, in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+        self.pairs.iter().map(|pair| (pair.name.of(&self.text), pair.value.of(&self.text)))
     }
 
     /// Keeps the labels for which `keep(name, value)` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) {
-        self.pairs.retain(|(n, v)| keep(n, v));
+        let (text, unused) = (&self.text, &mut self.unused_bytes);
+        self.pairs.retain(|pair| {
+            let kept = keep(pair.name.of(text), pair.value.of(text));
+            if !kept {
+                *unused += pair.name.len_bytes() + pair.value.len_bytes();
+            }
+            kept
+        });
     }
 
     /// Whether there is no label at all.
@@ -490,6 +542,42 @@ impl LabelsBuilder {
             return Labels::empty();
         }
         Labels::from_sorted(self.iter())
+    }
+
+    /// The place of `name`, or where it would be. Sets are mostly written in order, so the end is looked at first.
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        match self.pairs.last() {
+            Some(last) if last.name.of(&self.text) >= name => {
+                self.pairs.binary_search_by(|pair| pair.name.of(&self.text).cmp(name))
+            }
+            _ => Err(self.pairs.len()),
+        }
+    }
+
+    fn remove(&mut self, i: usize) {
+        let pair = self.pairs.remove(i);
+        self.unused_bytes += pair.name.len_bytes() + pair.value.len_bytes();
+        self.tidy();
+    }
+
+    fn append(&mut self, s: &str) -> Span {
+        let start = self.text.len();
+        self.text.push_str(s);
+        assert!(self.text.len() <= u32::MAX as usize, "label strings are limited where they enter");
+        Span { start: start as u32, end: self.text.len() as u32 }
+    }
+
+    /// Moves the text together when most of it is unused.
+    fn tidy(&mut self) {
+        if self.unused_bytes <= UNUSED_BYTES_KEPT.max(self.text.len() / 2) {
+            return;
+        }
+        let text = std::mem::take(&mut self.text);
+        for i in 0..self.pairs.len() {
+            let Pair { name, value } = self.pairs[i];
+            self.pairs[i] = Pair { name: self.append(name.of(&text)), value: self.append(value.of(&text)) };
+        }
+        self.unused_bytes = 0;
     }
 }
 
@@ -668,6 +756,29 @@ mod tests {
         let l = Labels::from_pairs([("z", "1"), ("a", "2"), ("m", ""), ("a", "3")]);
         assert_eq!(l.iter().collect::<Vec<_>>(), [("a", "3"), ("z", "1")]);
         assert_eq!((l.get("a"), l.get("m"), l.value("m"), l.len()), (Some("3"), None, "", 2));
+    }
+
+    #[test]
+    fn builders_do_what_a_map_does_however_long_they_are_used() {
+        let mut b = LabelsBuilder::new();
+        let mut map = std::collections::BTreeMap::new();
+        for i in 0..5_000_u32 {
+            let (name, value) = (format!("l{}", i * 7919 % 13), "v".repeat((i * 31 % 9) as usize));
+            b.set(&name, &value);
+            if value.is_empty() {
+                map.remove(&name);
+            } else {
+                map.insert(name, value);
+            }
+            if i % 100 == 0 {
+                b.retain(|n, _| n != "l3");
+                map.remove("l3");
+            }
+            assert!(b.iter().eq(map.iter().map(|(n, v)| (n.as_str(), v.as_str()))));
+        }
+        assert!(b.text.len() < 3 * UNUSED_BYTES_KEPT, "{}", b.text.len());
+        b.clear();
+        assert!(b.is_empty() && b.build().is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! [`Labels`]: crate::Labels
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -258,15 +259,19 @@ impl RelabelRule {
         }
     }
 
-    fn source(&self, labels: &LabelsBuilder) -> String {
-        let mut out = String::new();
+    /// The values of the source labels, joined; `buffer` is used only when there are several.
+    fn source<'a>(&self, labels: &'a LabelsBuilder, buffer: &'a mut String) -> &'a str {
+        if let [name] = self.source_labels.as_slice() {
+            return labels.get(name);
+        }
+        buffer.clear();
         for (i, name) in self.source_labels.iter().enumerate() {
             if i > 0 {
-                out.push_str(&self.separator);
+                buffer.push_str(&self.separator);
             }
-            out.push_str(labels.get(name));
+            buffer.push_str(labels.get(name));
         }
-        out
+        buffer
     }
 
     /// Whether to keep the bearer of the labels.
@@ -282,59 +287,71 @@ impl RelabelRule {
     }
 
     fn apply_to_source(&self, labels: &mut LabelsBuilder) -> bool {
+        // The builder's own buffer, so that a rule allocates nothing and a dropped bearer costs nothing.
+        let mut buffer = std::mem::take(&mut labels.scratch);
+        let keep = match self.verdict(self.source(labels, &mut buffer), labels) {
+            Verdict::Keep => true,
+            Verdict::Drop => false,
+            Verdict::Set(name, value) => {
+                labels.set(&name, &value);
+                true
+            }
+        };
+        labels.scratch = buffer;
+        keep
+    }
+
+    /// What the rule says of a source.
+    fn verdict(&self, source: &str, labels: &LabelsBuilder) -> Verdict<'_> {
         use RelabelAction as A;
-        let source = self.source(labels);
+        let target = || Cow::Borrowed(self.target_label.as_str());
+        let keep_if = |keep| if keep { Verdict::Keep } else { Verdict::Drop };
         match self.action {
-            A::Keep => return self.regex.is_match(&source),
-            A::Drop => return !self.regex.is_match(&source),
-            A::KeepEqual => return labels.get(&self.target_label) == source,
-            A::DropEqual => return labels.get(&self.target_label) != source,
-            A::Replace => self.replace(&source, labels),
+            A::Keep => keep_if(self.regex.is_match(source)),
+            A::Drop => keep_if(!self.regex.is_match(source)),
+            A::KeepEqual => keep_if(labels.get(&self.target_label) == source),
+            A::DropEqual => keep_if(labels.get(&self.target_label) != source),
+            A::Replace => self.replace(source),
             A::HashMod => {
                 let digest = Md5::digest(source.as_bytes());
                 let (_, low) = digest.split_at(8);
                 let hash = low.iter().fold(0_u64, |acc, b| (acc << 8) | u64::from(*b));
                 let value = hash.checked_rem(self.modulus).unwrap_or(0).to_string();
-                labels.set(&self.target_label, &value);
+                Verdict::Set(target(), value.into())
             }
-            A::Lowercase => {
-                let value: String = source.chars().map(simple_lower).collect();
-                labels.set(&self.target_label, &value);
-            }
-            A::Uppercase => {
-                let value: String = source.chars().map(simple_upper).collect();
-                labels.set(&self.target_label, &value);
-            }
-            A::LabelMap | A::LabelDrop | A::LabelKeep => {}
+            A::Lowercase => Verdict::Set(target(), source.chars().map(simple_lower).collect()),
+            A::Uppercase => Verdict::Set(target(), source.chars().map(simple_upper).collect()),
+            A::LabelMap | A::LabelDrop | A::LabelKeep => Verdict::Keep,
         }
-        true
     }
 
-    fn replace(&self, source: &str, labels: &mut LabelsBuilder) {
+    fn replace(&self, source: &str) -> Verdict<'_> {
         if !has_reference(&self.target_label) {
             // What nearly every rule is needs no capture groups.
+            let target = Cow::Borrowed(self.target_label.as_str());
             if !has_reference(&self.replacement) {
                 if self.regex.is_match(source) {
-                    labels.set(&self.target_label, &self.replacement);
+                    return Verdict::Set(target, Cow::Borrowed(&self.replacement));
                 }
-                return;
+                return Verdict::Keep;
             }
             if self.replacement == DEFAULT_REPLACEMENT && self.regex.as_str() == DEFAULT_REGEX {
-                labels.set(&self.target_label, source);
-                return;
+                return Verdict::Set(target, source.to_owned().into());
             }
         }
-        let Some(target) = self.regex.expand(source, &self.target_label) else { return };
+        let Some(target) = self.regex.expand(source, &self.target_label) else { return Verdict::Keep };
         if !self.names.is_label_name(&target) {
-            return;
+            return Verdict::Keep;
         }
         let value = self.regex.expand(source, &self.replacement).unwrap_or_default();
-        labels.set(&target, &value);
+        Verdict::Set(target.into(), value.into())
     }
 
     fn map_names(&self, labels: &mut LabelsBuilder) {
+        let prefix = self.regex.prefix();
         let renamed: Vec<(String, String)> = labels
             .iter()
+            .filter(|(n, _)| n.starts_with(prefix))
             .filter_map(|(n, v)| self.regex.expand(n, &self.replacement).map(|to| (to, v.to_owned())))
             .collect();
         for (name, value) in renamed {
@@ -343,6 +360,13 @@ impl RelabelRule {
             }
         }
     }
+}
+
+/// What a rule that looks at a source says.
+enum Verdict<'a> {
+    Keep,
+    Drop,
+    Set(Cow<'a, str>, Cow<'a, str>),
 }
 
 /// Applies `rules` in order. False: a rule says to drop the bearer of the labels, which are then as far as that rule

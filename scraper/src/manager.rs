@@ -18,6 +18,7 @@ use crate::error::ScraperError;
 use crate::metrics::ScrapeMetrics;
 use crate::pool::{Pool, end_all};
 use crate::scrape_loop::Services;
+use crate::target::{Origin, Target, TargetFactory};
 use crate::target_group::TargetGroupReceiver;
 
 /// Settings of the manager that do not come from the configuration file.
@@ -79,7 +80,7 @@ impl TargetHealth {
 #[derive(Clone, Debug)]
 pub struct ActiveTarget {
     /// Labels before relabeling.
-    pub discovered_labels: BTreeMap<String, String>,
+    pub discovered_labels: Labels,
     /// Labels of its series.
     pub labels: Labels,
     /// Job as configured.
@@ -104,7 +105,7 @@ pub struct ActiveTarget {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedTarget {
     /// Labels before relabeling.
-    pub discovered_labels: BTreeMap<String, String>,
+    pub discovered_labels: Labels,
     /// Job as configured.
     pub scrape_pool: String,
 }
@@ -209,15 +210,30 @@ impl ScrapeManager {
     /// All jobs by name, with their targets as they are now.
     #[must_use]
     pub fn targets(&self) -> BTreeMap<String, PoolSnapshot> {
+        // Only handles are taken under the locks: putting together the labels of a large job takes a while.
         let pools = self.pools.lock();
-        let snapshot = |(job, pool): (&String, &Pool)| {
-            let view = pool.view.lock();
-            let mut active: Vec<_> = view.targets.iter().map(|t| t.snapshot(job)).collect();
+        let views: Vec<_> = pools
+            .iter()
+            .map(|(job, pool)| {
+                let view = pool.view.lock();
+                let (targets, dropped) = (view.targets.clone(), view.dropped.clone());
+                (job.clone(), Arc::clone(&pool.factory), targets, dropped, view.dropped_count)
+            })
+            .collect();
+        drop(pools);
+        let snapshot = |(job, factory, targets, dropped, dropped_count): (_, Arc<TargetFactory>, _, _, _)| {
+            let targets: Vec<Arc<Target>> = targets;
+            let mut active: Vec<_> = targets.iter().map(|t| t.snapshot(&factory)).collect();
             active.sort_by(|a, b| a.scrape_url.cmp(&b.scrape_url).then_with(|| a.labels.cmp(&b.labels)));
-            let (dropped, dropped_count) = (view.dropped.clone(), view.dropped_count);
-            (job.clone(), PoolSnapshot { active, dropped, dropped_count })
+            let dropped: Vec<Origin> = dropped;
+            let dropped = dropped.iter().map(|origin| DroppedTarget {
+                discovered_labels: factory.discovered(origin),
+                scrape_pool: String::clone(&job),
+            });
+            let dropped = dropped.collect();
+            (job, PoolSnapshot { active, dropped, dropped_count })
         };
-        pools.iter().map(snapshot).collect()
+        views.into_iter().map(snapshot).collect()
     }
 
     /// Metadata of all scraped targets, sorted by job and URL.

@@ -30,18 +30,24 @@ const RESERVED_PREFIX: &str = "__";
 /// What relabeling made of a discovered target.
 pub(crate) enum Outcome {
     Active(Box<Target>),
-    Dropped(BTreeMap<String, String>),
+    Dropped,
     Invalid(String),
+}
+
+/// Where a target was discovered. Its discovered labels are put together from this when someone asks, since fifty
+/// thousand targets would otherwise hold them all a second time.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) group: Arc<TargetGroup>,
+    pub(crate) index: u32,
 }
 
 /// A target that is scraped.
 pub(crate) struct Target {
     /// Labels of its series.
     pub(crate) labels: Labels,
-    pub(crate) scheme: String,
-    pub(crate) address: String,
-    /// Path and query, as the request line has them.
-    pub(crate) path_and_query: String,
+    /// What is fetched; path and query as the request line has them.
+    pub(crate) url: Box<str>,
     pub(crate) interval_ms: i64,
     pub(crate) timeout_ms: i64,
     /// Identity: all labels and the URL.
@@ -50,9 +56,8 @@ pub(crate) struct Target {
 }
 
 /// What changes while a target is scraped.
-#[derive(Default)]
 pub(crate) struct TargetState {
-    pub(crate) discovered: BTreeMap<String, String>,
+    pub(crate) origin: Origin,
     pub(crate) health: TargetHealth,
     pub(crate) last_error: String,
     pub(crate) last_scrape_ms: Option<i64>,
@@ -62,7 +67,7 @@ pub(crate) struct TargetState {
 
 impl Target {
     pub(crate) fn url(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.address, self.path_and_query)
+        self.url.to_string()
     }
 
     /// Milliseconds into each interval at which the target is scraped.
@@ -70,12 +75,12 @@ impl Target {
         ((self.hash ^ seed) % self.interval_ms.unsigned_abs().max(1)) as i64
     }
 
-    pub(crate) fn snapshot(&self, pool: &str) -> ActiveTarget {
+    pub(crate) fn snapshot(&self, factory: &TargetFactory) -> ActiveTarget {
         let s = self.state.lock();
         ActiveTarget {
-            discovered_labels: s.discovered.clone(),
+            discovered_labels: factory.discovered(&s.origin),
             labels: self.labels.clone(),
-            scrape_pool: pool.to_owned(),
+            scrape_pool: factory.config.job_name.clone(),
             scrape_url: self.url(),
             last_error: s.last_error.clone(),
             last_scrape_ms: s.last_scrape_ms,
@@ -87,62 +92,79 @@ impl Target {
     }
 }
 
-/// Makes targets of all members of a group.
-pub(crate) fn from_group(group: &TargetGroup, config: &ScrapeConfig) -> Vec<Outcome> {
-    group
-        .targets
-        .iter()
-        .map(|own| from_labels(discovered_labels(own, &group.labels, config), config))
-        .collect()
+/// Makes the targets of one job.
+pub(crate) struct TargetFactory {
+    config: Arc<ScrapeConfig>,
+    /// Labels that a target has unless discovery says otherwise; none is empty.
+    defaults: Vec<(String, String)>,
 }
 
-fn discovered_labels(
-    own: &BTreeMap<String, String>,
-    group: &BTreeMap<String, String>,
-    config: &ScrapeConfig,
-) -> BTreeMap<String, String> {
-    let mut all = group.clone();
-    all.extend(own.iter().map(|(n, v)| (n.clone(), v.clone())));
-    all.retain(|_, v| !v.is_empty());
-    let mut default = |name: &str, value: String| {
-        if !value.is_empty() {
-            all.entry(name.to_owned()).or_insert(value);
+impl TargetFactory {
+    pub(crate) fn new(config: Arc<ScrapeConfig>) -> Self {
+        let mut defaults = vec![
+            ("job".to_owned(), config.job_name.clone()),
+            (INTERVAL.to_owned(), format_ms(config.scrape_interval_ms)),
+            (TIMEOUT.to_owned(), format_ms(config.scrape_timeout_ms)),
+            (METRICS_PATH.to_owned(), config.metrics_path.clone()),
+            (SCHEME.to_owned(), config.scheme.clone()),
+        ];
+        for (name, values) in &config.params {
+            defaults.extend(values.first().map(|first| (format!("{PARAM_PREFIX}{name}"), first.clone())));
         }
-    };
-    default("job", config.job_name.clone());
-    default(INTERVAL, format_ms(config.scrape_interval_ms));
-    default(TIMEOUT, format_ms(config.scrape_timeout_ms));
-    default(METRICS_PATH, config.metrics_path.clone());
-    default(SCHEME, config.scheme.clone());
-    for (name, values) in &config.params {
-        if let Some(first) = values.first() {
-            default(&format!("{PARAM_PREFIX}{name}"), first.clone());
+        defaults.retain(|(_, value)| !value.is_empty());
+        Self { config, defaults }
+    }
+
+    /// What a member of a group becomes. `labels` is a buffer.
+    pub(crate) fn make(&self, group: &Arc<TargetGroup>, index: u32, labels: &mut LabelsBuilder) -> Outcome {
+        self.discover(group, index, labels);
+        if !process(&self.config.relabel_rules, labels) {
+            return Outcome::Dropped;
+        }
+        match build(labels, &self.config, Origin { group: Arc::clone(group), index }) {
+            // Without a single public label there is nothing to tell its series by.
+            Ok(target) if target.labels.is_empty() => Outcome::Dropped,
+            Ok(target) => Outcome::Active(Box::new(target)),
+            Err(reason) => Outcome::Invalid(reason),
         }
     }
-    all
+
+    /// Labels of a target before relabeling.
+    pub(crate) fn discovered(&self, origin: &Origin) -> Labels {
+        let mut labels = LabelsBuilder::new();
+        self.discover(&origin.group, origin.index, &mut labels);
+        labels.build()
+    }
+
+    fn discover(&self, group: &TargetGroup, index: u32, labels: &mut LabelsBuilder) {
+        labels.clear();
+        let Some(own) = group.targets.get(index as usize) else { return };
+        // Both are sorted, so that the builder only ever appends.
+        let (mut own, mut shared) = (own.iter().peekable(), group.labels.iter().peekable());
+        loop {
+            let (name, value) = match (own.peek(), shared.peek()) {
+                (None, None) => break,
+                (Some(_), None) => own.next(),
+                (None, Some(_)) => shared.next(),
+                (Some((a, _)), Some((b, _))) if a < b => own.next(),
+                (Some((a, _)), Some((b, _))) if a > b => shared.next(),
+                (Some(_), Some(_)) => {
+                    shared.next();
+                    own.next()
+                }
+            }
+            .expect("what was peeked at is there");
+            labels.set(name, value);
+        }
+        for (name, value) in &self.defaults {
+            if labels.get(name).is_empty() {
+                labels.set(name, value);
+            }
+        }
+    }
 }
 
-fn from_labels(discovered: BTreeMap<String, String>, config: &ScrapeConfig) -> Outcome {
-    let mut b = LabelsBuilder::new();
-    for (n, v) in &discovered {
-        b.set(n, v);
-    }
-    if !process(&config.relabel_rules, &mut b) {
-        return Outcome::Dropped(discovered);
-    }
-    match build(&mut b, config, &discovered) {
-        // Without a single public label there is nothing to tell its series by.
-        Ok(target) if target.labels.is_empty() => Outcome::Dropped(discovered),
-        Ok(target) => Outcome::Active(Box::new(target)),
-        Err(reason) => Outcome::Invalid(reason),
-    }
-}
-
-fn build(
-    b: &mut LabelsBuilder,
-    config: &ScrapeConfig,
-    discovered: &BTreeMap<String, String>,
-) -> Result<Target, String> {
+fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result<Target, String> {
     let address = b.get(ADDRESS).to_owned();
     if address.is_empty() {
         return Err("no address".into());
@@ -164,26 +186,31 @@ fn build(
             Quoted(b.get(INTERVAL))
         ));
     }
-    let scheme = b.get(SCHEME).to_owned();
+    let scheme = b.get(SCHEME);
     if scheme != "http" && scheme != "https" {
-        return Err(format!("unsupported scheme {}: use http or https", Quoted(&scheme)));
+        return Err(format!("unsupported scheme {}: use http or https", Quoted(scheme)));
     }
+    let url = format!("{scheme}://{address}{}", path_and_query(b, config));
     b.retain(|n, _| !n.starts_with(META_PREFIX));
     if b.get("instance").is_empty() {
         b.set("instance", &address);
     }
-    let all = b.build();
-    let path_and_query = path_and_query(&all, config);
-    let url = format!("{scheme}://{address}{path_and_query}");
+    let hash = xxh3_64_with_seed(url.as_bytes(), b.build().hash64());
+    b.retain(|n, _| !n.starts_with(RESERVED_PREFIX));
     Ok(Target {
-        labels: all.filter(|n| !n.starts_with(RESERVED_PREFIX)),
-        hash: xxh3_64_with_seed(url.as_bytes(), all.hash64()),
-        scheme,
-        address,
-        path_and_query,
+        labels: b.build(),
+        hash,
+        url: url.into(),
         interval_ms,
         timeout_ms,
-        state: Mutex::new(TargetState { discovered: discovered.clone(), ..TargetState::default() }),
+        state: Mutex::new(TargetState {
+            origin,
+            health: TargetHealth::default(),
+            last_error: String::new(),
+            last_scrape_ms: None,
+            last_duration_seconds: 0.0,
+            metadata: None,
+        }),
     })
 }
 
@@ -207,8 +234,8 @@ const PATH: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-fn path_and_query(labels: &Labels, config: &ScrapeConfig) -> String {
-    let path = labels.value(METRICS_PATH);
+fn path_and_query(labels: &LabelsBuilder, config: &ScrapeConfig) -> String {
+    let path = labels.get(METRICS_PATH);
     let mut out = String::new();
     if !path.starts_with('/') {
         out.push('/');

@@ -1,7 +1,5 @@
 //! From sections of the file to the plain settings of the crates.
 
-use std::collections::BTreeMap;
-
 use model::relabel::RelabelRule;
 use scraper::config::{
     Authorization, BasicAuth, EscapingScheme, HttpConfig, HttpHeader, ScrapeConfig, ScrapeProtocol, Secret,
@@ -9,7 +7,7 @@ use scraper::config::{
 };
 use scraper::discovery as sd;
 use scraper::discovery::config::{AttachMetadata, Namespaces, Selector};
-use scraper::target_group::TargetGroup;
+use scraper::target_group::{GroupLabels, TargetGroup};
 
 use super::discovery::{KubernetesSd, StaticGroup};
 use super::http::{self, HttpClient};
@@ -111,10 +109,10 @@ fn refresh(interval: Option<scalar::Ms>) -> u64 {
 }
 
 fn target_group(index: usize, group: &StaticGroup) -> TargetGroup {
-    let address = |t: &String| BTreeMap::from([("__address__".to_owned(), t.clone())]);
+    let address = |t: &String| GroupLabels::from_pairs([("__address__", t)]);
     TargetGroup {
-        source: index.to_string(),
-        labels: group.labels.clone(),
+        source: index.to_string().into(),
+        labels: group.labels.clone().into(),
         targets: group.targets.iter().map(address).collect(),
     }
 }

@@ -147,7 +147,7 @@ impl Files {
         };
         let count = groups.len();
         let found = groups.into_iter().map(|group| (group.source.clone(), Some(group)));
-        let gone = (count..groups_before).map(|i| (format!("{path}:{i}"), None));
+        let gone = (count..groups_before).map(|i| (format!("{path}:{i}").into(), None));
         self.context.sink.update(found.chain(gone));
         let modified = stamp.modified.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         self.context.metrics.file_mtime_seconds.with_label_values(&[path]).set(modified.as_secs() as f64);
@@ -162,7 +162,7 @@ impl Files {
 
     fn forget(&mut self, path: &str) {
         let Some(known) = self.known.remove(path) else { return };
-        self.context.sink.update((0..known.groups).map(|i| (format!("{path}:{i}"), None)));
+        self.context.sink.update((0..known.groups).map(|i| (format!("{path}:{i}").into(), None)));
         // Absent when the file was never read with success.
         let _ = self.context.metrics.file_mtime_seconds.remove_label_values(&[path]);
     }

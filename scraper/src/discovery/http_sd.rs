@@ -46,7 +46,7 @@ pub(super) async fn run(config: HttpDiscoveryConfig, context: ProviderContext) {
                 failures = 0;
                 let count = groups.len();
                 let found = groups.into_iter().map(|group| (group.source.clone(), Some(group)));
-                let gone = (count..groups_before).map(|i| (format!("{}:{i}", config.url), None));
+                let gone = (count..groups_before).map(|i| (format!("{}:{i}", config.url).into(), None));
                 context.sink.update(found.chain(gone));
                 context.sink.mark_synced();
                 groups_before = count;

@@ -1,7 +1,7 @@
 //! Kubernetes discovery: all six roles, with exactly the meta labels of Prometheus.
 //!
 //! This room is the only place that speaks to a Kubernetes API. Reading order: `object` (the fields that are read),
-//! `store` and `watch` (one list and watch), `cluster` (connections, and who shares a watch), `roles` (from changed
+//! `packed` (how they are kept), `store` and `watch` (one list and watch), `cluster` (connections, and who shares a watch), `roles` (from changed
 //! objects to groups), then one file per role; `meta_labels` and `backing_pods` hold what roles have in common,
 //! `inbox` what changed, `selector` the check of selectors.
 //!
@@ -18,6 +18,7 @@ mod ingress;
 mod meta_labels;
 mod node;
 mod object;
+mod packed;
 mod pod;
 mod roles;
 pub(super) mod selector;

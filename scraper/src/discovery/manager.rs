@@ -239,7 +239,7 @@ fn publish_static(sink: &GroupSink, groups: &[TargetGroup]) {
     sink.update(groups.iter().enumerate().map(|(i, group)| {
         let mut group = group.clone();
         if group.source.is_empty() {
-            group.source = i.to_string();
+            group.source = i.to_string().into();
         }
         (group.source.clone(), Some(group))
     }));
@@ -291,17 +291,19 @@ impl Publisher {
             }
             sources.hold_until = None;
         }
-        let mut groups = Vec::new();
-        for sink in &sources.sinks {
-            sink.collect_into(&mut groups);
-        }
+        let mut lists: Vec<TargetGroups> = sources.sinks.iter().map(|sink| sink.list()).collect();
+        let groups = match lists.len() {
+            1 => lists.remove(0),
+            _ => Arc::new(lists.iter().flat_map(|list| list.iter().cloned()).collect()),
+        };
         // Still under the lock, so that an older list never follows a newer one.
         let targets: usize = groups.iter().map(|group| group.targets.len()).sum();
         let sent = self.sender.send_if_modified(|current| {
-            let same =
-                current.len() == groups.len() && current.iter().zip(&groups).all(|(a, b)| Arc::ptr_eq(a, b));
+            let same = Arc::ptr_eq(current, &groups)
+                || (current.len() == groups.len()
+                    && current.iter().zip(groups.iter()).all(|(a, b)| Arc::ptr_eq(a, b)));
             if !same {
-                *current = Arc::new(groups);
+                *current = groups;
             }
             !same
         });

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::metrics::Metrics;
-use crate::target_group::TargetGroup;
+use crate::target_group::{TargetGroup, TargetGroups};
 
 /// The groups of one provider by source.
 #[derive(Debug)]
@@ -20,7 +20,9 @@ pub(super) struct GroupSink {
 
 #[derive(Debug, Default)]
 struct State {
-    groups: BTreeMap<String, Arc<TargetGroup>>,
+    groups: BTreeMap<Arc<str>, Arc<TargetGroup>>,
+    /// All groups in a row, made when someone asks and kept until something changes, for all jobs alike.
+    list: Option<TargetGroups>,
     synced: bool,
     listeners: Vec<Arc<Notify>>,
 }
@@ -32,7 +34,7 @@ impl GroupSink {
 
     /// Puts groups in place of those of the same source. A group without targets is forgotten, as is the source of a
     /// `None`. Returns whether anything changed.
-    pub(super) fn update(&self, changes: impl IntoIterator<Item = (String, Option<TargetGroup>)>) -> bool {
+    pub(super) fn update(&self, changes: impl IntoIterator<Item = (Arc<str>, Option<TargetGroup>)>) -> bool {
         self.metrics.received_updates.inc();
         let mut state = self.state.lock();
         let mut changed = false;
@@ -47,6 +49,7 @@ impl GroupSink {
             }
         }
         if changed {
+            state.list = None;
             state.wake();
         }
         changed
@@ -77,9 +80,11 @@ impl GroupSink {
         self.state.lock().listeners.retain(|known| !Arc::ptr_eq(known, listener));
     }
 
-    /// Appends every group to `out`, by source.
-    pub(super) fn collect_into(&self, out: &mut Vec<Arc<TargetGroup>>) {
-        out.extend(self.state.lock().groups.values().cloned());
+    /// Every group, by source; the same list as before when nothing changed.
+    pub(super) fn list(&self) -> TargetGroups {
+        let mut state = self.state.lock();
+        let State { groups, list, .. } = &mut *state;
+        Arc::clone(list.get_or_insert_with(|| Arc::new(groups.values().cloned().collect())))
     }
 }
 

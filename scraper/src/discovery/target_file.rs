@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::error::DiscoveryError;
-use crate::target_group::TargetGroup;
+use crate::target_group::{GroupLabels, TargetGroup};
 
 /// The two ways to write target groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +74,9 @@ pub(super) fn parse(
         labels.insert(origin_label.to_owned(), origin.to_owned());
         let targets = group.targets.unwrap_or_default();
         groups.push(TargetGroup {
-            source: format!("{origin}:{i}"),
-            labels,
-            targets: targets.into_iter().map(|a| BTreeMap::from([("__address__".to_owned(), a)])).collect(),
+            source: format!("{origin}:{i}").into(),
+            labels: labels.into(),
+            targets: targets.into_iter().map(|a| GroupLabels::from_pairs([("__address__", a)])).collect(),
         });
     }
     Ok(groups)
@@ -110,12 +110,12 @@ mod tests {
             yaml("- targets: ['a:1', b]\n  labels: {x: y, n: 1, empty: , yes_: yes}\n- targets: [c]\n")
                 .unwrap();
         assert_eq!(groups.len(), 2);
-        assert_eq!(groups[0].source, "f.yml:0");
-        assert_eq!(groups[1].source, "f.yml:1");
+        assert_eq!(&*groups[0].source, "f.yml:0");
+        assert_eq!(&*groups[1].source, "f.yml:1");
         let expect = [("__meta_filepath", "f.yml"), ("empty", ""), ("n", "1"), ("x", "y"), ("yes_", "yes")];
         let expect: BTreeMap<String, String> = expect.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         assert_eq!(groups[0].labels, expect);
-        assert_eq!(groups[0].targets[1]["__address__"], "b");
+        assert_eq!(&groups[0].targets[1]["__address__"], "b");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) async fn wait(
 /// All addresses, sorted.
 pub(super) fn addresses(groups: &TargetGroups) -> Vec<String> {
     let targets = groups.iter().flat_map(|group| &group.targets);
-    let mut addresses: Vec<String> = targets.map(|target| target["__address__"].clone()).collect();
+    let mut addresses: Vec<String> = targets.map(|target| target["__address__"].to_owned()).collect();
     addresses.sort();
     addresses
 }
@@ -41,7 +41,7 @@ pub(super) fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 pub(super) fn group(addresses: &[&str]) -> TargetGroup {
-    let targets = addresses.iter().map(|address| labels(&[("__address__", address)])).collect();
+    let targets = addresses.iter().map(|address| labels(&[("__address__", address)]).into()).collect();
     TargetGroup { targets, ..TargetGroup::default() }
 }
 

@@ -1,6 +1,5 @@
 //! The whole scraper against an exporter on the loopback interface.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::config::{BasicAuth, Secret, SecretSource};
-use crate::target_group::{TargetGroup, TargetGroups};
+use crate::target_group::{GroupLabels, TargetGroup, TargetGroups};
 use crate::test_store::TestStore;
 
 /// What the exporter answers.
@@ -115,11 +114,9 @@ struct Scene {
 }
 
 fn group(addresses: &[&str]) -> TargetGroups {
-    let target = |a: &&str| {
-        BTreeMap::from([("__address__".to_owned(), (*a).to_owned()), ("__meta_x".to_owned(), "m".to_owned())])
-    };
+    let target = |a: &&str| GroupLabels::from_pairs([("__address__", *a), ("__meta_x", "m")]);
     let targets = addresses.iter().map(target).collect();
-    Arc::new(vec![Arc::new(TargetGroup { source: "test".into(), labels: BTreeMap::new(), targets })])
+    Arc::new(vec![Arc::new(TargetGroup { source: "test".into(), targets, ..TargetGroup::default() })])
 }
 
 fn config() -> ScrapeConfig {
@@ -201,8 +198,8 @@ async fn scrapes_reports_and_ends_with_stale_markers() {
     let target = s.active().remove(0);
     assert_eq!((target.health, target.last_error.as_str()), (TargetHealth::Up, ""));
     assert_eq!(target.scrape_url, format!("http://{}/metrics", e.address));
-    assert_eq!(target.discovered_labels["__meta_x"], "m");
-    assert_eq!(target.discovered_labels["__scrape_interval__"], "100ms");
+    assert_eq!(target.discovered_labels.value("__meta_x"), "m");
+    assert_eq!(target.discovered_labels.value("__scrape_interval__"), "100ms");
     let metadata = s.manager.metadata();
     assert_eq!((metadata[0].families[0].0.as_str(), &*metadata[0].families[0].1.help), ("a", "text"));
     let request = e.requests.lock()[0].to_ascii_lowercase();

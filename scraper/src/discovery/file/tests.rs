@@ -37,9 +37,9 @@ async fn files_come_change_break_and_go() {
     replace(&path_in(&dir, "v-1.json"), r#"[{"targets": ["no:1"]}]"#);
     let groups = wait(&mut receiver, |groups| groups.len() == 3).await;
     assert_eq!(addresses(&groups), ["a:1", "b:1", "c:1"]);
-    assert_eq!(groups[1].source, format!("{json}:1"));
-    assert_eq!(groups[1].labels["__meta_filepath"], json);
-    assert_eq!(groups[1].labels["x"], "y");
+    assert_eq!(&*groups[1].source, format!("{json}:1"));
+    assert_eq!(&groups[1].labels["__meta_filepath"], json);
+    assert_eq!(&groups[1].labels["x"], "y");
 
     // A broken file keeps its groups, and is counted.
     replace(&json, "[{");

@@ -69,9 +69,9 @@ async fn groups_are_fetched_and_kept_over_failures() {
     let (manager, registry) = manager();
     let mut receiver = manager.apply(config(url.clone(), http)).remove(0).1;
     let groups = wait(&mut receiver, |groups| groups.len() == 2).await;
-    assert_eq!(groups[0].source, format!("{url}:0"));
-    assert_eq!(groups[0].labels["__meta_url"], url);
-    assert_eq!(groups[0].labels["x"], "y");
+    assert_eq!(&*groups[0].source, format!("{url}:0"));
+    assert_eq!(&groups[0].labels["__meta_url"], url);
+    assert_eq!(&groups[0].labels["x"], "y");
     let head = server.heads.lock()[0].clone();
     assert!(head.starts_with("get /targets?a=b http/1.1\r\n"), "{head}");
     for header in [

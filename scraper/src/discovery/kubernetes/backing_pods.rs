@@ -2,8 +2,6 @@
 //!
 //! Shared by the roles `endpoints` and `endpointslice`.
 
-use std::sync::Arc;
-
 use super::meta_labels::{ADDRESS, LabelSet, host_port};
 use super::object::{Kind, Pod, TargetRef, namespaced};
 use super::pod::{add_container, add_container_port, containers, pod_labels};
@@ -12,7 +10,7 @@ use super::roles::Builder;
 /// The pods met so far, each with the ports that endpoints cover.
 #[derive(Default)]
 pub(super) struct BackingPods {
-    pods: Vec<(String, Arc<Pod>, Vec<Option<i64>>)>,
+    pods: Vec<(String, Pod, Vec<Option<i64>>)>,
 }
 
 impl BackingPods {

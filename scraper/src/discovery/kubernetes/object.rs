@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize as DeriveDeserialize;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 
+use super::packed::{Pack, Packer, Unpacker};
 use crate::discovery::config::Role;
 
 /// The kinds that are watched.
@@ -29,21 +31,29 @@ pub(super) enum Kind {
 
 /// A watched object.
 pub(super) trait Object:
-    kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + PartialEq + Send + Sync + 'static
+    kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + PartialEq + Pack + Send + Sync + 'static
 {
     /// Which kind it is.
     const KIND: Kind;
+
+    /// Removes what was read and is not used.
+    fn slim(&mut self);
+}
+
+/// Removes what was read and is not used, from parts that have such.
+trait Unused {
+    fn drop_unused(&mut self) {}
 }
 
 /// Names one object: `key` is `NAMESPACE/NAME`, or `NAME` for what has no namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ObjectRef {
     pub(super) kind: Kind,
-    pub(super) key: String,
+    pub(super) key: Arc<str>,
 }
 
 impl ObjectRef {
-    pub(super) fn new(kind: Kind, key: impl Into<String>) -> Self {
+    pub(super) fn new(kind: Kind, key: impl Into<Arc<str>>) -> Self {
         Self { kind, key: key.into() }
     }
 }
@@ -142,6 +152,16 @@ macro_rules! lenient {
         pub(super) struct $name {
             $($(#[$field_meta])* #[serde(default, deserialize_with = "nullable")] pub(super) $field: $type,)*
         }
+
+        impl Pack for $name {
+            fn pack<'a>(&'a self, out: &mut Packer<'a>) {
+                $(self.$field.pack(out);)*
+            }
+
+            fn unpack(from: &mut Unpacker<'_>) -> Self {
+                Self { $($field: Pack::unpack(from),)* }
+            }
+        }
     )*};
 }
 
@@ -189,6 +209,21 @@ macro_rules! object {
 
         impl Object for $name {
             const KIND: Kind = Kind::$name;
+
+            fn slim(&mut self) {
+                self.drop_unused();
+            }
+        }
+
+        impl Pack for $name {
+            fn pack<'a>(&'a self, out: &mut Packer<'a>) {
+                self.metadata.pack(out);
+                $(self.$field.pack(out);)*
+            }
+
+            fn unpack(from: &mut Unpacker<'_>) -> Self {
+                Self { metadata: Pack::unpack(from), $($field: Pack::unpack(from),)* }
+            }
         }
     )*};
 }
@@ -303,8 +338,43 @@ lenient! {
     IngressTls { hosts: Vec<String>, }
 }
 
+impl Unused for Pod {
+    fn drop_unused(&mut self) {
+        // Times of the others change and nobody looks at them.
+        self.status.conditions.retain(|condition| condition.kind == "Ready");
+        self.status.conditions.truncate(1);
+    }
+}
+
+impl Unused for Node {}
+impl Unused for Service {}
+impl Unused for EndpointSlice {}
+impl Unused for Endpoints {}
+impl Unused for Ingress {}
+impl Unused for Namespace {}
+
+impl Unused for ReplicaSet {
+    fn drop_unused(&mut self) {
+        only_owners(&mut self.metadata);
+    }
+}
+
+impl Unused for Job {
+    fn drop_unused(&mut self) {
+        only_owners(&mut self.metadata);
+    }
+}
+
+/// What is only a step on the way from a pod to its deployment or cron job needs no labels of its own.
+fn only_owners(meta: &mut ObjectMeta) {
+    meta.uid = None;
+    meta.labels = None;
+    meta.annotations = None;
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::packed::Packed;
     use super::*;
 
     #[test]
@@ -319,6 +389,37 @@ mod tests {
         assert_eq!(slice.ports[0].name.as_deref(), Some(""));
         assert_eq!(slice.ports[0].port, None);
         assert!(slice.metadata.managed_fields.is_none());
+    }
+
+    #[test]
+    fn what_is_packed_comes_back() {
+        let mut pod: Pod = serde_json::from_str(
+            r#"{"metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "1", "b": ""},
+                "annotations": {"c": "2"}, "ownerReferences": [{"kind": "Job", "name": "j", "controller": true}]},
+                "spec": {"nodeName": "k", "containers": [{"name": "c", "image": "i", "ports": [
+                    {"name": "http", "containerPort": -1, "protocol": "TCP"}, {"containerPort": 9223372036854775807}]}]},
+                "status": {"podIP": "10.0.0.1", "conditions": [{"type": "A", "status": "x"}, {"type": "Ready",
+                    "status": "True"}], "containerStatuses": [{"name": "c", "containerID": "id"}]}}"#,
+        )
+        .unwrap();
+        let packed = Packed::of(&pod);
+        let mut back: Pod = packed.unpack();
+        (back.metadata.name, back.metadata.namespace) =
+            (pod.metadata.name.clone(), pod.metadata.namespace.clone());
+        assert_eq!(back, pod);
+        pod.slim();
+        assert_eq!(pod.status.conditions.len(), 1);
+        assert_ne!(Packed::of(&pod), packed);
+        let slice = EndpointSlice {
+            endpoints: vec![Endpoint {
+                hostname: Some(String::new()),
+                conditions: EndpointConditions { ready: Some(false), serving: Some(true), terminating: None },
+                deprecated_topology: BTreeMap::from([("z".to_owned(), "1".to_owned())]),
+                ..Endpoint::default()
+            }],
+            ..EndpointSlice::default()
+        };
+        assert_eq!(Packed::of(&slice).unpack::<EndpointSlice>(), slice);
     }
 
     #[test]

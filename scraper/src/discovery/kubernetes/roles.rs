@@ -16,7 +16,7 @@ use super::watch::{Query, Watching};
 use super::{cluster::Cluster, endpoints, endpointslice, ingress, node, pod, service};
 use crate::discovery::config::{AttachMetadata, KubernetesConfig, Role};
 use crate::discovery::sink::GroupSink;
-use crate::target_group::TargetGroup;
+use crate::target_group::{GroupLabels, TargetGroup};
 
 /// Groups that are built before other tasks get a turn.
 const BUILDS_PER_TURN: usize = 256;
@@ -55,8 +55,8 @@ pub(super) struct Builder<'a> {
 /// Which group looked at what.
 #[derive(Default)]
 struct Dependencies {
-    of_group: HashMap<String, HashSet<ObjectRef>>,
-    groups: HashMap<ObjectRef, HashSet<String>>,
+    of_group: HashMap<Arc<str>, Box<[ObjectRef]>>,
+    groups: HashMap<ObjectRef, HashSet<Arc<str>>>,
 }
 
 /// One role in one namespace, or in all of them.
@@ -103,7 +103,7 @@ impl RoleRunner {
     /// Rebuilds the groups that what changed concerns.
     async fn step(&mut self, sink: &GroupSink) {
         let changed = self.inbox.take();
-        let mut keys: HashSet<String> = HashSet::new();
+        let mut keys: HashSet<Arc<str>> = HashSet::new();
         for object in changed {
             if let Some(groups) = self.dependencies.groups.get(&object) {
                 keys.extend(groups.iter().cloned());
@@ -124,7 +124,7 @@ impl RoleRunner {
         }
     }
 
-    fn build(&mut self, key: String) -> (String, Option<TargetGroup>) {
+    fn build(&mut self, key: Arc<str>) -> (Arc<str>, Option<TargetGroup>) {
         let mut builder = Builder { stores: &self.stores, attach: self.attach, looked_at: HashSet::new() };
         let built = match self.role {
             Role::Pod => pod::build(&mut builder, &key),
@@ -135,12 +135,12 @@ impl RoleRunner {
             Role::Ingress => ingress::build(&mut builder, &key),
         };
         let looked_at = builder.looked_at;
-        let source = format!("{}/{key}", source_prefix(self.role));
+        let source: Arc<str> = format!("{}/{key}", source_prefix(self.role)).into();
         self.dependencies.replace(key, looked_at);
         let group = built.map(|built| TargetGroup {
-            source: source.clone(),
-            labels: built.labels,
-            targets: built.targets,
+            source: Arc::clone(&source),
+            labels: built.labels.into(),
+            targets: built.targets.into_iter().map(GroupLabels::from).collect(),
         });
         (source, group)
     }
@@ -167,7 +167,7 @@ fn source_prefix(role: Role) -> &'static str {
 // === impl Dependencies ===
 
 impl Dependencies {
-    fn replace(&mut self, group: String, looked_at: HashSet<ObjectRef>) {
+    fn replace(&mut self, group: Arc<str>, looked_at: HashSet<ObjectRef>) {
         for object in self.of_group.remove(&group).into_iter().flatten() {
             if looked_at.contains(&object) {
                 continue;
@@ -182,9 +182,13 @@ impl Dependencies {
         if looked_at.is_empty() {
             return;
         }
-        for object in &looked_at {
-            self.groups.entry(object.clone()).or_default().insert(group.clone());
-        }
+        let looked_at = looked_at.into_iter().map(|object| {
+            // Ten thousand pods on a hundred nodes: each node's name is kept once.
+            let object = self.groups.get_key_value(&object).map_or(object, |(known, _)| known.clone());
+            self.groups.entry(object.clone()).or_default().insert(Arc::clone(&group));
+            object
+        });
+        let looked_at: Box<[ObjectRef]> = looked_at.collect();
         self.of_group.insert(group, looked_at);
     }
 }
@@ -243,8 +247,8 @@ impl<K> Default for Watched<K> {
     }
 }
 
-impl<K> Watched<K> {
-    pub(super) fn get(&self, key: &str) -> Option<Arc<K>> {
+impl<K: super::object::Object> Watched<K> {
+    pub(super) fn get(&self, key: &str) -> Option<K> {
         self.0.as_ref()?.store().get(key)
     }
 

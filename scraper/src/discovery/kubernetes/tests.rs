@@ -1,3 +1,4 @@
+mod every_label;
 mod fake_api;
 mod following;
 mod label_tables;

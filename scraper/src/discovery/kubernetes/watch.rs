@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::Cluster;
 use super::object::Object;
-use super::store::Store;
+use super::store::{Listed, Store};
 use crate::discovery::metrics::Metrics;
 
 /// Objects in one page of a list.
@@ -152,13 +152,13 @@ impl<K: Object> Watch<K> {
         let mut params = ListParams { limit: Some(PAGE_OBJECTS), ..ListParams::default() };
         params.label_selector = (!self.query.label.is_empty()).then(|| self.query.label.clone());
         params.field_selector = (!self.query.field.is_empty()).then(|| self.query.field.clone());
-        let mut objects = Vec::new();
+        let mut objects = Listed::default();
         loop {
             let page = match timeout(LIST_TIMEOUT, api.list(&params)).await {
                 Ok(page) => page.map_err(|e| Trouble::of(&e))?,
                 Err(_) => return Err(Trouble::Again(format!("no page within {LIST_TIMEOUT:?}"))),
             };
-            objects.extend(page.items);
+            objects.add(page.items);
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
                 let version = page.metadata.resource_version.filter(|version| !version.is_empty());

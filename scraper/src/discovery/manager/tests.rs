@@ -15,7 +15,7 @@ async fn static_groups_are_there_at_once() {
     let receivers = manager.apply(vec![job("one", vec![config])]);
     let groups = receivers[0].1.borrow().clone();
     assert_eq!(addresses(&groups), ["a:1", "b:1", "c:1"]);
-    assert_eq!(groups.iter().map(|group| group.source.as_str()).collect::<Vec<_>>(), ["0", "1"]);
+    assert_eq!(groups.iter().map(|group| &*group.source).collect::<Vec<_>>(), ["0", "1"]);
     assert_eq!(
         metric(&registry, "prometheus_sd_discovered_targets", &[("config", "one"), ("name", "scrape")]),
         3.0

@@ -36,7 +36,7 @@ async fn pods_come_change_and_go() {
     let (manager, registry) = manager();
     let mut receiver = manager.apply(vec![job("pods", config(&api, Role::Pod))]).remove(0).1;
     let groups = wait(&mut receiver, |groups| groups.len() == 10).await;
-    assert_eq!(groups[0].source, "pod/a/p0");
+    assert_eq!(&*groups[0].source, "pod/a/p0");
     assert!(count(&api, false, "/api/v1/pods") >= 4, "the list came in pages: {:?}", api.requests());
 
     api.put("pods", pod("b", "new", "10.0.1.1"));
@@ -51,7 +51,7 @@ async fn pods_come_change_and_go() {
     let after = wait(&mut receiver, done).await;
     assert_eq!(after.len(), 10);
     // What did not change is the very same group.
-    let unchanged = groups.iter().find(|group| group.source == "pod/a/p5").unwrap();
+    let unchanged = groups.iter().find(|group| &*group.source == "pod/a/p5").unwrap();
     assert!(after.iter().any(|group| Arc::ptr_eq(group, unchanged)));
     let events = |event| {
         metric(&registry, "prometheus_sd_kubernetes_events_total", &[("role", "pod"), ("event", event)])
@@ -228,7 +228,7 @@ async fn namespaces_and_selectors_reach_the_server() {
     let (manager, _registry) = manager();
     let mut receiver = manager.apply(vec![job("pods", config)]).remove(0).1;
     let groups = wait(&mut receiver, |groups| groups.len() == 2).await;
-    assert_eq!(groups.iter().map(|group| group.source.as_str()).collect::<Vec<_>>(), ["pod/a/p", "pod/c/p"]);
+    assert_eq!(groups.iter().map(|group| &*group.source).collect::<Vec<_>>(), ["pod/a/p", "pod/c/p"]);
     wait_until(|| count(&api, true, "/pods") == 2).await;
     for request in api.requests() {
         assert!(request.starts_with("/api/v1/namespaces/"), "{request}");
@@ -275,7 +275,7 @@ async fn a_group_follows_everything_it_is_made_of() {
     wait(&mut receiver, |groups| groups.len() == 1).await;
     let label = |groups: &crate::target_group::TargetGroups, name: &str| {
         let name = format!("__meta_kubernetes_{name}");
-        groups[0].targets[0].get(&name).or_else(|| groups[0].labels.get(&name)).cloned()
+        groups[0].targets[0].get(&name).or_else(|| groups[0].labels.get(&name)).map(str::to_owned)
     };
     api.put("services", service("one"));
     wait(&mut receiver, |groups| label(groups, "service_label_tag").as_deref() == Some("one")).await;

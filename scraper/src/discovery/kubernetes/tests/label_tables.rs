@@ -132,7 +132,7 @@ const SERVICE_METADATA: [(&str, &str); 6] = [
 #[tokio::test]
 async fn role_pod() {
     let groups = discover(Role::Pod, AttachMetadata::default(), vec![("pods", pod())], 1).await;
-    assert_eq!(groups[0].source, "pod/shop/web-1");
+    assert_eq!(&*groups[0].source, "pod/shop/web-1");
     assert_eq!(groups[0].labels, joined(&[&POD_LABELS, &[("namespace", "shop")]]));
     let web = [
         ("pod_container_name", "web"),
@@ -197,7 +197,7 @@ async fn pod_metadata_of_related_objects() {
     ];
     // The pod on an unknown node is no target: node selectors exclude it.
     let groups = discover(Role::Pod, attach, objects, 2).await;
-    let web = groups.iter().find(|group| group.source == "pod/shop/web-1").unwrap();
+    let web = groups.iter().find(|group| &*group.source == "pod/shop/web-1").unwrap();
     let related = [
         ("namespace", "shop"),
         ("namespace_label_team", "t"),
@@ -207,10 +207,10 @@ async fn pod_metadata_of_related_objects() {
         ("pod_deployment_name", "web-deployment"),
     ];
     assert_eq!(web.labels, joined(&[&POD_LABELS, &NODE_METADATA, &related]));
-    let batch = groups.iter().find(|group| group.source == "pod/shop/batch").unwrap();
-    assert_eq!(batch.labels["__meta_kubernetes_pod_job_name"], "j-1");
-    assert_eq!(batch.labels["__meta_kubernetes_pod_cronjob_name"], "nightly");
-    assert_eq!(batch.labels["__meta_kubernetes_pod_controller_kind"], "Job");
+    let batch = groups.iter().find(|group| &*group.source == "pod/shop/batch").unwrap();
+    assert_eq!(&batch.labels["__meta_kubernetes_pod_job_name"], "j-1");
+    assert_eq!(&batch.labels["__meta_kubernetes_pod_cronjob_name"], "nightly");
+    assert_eq!(&batch.labels["__meta_kubernetes_pod_controller_kind"], "Job");
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn role_node() {
     silent["status"]["addresses"] = json!([]);
     let groups =
         discover(Role::Node, AttachMetadata::default(), vec![("nodes", node()), ("nodes", silent)], 1).await;
-    assert_eq!(groups[0].source, "node/n1");
+    assert_eq!(&*groups[0].source, "node/n1");
     let own = [
         ("node_provider_id", "aws:///i-1"),
         ("node_condition_ready", "true"),
@@ -250,7 +250,7 @@ async fn role_service() {
         json!({"loadBalancer": {"ingress": [{"ip": "1.1.1.1"}, {"hostname": "h"}, {"ip": "2.2.2.2"}]}});
     let objects = vec![("services", service()), ("services", external), ("services", balanced)];
     let groups = discover(Role::Service, AttachMetadata::default(), objects, 3).await;
-    let sources: Vec<_> = groups.iter().map(|group| group.source.as_str()).collect();
+    let sources: Vec<_> = groups.iter().map(|group| &*group.source).collect();
     assert_eq!(sources, ["svc/shop/ext", "svc/shop/lb", "svc/shop/web"]);
     assert_eq!(groups[2].labels, meta(&SERVICE_METADATA));
     let web = [
@@ -271,7 +271,7 @@ async fn role_service() {
         ("service_external_name", "db.example.com"),
     ];
     assert_eq!(groups[0].targets, [meta(&ext)]);
-    assert_eq!(groups[1].targets[0]["__meta_kubernetes_service_loadbalancer_ip"], "1.1.1.1,2.2.2.2");
+    assert_eq!(&groups[1].targets[0]["__meta_kubernetes_service_loadbalancer_ip"], "1.1.1.1,2.2.2.2");
 }
 
 fn slice() -> Value {
@@ -294,7 +294,7 @@ async fn role_endpointslice() {
     let objects =
         vec![("pods", pod()), ("nodes", node()), ("services", service()), ("endpointslices", slice())];
     let groups = discover(Role::EndpointSlice, attach, objects, 1).await;
-    assert_eq!(groups[0].source, "endpointslice/shop/web-abc");
+    assert_eq!(&*groups[0].source, "endpointslice/shop/web-abc");
     let own = [
         ("endpointslice_name", "web-abc"),
         ("endpointslice_address_type", "IPv4"),
@@ -356,7 +356,7 @@ async fn the_second_family_of_a_dual_stack_service_is_left_out() {
     second["endpoints"] = json!([{"addresses": ["fd00::7"]}]);
     let objects = vec![("services", dual), ("endpointslices", slice()), ("endpointslices", second)];
     let groups = discover(Role::EndpointSlice, AttachMetadata::default(), objects, 1).await;
-    assert_eq!(groups[0].source, "endpointslice/shop/web-abc");
+    assert_eq!(&*groups[0].source, "endpointslice/shop/web-abc");
 }
 
 #[tokio::test]
@@ -372,7 +372,7 @@ async fn role_endpoints() {
     });
     let objects = vec![("pods", pod()), ("services", service()), ("endpoints", endpoints)];
     let groups = discover(Role::Endpoints, AttachMetadata::default(), objects, 1).await;
-    assert_eq!(groups[0].source, "endpoints/shop/web");
+    assert_eq!(&*groups[0].source, "endpoints/shop/web");
     let own = [
         ("endpoints_name", "web"),
         ("endpoints_annotation_e", "f"),
@@ -398,7 +398,7 @@ async fn role_endpoints() {
     assert_eq!(groups[0].targets[0], joined(&[&port, &of_pod, &POD_LABELS]));
     let not_ready = [("=__address__", "10.5.5.5:8080"), ("endpoint_ready", "false")];
     assert_eq!(groups[0].targets[1], joined(&[&port, &not_ready]));
-    assert_eq!(groups[0].targets[2]["__address__"], "10.0.0.7:53");
+    assert_eq!(&groups[0].targets[2]["__address__"], "10.0.0.7:53");
 }
 
 #[tokio::test]
@@ -415,7 +415,7 @@ async fn role_ingress() {
         },
     });
     let groups = discover(Role::Ingress, AttachMetadata::default(), vec![("ingresses", ingress)], 1).await;
-    assert_eq!(groups[0].source, "ingress/shop/front");
+    assert_eq!(&*groups[0].source, "ingress/shop/front");
     let own = [
         ("namespace", "shop"),
         ("ingress_name", "front"),
