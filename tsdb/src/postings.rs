@@ -150,7 +150,11 @@ fn values<'a>(index: &'a impl PostingsIndex, m: &Matcher) -> Result<(bool, Vec<L
                     lists.push(index.get(&m.name, v)?);
                 }
             }
-            None => index.matching(&m.name, r.prefix(), &mut |v| r.is_match(v), &mut lists)?,
+            None => {
+                for prefix in r.prefixes() {
+                    index.matching(&m.name, prefix, &mut |v| r.is_match(v), &mut lists)?;
+                }
+            }
         },
         _ => index.matching(&m.name, "", &mut |v| m.matches(v) == take, &mut lists)?,
     }

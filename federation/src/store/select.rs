@@ -129,13 +129,16 @@ impl Inner {
             }
             return Ok(ids);
         }
-        let prefix = if positive { m.regexp().map_or("", |re| re.prefix()) } else { "" };
-        self.each_value(month, &m.name, prefix, |value, row| {
-            if m.matches(value) == pass {
-                postings::decode(row, &mut ids)?;
-            }
-            Ok(true)
-        })?;
+        let all = [String::new()];
+        let prefixes = m.regexp().filter(|_| positive).map_or(all.as_slice(), |re| re.prefixes());
+        for prefix in prefixes {
+            self.each_value(month, &m.name, prefix, |value, row| {
+                if m.matches(value) == pass {
+                    postings::decode(row, &mut ids)?;
+                }
+                Ok(true)
+            })?;
+        }
         Ok(ids)
     }
 
