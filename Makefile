@@ -72,6 +72,14 @@ property: ## Compare random PromQL queries with the reference evaluator: PROPERT
 	ALMANAC_PROPERTY_SECONDS=$(PROPERTY_SECONDS) ALMANAC_PROPERTY_FAILURES=$(or $(ALMANAC_PROPERTY_FAILURES),20) \
 		nice cargo test -p promql-testkit --test property -- --nocapture
 
+CRASH_SEEDS ?= 5000
+CRASH_FROM ?= 0
+
+.PHONY: crash
+crash: ## Random histories of the local store on a disk that fails: CRASH_SEEDS=5000 from CRASH_FROM=0 on; SEED=… for one, step by step
+	$(if $(SEED),ALMANAC_CRASH_SEED=$(SEED)) ALMANAC_CRASH_SEEDS=$(CRASH_SEEDS) ALMANAC_CRASH_FROM=$(CRASH_FROM) \
+		nice cargo test -p tsdb --lib what_was_acknowledged_survives -- --nocapture
+
 COMPARE_SECONDS ?= 600
 COMPARE_SEED ?= 1
 

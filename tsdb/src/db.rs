@@ -125,6 +125,7 @@ impl Db {
         dir::create_all(&wal_dir)?;
         dir::sync(&config.dir)?;
         checkpoint::remove_temporary(&wal_dir)?;
+        checkpoint::remove_replaced(&wal_dir)?;
         let unseen = LogMetrics::unseen().map_err(|e| Error::Metrics(e.to_string()))?;
         let journal = Arc::new(Journal::open(&config, unseen)?);
         let db = Arc::new(Self {

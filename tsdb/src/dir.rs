@@ -37,7 +37,18 @@ pub(crate) struct DirLock {
 /// Makes the directory when needed and takes its lock, so that no second process writes there.
 pub(crate) fn lock(dir: &Path) -> std::result::Result<DirLock, Error> {
     let not_writable = |e: io::Error| Error::NotWritable { dir: dir.to_owned(), reason: e.to_string() };
+    let missing = dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !files::is_dir(d)).count();
     files::create_dir_all(dir).map_err(not_writable)?;
+    // What is synced inside would be lost with the directory's own name. One that is there may have been made by a process
+    // that was killed before it came here.
+    for parent in dir.ancestors().skip(1).take(missing.max(1)) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match files::sync_dir(parent) {
+            // Who may not look into it has not made anything there.
+            Err(e) if e.kind() != ErrorKind::PermissionDenied => return Err(not_writable(e)),
+            _ => {}
+        }
+    }
     match files::lock(&dir.join("lock")).map_err(not_writable)? {
         Some(lock) => Ok(DirLock { _lock: lock }),
         None => Err(Error::Locked(dir.to_owned())),
@@ -263,6 +274,15 @@ pub(crate) struct SyncHandle {
 }
 
 impl SyncHandle {
+    /// For a file that another process wrote.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), file: io("open", path, File::open(path))? })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn sync(&self) -> Result<()> {
         io("fsync", &self.path, self.file.sync_data())
     }

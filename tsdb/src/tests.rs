@@ -1,6 +1,7 @@
 //! The whole database against a plain model: whatever is appended, cut into blocks and reopened comes back bit for bit.
 
 mod compaction;
+mod crash;
 mod deletes;
 mod late;
 mod promtool;

@@ -86,7 +86,8 @@ impl Names {
 impl Journal {
     pub(super) fn open(config: &Config, metrics: LogMetrics) -> Result<Self, StorageError> {
         let dir = config.dir.join(JOURNAL_DIR);
-        let left = if dir::exists(&dir) { segment::list(&dir)? } else { Vec::new() };
+        // A machine that went down while they were removed may have left holes; all was committed by then.
+        let left = if dir::exists(&dir) { segment::numbers(&dir)? } else { Vec::new() };
         Ok(Self {
             config: config.clone(),
             dir,

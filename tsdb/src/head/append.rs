@@ -97,7 +97,10 @@ fn sample_records(samples: &[BatchSample], out: &mut Vec<Vec<u8>>) {
 
 impl Head {
     /// Writes late samples, which are applied, to their log.
-    fn log_late(&self, late: &[BatchSample]) {
+    ///
+    /// # Errors
+    /// When they could not be written; they are with the next batch then, or with [`Head::sync_late`].
+    fn log_late(&self, late: &[BatchSample]) -> Result<(), StorageError> {
         let mut records = Vec::new();
         sample_records(late, &mut records);
         let (mint, maxt) = late.iter().fold((i64::MAX, i64::MIN), |(a, b), s| (a.min(s.t), b.max(s.t)));
@@ -105,10 +108,8 @@ impl Head {
         for s in late {
             self.metrics.late_appended.with_label_values(&[type_of(&s.value)]).inc();
         }
-        // They are in the log of all samples too, and in memory; as with Prometheus, the batch has not failed.
-        if let Err(e) = self.late_log().and_then(|log| log.log(records)) {
-            tracing::error!(error = %e, "late samples could not be logged: a restart would lose them");
-        }
+        // A replay of the log of all samples would not take them, so they are not acknowledged without this one.
+        self.log_late_records(records)
     }
 }
 
@@ -222,7 +223,7 @@ impl HeadAppender {
         out
     }
 
-    fn apply(&mut self) {
+    fn apply(&mut self) -> Result<(), StorageError> {
         let head = self.head.clone();
         let commit = head.isolation.begin();
         // Read after `begin`: whoever cuts a block raises the bound first and then waits for commits begun before.
@@ -261,9 +262,7 @@ impl HeadAppender {
         if floats + histograms > 0 {
             head.saw(mint, maxt);
         }
-        if !late.is_empty() {
-            head.log_late(&late);
-        }
+        let logged = if late.is_empty() { Ok(()) } else { head.log_late(&late) };
         for (series, m) in self.metadata.drain(..) {
             series.state.lock().set_metadata(m);
         }
@@ -283,6 +282,7 @@ impl HeadAppender {
         head.metrics.samples_appended.with_label_values(&["histogram"]).inc_by(histograms);
         head.metrics.chunks_created.inc_by(new_chunks);
         head.metrics.head_chunks.add(new_chunks as i64);
+        logged
     }
 }
 
@@ -360,15 +360,15 @@ impl Appender for HeadAppender {
     }
 
     fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
+        let count = |_: &_| self.head.metrics.commits_failed.inc();
+        // On an error, dropping releases the series.
+        self.head.log_rest_of_late().inspect_err(count)?;
         let new = self.take_unlogged();
         let records = self.records(&new);
-        if let Err(e) = self.head.wal.log(records) {
-            self.head.metrics.commits_failed.inc();
-            return Err(e); // Dropping releases the series.
-        }
+        self.head.wal.log(records).inspect_err(count)?;
         new.iter().for_each(|(s, _)| s.state.lock().logged = true);
-        self.apply();
-        Ok(())
+        let head = self.head.clone();
+        self.apply().inspect_err(|_| head.metrics.commits_failed.inc())
     }
 
     fn rollback(self: Box<Self>) {}

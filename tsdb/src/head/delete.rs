@@ -10,7 +10,8 @@ use crate::block::tombstones::{Tombstones, without};
 use crate::wal::record;
 
 impl Head {
-    /// Deletes the samples that the series that pass the matchers have now within `[mint, maxt]`. Calls do not overlap.
+    /// Deletes the samples that the series that pass the matchers have now within `[mint, maxt]`, durably. Calls do not
+    /// overlap.
     pub(crate) fn delete(&self, matchers: &[Matcher], mint: i64, maxt: i64) -> Result<(), StorageError> {
         let mut stones = Vec::new();
         for (_, s) in self.series.matching(matchers)? {
@@ -27,7 +28,7 @@ impl Head {
         let mut all = (*self.tombstones()).clone();
         stones.iter().for_each(|(r, mint, maxt)| all.add(r.0, *mint, *maxt));
         self.tombstones.store(Arc::new(all));
-        Ok(())
+        self.wal.sync()
     }
 
     /// What is deleted, by reference of the series.

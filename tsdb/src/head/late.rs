@@ -41,6 +41,8 @@ pub(super) struct Late {
     min_time: AtomicI64,
     max_time: AtomicI64,
     log: Mutex<Option<Arc<Wal>>>,
+    /// Records that the log could not take.
+    unlogged: Mutex<Vec<Vec<u8>>>,
     dir: PathBuf,
     next_segment: u32,
     config: Config,
@@ -54,6 +56,7 @@ impl Late {
             min_time: AtomicI64::new(replayed.min_time),
             max_time: AtomicI64::new(replayed.max_time),
             log: Mutex::new(None),
+            unlogged: Mutex::default(),
             dir: config.dir.join(WBL_DIR),
             next_segment: replayed.next_segment,
             config: config.clone(),
@@ -110,14 +113,38 @@ impl Head {
         Ok(log.insert(Arc::new(begun)).clone())
     }
 
-    /// Makes what is in the log of late samples durable.
+    /// Writes records of samples that are in memory to the log of late samples. What it does not take waits for
+    /// [`Head::log_rest_of_late`].
+    pub(super) fn log_late_records(&self, records: Vec<Vec<u8>>) -> Result<(), StorageError> {
+        let kept = records.clone();
+        let done = self.late_log().and_then(|log| log.log(records));
+        if done.is_err() {
+            self.late.unlogged.lock().extend(kept);
+        }
+        done
+    }
+
+    /// Writes what the log of late samples did not take before. A batch must not be acknowledged when that fails: it may be
+    /// one that is sent once more because it failed, and has nothing new.
+    pub(super) fn log_rest_of_late(&self) -> Result<(), StorageError> {
+        let mut rest = self.late.unlogged.lock();
+        if !rest.is_empty() {
+            self.late_log()?.log(rest.clone())?;
+            rest.clear();
+        }
+        Ok(())
+    }
+
+    /// Makes late samples durable.
     pub(crate) fn sync_late(&self) -> Result<(), StorageError> {
+        self.log_rest_of_late()?;
         let log = self.late.log.lock().clone();
         log.map_or(Ok(()), |log| log.sync())
     }
 
     /// Syncs the log of late samples and refuses more.
     pub(crate) fn close_late(&self) -> Result<(), StorageError> {
+        self.log_rest_of_late()?;
         let log = self.late.log.lock().clone();
         log.map_or(Ok(()), |log| log.close())
     }
@@ -147,6 +174,9 @@ impl Head {
 
     /// Drops late samples that are in blocks now, and what their log has of them.
     pub(crate) fn late_have_left(&self, leaving: &Leaving) -> Result<(), StorageError> {
+        // Their log first: as long as it has them, what is deleted of them must be remembered.
+        let log = self.late_log()?;
+        leaving.last_segment.map_or(Ok(()), |last| log.truncate(last))?;
         let mut dropped = 0;
         for (s, _) in &leaving.series {
             dropped += s.state.lock().late_have_left();
@@ -163,8 +193,6 @@ impl Head {
         if min <= max {
             self.saw_late(min, max);
         }
-        let log = self.late_log()?;
-        leaving.last_segment.map_or(Ok(()), |last| log.truncate(last))?;
         log.show_size()
     }
 }

@@ -83,6 +83,8 @@ impl Replay {
             metrics.wal_corruptions.inc();
             tracing::error!(error = %e, "write-ahead log repaired: what came after the last good record is lost");
         }
+        // What is deleted of late samples counts even where a block has all others.
+        replay.tombstones = replay.tombstones.from(min_valid.min(replay.late.min_time));
         replay.report_unknown(metrics);
         replay.by_ref = RefMap::default();
         Ok((replay, replayed))
@@ -140,6 +142,8 @@ impl Replay {
 
     fn late_sample(&mut self, r: SeriesRef, (t, start, value): (i64, i64, SampleValue)) {
         let Some(series) = self.by_ref.get(&r.0) else {
+            // Both logs are synced apart. A new series with this reference would get these samples after the next start.
+            self.series.reserve_ref(r);
             self.unknown.samples += 1;
             return;
         };
@@ -206,8 +210,7 @@ impl Replay {
 
     fn delete(&mut self, list: &[(SeriesRef, i64, i64)]) {
         for (r, mint, maxt) in list {
-            let series = self.by_ref.get(&r.0).filter(|_| *maxt >= self.min_valid);
-            if let Some(s) = series {
+            if let Some(s) = self.by_ref.get(&r.0) {
                 self.tombstones.add(s.reference.0, *mint, *maxt);
             }
         }

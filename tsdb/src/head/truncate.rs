@@ -108,10 +108,11 @@ impl Head {
         // The records must be durable before what they replace goes.
         self.wal.sync()?;
         self.metrics.checkpoints_created.inc();
+        let deleted_from = self.late_range().map_or(mint, |(first, _)| first.min(mint));
         let written = {
             let expiring = self.expiring.lock().clone();
             let keep = |r| self.series.get(r).is_some() || expiring.get(&r).is_some_and(|s| *s > upto);
-            checkpoint::write(self.wal.dir(), upto, mint, self.wal.compression(), &keep)
+            checkpoint::write(self.wal.dir(), upto, (mint, deleted_from), self.wal.compression(), &keep)
         };
         if let Err(e) = written {
             self.metrics.checkpoints_failed.inc();

@@ -501,11 +501,6 @@ impl Tree {
         Some(path.clone())
     }
 
-    pub(super) fn contents(&self) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
-        let paths = self.paths().into_iter();
-        paths.filter_map(|(p, i)| Some((p.into(), self.file(i).ok()?.clone()))).collect()
-    }
-
     /// Every file: its path and inode.
     fn paths(&self) -> Vec<(String, u64)> {
         let mut out = Vec::new();

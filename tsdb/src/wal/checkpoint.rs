@@ -16,25 +16,47 @@ use crate::dir;
 const BATCH_LEN_BYTES: usize = 1 << 20;
 const SEGMENT_LEN_BYTES: u64 = 128 << 20;
 
-/// Removes what an interrupted checkpoint left.
+/// Removes what an interrupted checkpoint, or the rewriting of a segment, left.
 pub(crate) fn remove_temporary(dir: &Path) -> Result<(), StorageError> {
     for name in dir::list(dir)? {
-        if name.starts_with(segment::CHECKPOINT_PREFIX) && name.ends_with(TMP_SUFFIX) {
+        let Some(rest) = name.strip_suffix(TMP_SUFFIX) else { continue };
+        if rest.starts_with(segment::CHECKPOINT_PREFIX) {
             dir::remove_all(&dir.join(name))?;
+        } else if rest.bytes().all(|b| b.is_ascii_digit()) {
+            dir::remove_file(&dir.join(name))?;
         }
     }
     Ok(())
 }
 
+/// Removes segments and checkpoints that the newest checkpoint stands for. A machine that went down while they were removed
+/// may have left any of them, with holes between, which would look like a broken log.
+pub(crate) fn remove_replaced(dir: &Path) -> Result<(), StorageError> {
+    let Some((_, last)) = segment::last_checkpoint(dir)? else { return Ok(()) };
+    let segments = segment::numbers(dir)?.into_iter().filter(|s| *s <= last);
+    let segments: Vec<_> = segments.map(|s| segment::path(dir, s)).collect();
+    let checkpoints = segment::checkpoints(dir)?.into_iter().filter(|c| *c < last);
+    let checkpoints: Vec<_> = checkpoints.map(|c| segment::checkpoint_path(dir, c)).collect();
+    if segments.is_empty() && checkpoints.is_empty() {
+        return Ok(());
+    }
+    // The checkpoint is seen, but its name may not be on the disk yet.
+    dir::sync(dir)?;
+    segments.iter().try_for_each(|s| dir::remove_file(s))?;
+    checkpoints.iter().try_for_each(|c| dir::remove_all(c))?;
+    dir::sync(dir)
+}
+
 /// Writes the checkpoint of the newest checkpoint and all segments up to `last`. Stays: series for which `keep` holds,
-/// samples, exemplars and tombstones that reach `mint`, the newest metadata of kept series.
+/// samples and exemplars that reach `mint`, tombstones that reach `deleted_from` (late samples are in a log of their own and may
+/// be older), the newest metadata of kept series.
 ///
 /// # Errors
 /// When files cannot be read or written, or are corrupt: the head knows the samples, so the log is left as it is.
 pub(crate) fn write(
     dir: &Path,
     last: u32,
-    mint: i64,
+    (mint, deleted_from): (i64, i64),
     compression: WalCompression,
     keep: &dyn Fn(SeriesRef) -> bool,
 ) -> Result<(), StorageError> {
@@ -81,7 +103,9 @@ pub(crate) fn write(
     let keep = |r: SeriesRef| keep(r) || needed.contains(&r);
     let mut metadata: BTreeMap<SeriesRef, Metadata> = BTreeMap::new();
     for_each_record(&sources, |record| {
-        filter(record, mint, &keep, &mut metadata).into_iter().try_for_each(|rec| out.push(rec))
+        filter(record, (mint, deleted_from), &keep, &mut metadata)
+            .into_iter()
+            .try_for_each(|rec| out.push(rec))
     })?;
     let metadata: Vec<_> = metadata.into_iter().collect();
     for part in metadata.chunks(10_000) {
@@ -115,7 +139,7 @@ fn for_each_record(
 /// What stays of a record.
 fn filter(
     decoded: Record,
-    mint: i64,
+    (mint, deleted_from): (i64, i64),
     keep: &dyn Fn(SeriesRef) -> bool,
     metadata: &mut BTreeMap<SeriesRef, Metadata>,
 ) -> Vec<Vec<u8>> {
@@ -153,7 +177,7 @@ fn filter(
             Vec::new()
         }
         Record::Tombstones(mut s) => {
-            s.retain(|(r, _, maxt)| *maxt >= mint && keep(*r));
+            s.retain(|(r, _, maxt)| *maxt >= deleted_from && keep(*r));
             unless_empty(&s, record::encode_tombstones)
         }
         Record::Unknown => Vec::new(),
@@ -176,7 +200,7 @@ impl CheckpointWriter {
 
     fn flush(&mut self) -> Result<(), StorageError> {
         if self.writer.is_full_for(&self.batch) {
-            self.writer.cut()?.sync()?;
+            self.writer.cut()?.0.sync()?;
         }
         self.writer.write(&self.batch).map_err(|(e, _)| e)?;
         self.batch.clear();

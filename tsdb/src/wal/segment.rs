@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use model::StorageError;
 
+use super::reader::SegmentReader;
 use super::{HEADER_LEN_BYTES, PAGE_LEN_BYTES};
 use crate::config::WalCompression;
-use crate::dir::{self, OutFile};
+use crate::dir::{self, OutFile, SyncHandle};
 
 pub(crate) const CHECKPOINT_PREFIX: &str = "checkpoint.";
 pub(crate) const TMP_SUFFIX: &str = ".tmp";
@@ -38,12 +39,7 @@ pub(crate) fn checkpoint_path(dir: &Path, last_segment: u32) -> PathBuf {
 /// # Errors
 /// When the directory cannot be read, or a number is missing between two segments.
 pub(crate) fn list(dir: &Path) -> Result<Vec<u32>, StorageError> {
-    let mut out: Vec<u32> = dir::list(dir)?
-        .iter()
-        .filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-        .filter_map(|n| n.parse().ok())
-        .collect();
-    out.sort_unstable();
+    let out = numbers(dir)?;
     match out.windows(2).find(|w| w[1] != w[0] + 1) {
         Some(w) => Err(StorageError::Corruption {
             path: dir.to_owned(),
@@ -52,6 +48,17 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<u32>, StorageError> {
         }),
         None => Ok(out),
     }
+}
+
+/// The same, whatever is missing between them.
+pub(crate) fn numbers(dir: &Path) -> Result<Vec<u32>, StorageError> {
+    let mut out: Vec<u32> = dir::list(dir)?
+        .iter()
+        .filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    out.sort_unstable();
+    Ok(out)
 }
 
 /// The newest checkpoint: its directory and the last segment it stands for.
@@ -151,6 +158,28 @@ fn frame(out: &mut Vec<u8>, mut page_used: usize, payload: &Payload) -> usize {
     }
 }
 
+/// Writes a finished segment anew, durably, in place of itself: one that an fsync failed for. `sum` is the length and checksum
+/// of what it must have; without it its records are checked. Readers that have the old file open go on with it.
+pub(crate) fn rewrite(path: &Path, sum: Option<(u64, u32)>) -> Result<SyncHandle, StorageError> {
+    let mut bytes = dir::read(path)?.unwrap_or_default();
+    if let Some((len, crc)) = sum {
+        bytes.truncate(len as usize);
+        if bytes.len() as u64 != len || crc32c::crc32c(&bytes) != crc {
+            let reason =
+                "an fsync failed and what was written is lost; a restart keeps what comes before it".into();
+            return Err(StorageError::Corruption { path: path.to_owned(), offset: 0, reason });
+        }
+    } else if let Some(mut reader) = SegmentReader::open(path)? {
+        while reader.next()?.is_some() {}
+    }
+    let temporary = path.with_extension(&TMP_SUFFIX[1..]);
+    let mut out = OutFile::create(&temporary)?;
+    out.write(&bytes)?;
+    out.sync()?;
+    dir::publish(&temporary, path)?;
+    SyncHandle::open(path)
+}
+
 /// Writes segments one after the other.
 pub(crate) struct SegmentWriter {
     dir: PathBuf,
@@ -158,6 +187,8 @@ pub(crate) struct SegmentWriter {
     pub(crate) out: OutFile,
     segment_len_bytes: u64,
     scratch: Vec<u8>,
+    /// Checksum of all that the segment has.
+    pub(crate) crc: u32,
 }
 
 impl SegmentWriter {
@@ -165,7 +196,7 @@ impl SegmentWriter {
     pub(crate) fn create(dir: &Path, segment: u32, segment_len_bytes: u64) -> Result<Self, StorageError> {
         let out = OutFile::create(&path(dir, segment))?;
         dir::sync(dir)?;
-        Ok(Self { dir: dir.to_owned(), segment, out, segment_len_bytes, scratch: Vec::new() })
+        Ok(Self { dir: dir.to_owned(), segment, out, segment_len_bytes, scratch: Vec::new(), crc: 0 })
     }
 
     /// Whether the payloads need a new segment.
@@ -183,22 +214,27 @@ impl SegmentWriter {
             page_used = frame(&mut self.scratch, page_used, p);
         }
         let result = self.out.write_through(&self.scratch);
+        if result.is_ok() {
+            self.crc = crc32c::crc32c_append(self.crc, &self.scratch);
+        }
         if self.scratch.capacity() > 4 << 20 {
             self.scratch = Vec::new();
         }
         result
     }
 
-    /// Fills the last page and begins the next segment; returns the file of the one before, not synced.
-    pub(crate) fn cut(&mut self) -> Result<OutFile, StorageError> {
+    /// Fills the last page and begins the next segment; returns the file of the one before, not synced, and its checksum.
+    pub(crate) fn cut(&mut self) -> Result<(OutFile, u32), StorageError> {
         let used = (self.out.len() % PAGE_LEN_BYTES as u64) as usize;
         if used > 0 {
             // When this fails the page stays short, which every reader takes for padding.
-            self.out.write_through(&vec![0; PAGE_LEN_BYTES - used]).map_err(|(e, _)| e)?;
+            let padding = vec![0; PAGE_LEN_BYTES - used];
+            self.out.write_through(&padding).map_err(|(e, _)| e)?;
+            self.crc = crc32c::crc32c_append(self.crc, &padding);
         }
         let next = OutFile::create(&path(&self.dir, self.segment + 1))?;
         dir::sync(&self.dir)?;
         self.segment += 1;
-        Ok(std::mem::replace(&mut self.out, next))
+        Ok((std::mem::replace(&mut self.out, next), std::mem::take(&mut self.crc)))
     }
 }

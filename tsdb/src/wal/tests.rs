@@ -200,7 +200,7 @@ fn checkpoints_keep_what_counts_and_tails_report_gaps() {
     assert_eq!(wal.droppable(1).expect("listed"), Some(0), "segment 1 is held");
     wal.hold("r", None);
 
-    checkpoint::write(dir.path(), 1, 50, WalCompression::Snappy, &|r| r.0 == 1).expect("written");
+    checkpoint::write(dir.path(), 1, (50, 50), WalCompression::Snappy, &|r| r.0 == 1).expect("written");
     wal.truncate(1).expect("removed");
     assert_eq!(segment::list(dir.path()).expect("listed"), [2]);
     let (got, replayed) = replay(dir.path());
@@ -258,7 +258,7 @@ fn a_checkpoint_keeps_the_series_of_every_sample_it_keeps() {
         wal.next_segment().expect("cut");
         wal.log(vec![sample(2, time_of_second)]).expect("logged");
         wal.next_segment().expect("cut");
-        checkpoint::write(dir.path(), 1, 50, WalCompression::Snappy, &|r| r.0 == 1).expect("written");
+        checkpoint::write(dir.path(), 1, (50, 50), WalCompression::Snappy, &|r| r.0 == 1).expect("written");
         wal.truncate(1).expect("removed");
         let (refs, samples) = kept(dir.path());
         assert_eq!(refs, expect_refs, "second reference's sample at {time_of_second}");

@@ -34,14 +34,33 @@ pub(crate) struct Wal {
 struct Current {
     writer: SegmentWriter,
     /// The current segment and those before it that are not synced yet.
-    unsynced: Vec<Arc<SyncHandle>>,
+    unsynced: Vec<Unsynced>,
     /// A write failed and could not be undone: a new segment is needed first.
     broken: bool,
+    /// A segment could not be synced. What follows it would be worth nothing, so nothing is taken until it is mended.
+    damaged: bool,
     closed: bool,
 }
 
+#[derive(Clone)]
+struct Unsynced {
+    handle: Arc<SyncHandle>,
+    /// Length and checksum, once it is finished; unknown when another process wrote it.
+    sum: Option<(u64, u32)>,
+    /// Syncing it failed. What the operating system could not write it counts as written: syncing again says nothing.
+    failed: bool,
+}
+
+impl Unsynced {
+    fn new(handle: SyncHandle) -> Self {
+        Self { handle: Arc::new(handle), sum: None, failed: false }
+    }
+}
+
 impl Wal {
-    /// Begins segment `next_segment`. The log before it has been replayed and is whole.
+    /// Begins segment `next_segment`. The log before it has been replayed and is whole, but may not be on the disk: a
+    /// process that was killed left it with the operating system. What comes now is worth nothing without it, so the first
+    /// sync covers it.
     pub(crate) fn create(
         dir: &Path,
         config: &Config,
@@ -49,7 +68,11 @@ impl Wal {
         metrics: LogMetrics,
     ) -> Result<Self, StorageError> {
         let writer = SegmentWriter::create(dir, next_segment, config.wal_segment_bytes)?;
-        let unsynced = vec![Arc::new(writer.out.sync_handle()?)];
+        let mut unsynced = Vec::new();
+        for s in segment::list(dir)?.into_iter().filter(|s| *s < next_segment) {
+            unsynced.push(Unsynced::new(SyncHandle::open(&segment::path(dir, s))?));
+        }
+        unsynced.push(Unsynced::new(writer.out.sync_handle()?));
         let start = WalPosition { segment: next_segment, offset: 0 };
         metrics.segment_current.set(i64::from(next_segment));
         Ok(Self {
@@ -57,9 +80,9 @@ impl Wal {
             compression: config.wal_compression,
             hold_max_bytes: config.wal_hold_max_bytes,
             fsync_on_commit: config.fsync_on_commit,
-            current: Mutex::new(Current { writer, unsynced, broken: false, closed: false }),
+            current: Mutex::new(Current { writer, unsynced, broken: false, damaged: false, closed: false }),
             end: Mutex::new(start),
-            synced: Mutex::new(start),
+            synced: Mutex::new(WalPosition { segment: 0, offset: 0 }),
             holds: Mutex::new(BTreeMap::new()),
             metrics,
         })
@@ -88,7 +111,8 @@ impl Wal {
             return Ok(());
         }
         let payloads: Vec<Payload> = records.into_iter().map(|r| Payload::new(r, self.compression)).collect();
-        let end = match self.write(&payloads) {
+        let mended = if self.current.lock().damaged { self.sync() } else { Ok(()) };
+        let end = match mended.and_then(|()| self.write(&payloads)) {
             Ok(end) => end,
             Err(e) => {
                 self.metrics.writes_failed.inc();
@@ -103,9 +127,14 @@ impl Wal {
         if current.closed {
             return Err(StorageError::Closed);
         }
+        if current.damaged {
+            return Err(StorageError::Unavailable {
+                who: "write-ahead log".into(),
+                reason: "a sync failed, and what it should have written could not be written anew yet".into(),
+            });
+        }
         if current.broken || current.writer.is_full_for(payloads) {
             self.cut(&mut current)?;
-            current.broken = false;
         }
         if let Err((e, usable)) = current.writer.write(payloads) {
             current.broken = !usable;
@@ -123,9 +152,14 @@ impl Wal {
     }
 
     fn cut(&self, current: &mut Current) -> Result<(), StorageError> {
-        current.writer.cut()?;
-        let handle = Arc::new(current.writer.out.sync_handle()?);
-        current.unsynced.push(handle);
+        // Until the new segment can be synced nothing goes there.
+        current.broken = true;
+        let (finished, crc) = current.writer.cut()?;
+        if let Some(last) = current.unsynced.last_mut().filter(|u| u.sum.is_none()) {
+            last.sum = Some((finished.len(), crc));
+        }
+        current.unsynced.push(Unsynced::new(current.writer.out.sync_handle()?));
+        current.broken = false;
         let segment = current.writer.segment;
         self.metrics.segment_current.set(i64::from(segment));
         self.set_end(WalPosition { segment, offset: 0 });
@@ -140,7 +174,6 @@ impl Wal {
         }
         if current.writer.out.len() > 0 {
             self.cut(&mut current)?;
-            current.broken = false;
         }
         Ok(current.writer.segment)
     }
@@ -161,11 +194,38 @@ impl Wal {
             (current.unsynced.clone(), end)
         };
         let timer = self.metrics.fsync_duration.start_timer();
-        handles.iter().try_for_each(|h| h.sync())?;
+        for (i, segment) in handles.iter().enumerate() {
+            self.sync_segment(i, segment)?;
+        }
         timer.observe_duration();
         *synced = end;
+        let mut current = self.current.lock();
         // The last one is the current segment, which will need syncing again.
-        self.current.lock().unsynced.drain(..handles.len() - 1);
+        current.unsynced.drain(..handles.len() - 1);
+        current.damaged = false;
+        Ok(())
+    }
+
+    /// Syncs the `i`th of the segments that are not synced. What an fsync could not write, the operating system drops and
+    /// counts as written, so that the next fsync says nothing: the segment is then written anew from what can be read of it.
+    fn sync_segment(&self, i: usize, segment: &Unsynced) -> Result<(), StorageError> {
+        if !segment.failed {
+            let Err(e) = segment.handle.sync() else { return Ok(()) };
+            tracing::error!(error = %e, "the write-ahead log could not be synced: writing the segment anew");
+            let mut current = self.current.lock();
+            current.unsynced[i].failed = true;
+            current.damaged = true;
+            // The current one is not written any more.
+            current.broken = true;
+        }
+        let sum = {
+            let current = self.current.lock();
+            let is_current = i + 1 == current.unsynced.len();
+            let of_current = || is_current.then(|| (current.writer.out.len(), current.writer.crc));
+            current.unsynced[i].sum.or_else(of_current)
+        };
+        let handle = segment::rewrite(segment.handle.path(), sum)?;
+        self.current.lock().unsynced[i] = Unsynced { handle: Arc::new(handle), sum, failed: false };
         Ok(())
     }
 
