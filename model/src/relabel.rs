@@ -348,10 +348,8 @@ impl RelabelRule {
     }
 
     fn map_names(&self, labels: &mut LabelsBuilder) {
-        let prefix = self.regex.prefix();
         let renamed: Vec<(String, String)> = labels
             .iter()
-            .filter(|(n, _)| n.starts_with(prefix))
             .filter_map(|(n, v)| self.regex.expand(n, &self.replacement).map(|to| (to, v.to_owned())))
             .collect();
         for (name, value) in renamed {
