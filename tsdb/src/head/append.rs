@@ -360,15 +360,15 @@ impl Appender for HeadAppender {
     }
 
     fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
-        let count = |_: &_| self.head.metrics.commits_failed.inc();
+        let head = self.head.clone();
+        let count = |_: &_| head.metrics.commits_failed.inc();
         // On an error, dropping releases the series.
         self.head.log_rest_of_late().inspect_err(count)?;
         let new = self.take_unlogged();
         let records = self.records(&new);
         self.head.wal.log(records).inspect_err(count)?;
         new.iter().for_each(|(s, _)| s.state.lock().logged = true);
-        let head = self.head.clone();
-        self.apply().inspect_err(|_| head.metrics.commits_failed.inc())
+        self.apply().inspect_err(count)
     }
 
     fn rollback(self: Box<Self>) {}
