@@ -50,6 +50,15 @@ bench: deps ## Run the benchmarks; one with BENCH=name
 bench-smoke: deps ## Run every benchmark in a tiny size, only to see that it works
 	cargo bench --profile dev -- --test
 
+CLUSTER_PODS ?= 50000
+CLUSTER_NODES ?= 5000
+CLUSTER_SECONDS ?= 120
+
+.PHONY: bench-cluster
+bench-cluster: ## Discovery of a simulated cluster: memory, CPU and delay, with CLUSTER_PODS, CLUSTER_NODES, CLUSTER_SECONDS
+	CLUSTER_PODS=$(CLUSTER_PODS) CLUSTER_NODES=$(CLUSTER_NODES) CLUSTER_SECONDS=$(CLUSTER_SECONDS) \
+		nice cargo test --release -p scraper --test cluster
+
 # cargo-fuzz wants switches of a nightly compiler; the stable one takes them when asked like this.
 FUZZ_SECONDS ?= 600
 FUZZ_CORPUS ?= $(CACHE)/fuzz

@@ -25,6 +25,11 @@ use crate::target_group::{TargetGroup, TargetGroupReceiver, TargetGroups};
 /// How long a reloaded job waits for its new providers before it gives up its old targets.
 const HOLD: Duration = Duration::from_secs(10);
 
+/// One part in this many of a publisher's time is for publishing, however often something changes.
+const PUBLISH_SHARE: u32 = 50;
+/// Longest pause after publishing, so that changes arrive within a second.
+const PUBLISH_PAUSE_MAX: Duration = Duration::from_millis(400);
+
 /// Settings that do not come from the configuration file.
 #[derive(Clone, Debug)]
 pub struct DiscoveryOptions {
@@ -260,7 +265,10 @@ impl Publisher {
                 },
             }
             tokio::time::sleep(debounce).await;
+            let begun = Instant::now();
             self.publish();
+            // A list of ten thousands takes milliseconds; it is not made anew for each of many changes.
+            tokio::time::sleep((begun.elapsed() * PUBLISH_SHARE).min(PUBLISH_PAUSE_MAX)).await;
         }
     }
 
