@@ -1,23 +1,25 @@
 //! The hot path of scraping: *same body, new numbers*.
 //!
 //! A target writes the same lines in the same order every time; only the values change. [`ScrapeCache`] remembers, per
-//! sample of the last scrape, the bytes from the end of the sample before up to the value (comments included) and the
-//! reference of the stored series. While the body agrees, a sample costs one comparison, one float and one
-//! [`Appender::append_float`]: no lexing, no hashing, no allocation. Where it disagrees, one sample is parsed and
+//! sample of the last scrape, the bytes from the end of the sample before up to the value (comments included) by length and
+//! hash, and the reference of the stored series. While the body agrees, a sample costs one hash, one float and one
+//! [`Appender::append_float`]: no lexing, no lookup, no allocation. Where it disagrees, one sample is parsed and
 //! looked up by its bytes (`cache/entries.rs`), or seen for the first time and given labels (`sample_labels.rs`), and
 //! prediction goes on behind the place where that sample stood before. Bench: `benches/scrape_parse.rs`.
 //!
+//! The text itself would be most of what a target costs in memory. Hashes have a seed of their own per target, which a target
+//! cannot learn: that another text of the same length is taken for the one before has a chance of 1 in 2^64 per line that
+//! changes, that two series of a target are taken for one a chance of 1 in 2^96 per pair (docs/decisions/0007-head-memory.md).
+//!
 //! Reading order: this file (the cache and a walk over a body), `prediction` (the body agrees), `first_sight` (it does
-//! not), `completion` (stale markers, what the next scrape compares with), `compaction` (bounds of memory), `entries` and
-//! `metadata` (tables).
+//! not), `completion` (stale markers, what the next scrape compares with, bounds of memory), `entries` and `metadata`
+//! (tables).
 //!
 //! The cache also knows what must become stale: series that counted at the last completed scrape and did not now. After
 //! a failed scrape that is all of them.
 //!
-//! Invariants: a line's entry is live; each live entry has been seen by the last completed scrape or by a failed one since;
-//! `arena` holds the chunk of every line and the key of every entry.
+//! Invariants: a line's entry is live; each live entry has been seen by the last completed scrape or by a failed one since.
 
-mod compaction;
 mod completion;
 mod entries;
 mod first_sight;
@@ -35,7 +37,7 @@ use model::{AppendError, Appender, MetricType, Sample, SeriesRef, stale_nan};
 use crate::error::ScrapeFailure;
 use crate::exposition::{Format, Pair, Parser};
 use crate::sample_labels::SampleRules;
-use entries::{Entries, Slice};
+use entries::Entries;
 use metadata::FamilyId;
 
 pub use metadata::MetadataStore;
@@ -44,28 +46,29 @@ pub use metadata::MetadataStore;
 const MAX_AHEAD_MS: i64 = 10 * 60 * 1000;
 /// Room for metric families that a first scrape makes at most in advance: bodies may have few of them.
 const FAMILIES_EXPECTED_MAX: usize = 512;
-/// Offsets into the arena are 32 bits wide.
+/// Lengths of texts are 32 bits wide.
 const BODY_LEN_BYTES_MAX: usize = 512 << 20;
 
 /// One sample of the last completed scrape.
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    /// From the end of the sample before to the value.
-    chunk: Slice,
+    /// From the end of the sample before to the value. Its length is 0 when an equal text does not surely mean the same
+    /// series.
+    text_hash: u64,
+    text_len: u32,
     /// The series; `NONE` when its first sample was refused.
     entry: u32,
-    /// Families whose metadata the chunk holds: range of `family_lists`.
+    /// Families whose metadata the text holds: range of `family_lists`.
     families_start: u32,
     families_len: u16,
-    /// Bytes between series and value; the key is what precedes them in the chunk.
-    separator_len: u8,
-    /// Whether an equal chunk surely means the same series.
-    predictable: bool,
     /// Its sample counted for staleness; on the first line of a series only.
     tracked: bool,
-    /// Type that the last `TYPE` line in the chunk names.
+    /// Type that the last `TYPE` line in the text names.
     sets_type: Option<MetricType>,
 }
+
+/// There are as many lines as series.
+const _: () = assert!(size_of::<Line>() == 24);
 
 /// What a scrape brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,10 +93,9 @@ pub struct ScrapeCounts {
 pub struct ScrapeCache {
     /// Number of the scrape under way or of the last one. Never 0.
     scrape: u32,
-    arena: Vec<u8>,
     lines: Vec<Line>,
-    /// What follows the last sample.
-    tail: Slice,
+    /// Hash and length of what follows the last sample.
+    tail: (u64, usize),
     tail_families: (u32, u16),
     family_lists: Vec<FamilyId>,
     entries: Entries,
@@ -108,9 +110,8 @@ impl Default for ScrapeCache {
     fn default() -> Self {
         Self {
             scrape: 0,
-            arena: Vec::new(),
             lines: Vec::new(),
-            tail: Slice::default(),
+            tail: (0, 0),
             tail_families: (0, 0),
             family_lists: Vec::new(),
             entries: Entries::new(),
@@ -235,7 +236,7 @@ impl ScrapeCache {
         for line in &mut self.lines {
             if line.tracked {
                 line.tracked = false;
-                append_marker(self.entries.get_mut(line.entry), timestamp_ms, app)?;
+                append_marker(&self.entries, line.entry, timestamp_ms, app)?;
             }
         }
         self.all_tracked = false;
@@ -250,18 +251,18 @@ impl ScrapeCache {
     /// When the store cannot take them.
     pub fn append_stale_except(
         &mut self,
-        successor: &mut ScrapeCache,
+        successor: &ScrapeCache,
         timestamp_ms: i64,
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
         let scrape = successor.scrape;
         let going_on: HashSet<SeriesRef> =
-            successor.entries.iter_mut().filter(|e| e.tracked == scrape).map(|e| e.series).collect();
+            successor.entries.iter().filter(|e| e.counts_in(scrape)).map(|e| e.series).collect();
         for line in self.lines.iter_mut().filter(|l| l.tracked) {
             line.tracked = false;
-            let entry = self.entries.get_mut(line.entry);
-            if entry.series == SeriesRef::NONE || !going_on.contains(&entry.series) {
-                append_marker(entry, timestamp_ms, app)?;
+            let series = self.entries.get(line.entry).series;
+            if series == SeriesRef::NONE || !going_on.contains(&series) {
+                append_marker(&self.entries, line.entry, timestamp_ms, app)?;
             }
         }
         Ok(())
@@ -276,7 +277,6 @@ impl ScrapeCache {
         let lines = body_len / 100;
         self.lines.reserve(lines);
         self.entries.reserve(lines);
-        self.arena.reserve(body_len);
         self.metadata.lock().reserve((lines / 2).min(FAMILIES_EXPECTED_MAX));
     }
 
@@ -285,8 +285,8 @@ impl ScrapeCache {
             self.follow_prediction(run)?;
             let at_end = run.line == self.lines.len();
             if at_end && run.fresh.is_none() && !self.lines.is_empty() {
-                let tail = self.tail.of(&self.arena);
-                if &run.body[run.at..] == tail {
+                let tail = &run.body[run.at..];
+                if (self.entries.hash(tail), tail.len()) == self.tail {
                     return Ok(());
                 }
             }
@@ -299,15 +299,17 @@ impl ScrapeCache {
 
 /// A stale marker. That the store has a newer sample, or no longer knows the series, is as good.
 fn append_marker(
-    entry: &entries::Entry,
+    entries: &Entries,
+    id: u32,
     timestamp_ms: i64,
     app: &mut dyn Appender,
 ) -> Result<(), ScrapeFailure> {
-    let result = match &entry.labels {
+    let series = entries.get(id).series;
+    let result = match entries.labels(id) {
         Some(labels) => {
             app.append(SeriesRef::NONE, labels, Sample::float(timestamp_ms, stale_nan())).map(|_| ())
         }
-        None if entry.series != SeriesRef::NONE => app.append_float(entry.series, timestamp_ms, stale_nan()),
+        None if series != SeriesRef::NONE => app.append_float(series, timestamp_ms, stale_nan()),
         None => Ok(()),
     };
     match result {

@@ -356,7 +356,7 @@ impl AppendWork {
             self.cache.append_stale(self.timestamp_ms, app.as_mut())?;
         }
         if let Some(mut old) = self.outdated.take() {
-            old.append_stale_except(&mut self.cache, self.timestamp_ms, app.as_mut())?;
+            old.append_stale_except(&self.cache, self.timestamp_ms, app.as_mut())?;
         }
         let duration = self.services.clock.monotonic().saturating_sub(self.start);
         let values = [

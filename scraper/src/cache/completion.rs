@@ -1,4 +1,5 @@
-//! The end of a scrape that succeeded: stale markers for what is gone, and the lines to compare with next time.
+//! The end of a scrape: stale markers for what is gone, the lines to compare with next time, and bounds of memory: entries that
+//! failed scrapes left behind, and lists of families that no line uses any more.
 
 use std::collections::HashSet;
 
@@ -8,6 +9,9 @@ use super::entries::NONE;
 use super::metadata::FamilyId;
 use super::{Run, ScrapeCache, append_marker};
 use crate::error::ScrapeFailure;
+
+/// Entries that failed scrapes may leave behind, and families of no line, beside doubling.
+pub(super) const SLACK: usize = 1000;
 
 impl ScrapeCache {
     /// Writes stale markers for what is gone and makes this scrape the one to compare with.
@@ -19,16 +23,16 @@ impl ScrapeCache {
         // A series may go on under other bytes (`a` and `a{}`): what its reference says counts.
         let mut going_on: Option<HashSet<SeriesRef>> = None;
         for line in self.lines.iter().filter(|l| l.tracked) {
-            if self.entries.get_mut(line.entry).tracked == scrape {
+            let entries = &self.entries;
+            let entry = entries.get(line.entry);
+            if entry.counts_in(scrape) {
                 continue;
             }
-            let entries = &mut self.entries;
             let going_on = going_on.get_or_insert_with(|| {
-                entries.iter_mut().filter(|e| e.tracked == scrape).map(|e| e.series).collect()
+                entries.iter().filter(|e| e.counts_in(scrape)).map(|e| e.series).collect()
             });
-            let entry = entries.get_mut(line.entry);
             if entry.series == SeriesRef::NONE || !going_on.contains(&entry.series) {
-                append_marker(entry, run.timestamp_ms, run.app)?;
+                append_marker(entries, line.entry, run.timestamp_ms, run.app)?;
             }
         }
         if let Some(fresh) = run.fresh.take() {
@@ -37,6 +41,9 @@ impl ScrapeCache {
                 self.entries.get_mut(line.entry).line = NONE;
             }
             self.lines = fresh;
+            if self.lines.len() < self.lines.capacity() / 8 * 7 {
+                self.lines.shrink_to_fit();
+            }
             for (i, line) in self.lines.iter().enumerate().filter(|(_, l)| l.entry != NONE) {
                 let entry = self.entries.get_mut(line.entry);
                 entry.line = entry.line.min(i as u32);
@@ -45,17 +52,43 @@ impl ScrapeCache {
             self.metadata.touch(self.families_in_force(), scrape);
             self.metadata.expire(scrape);
             self.successful_len = self.entries.len();
+            self.entries.shrink();
             self.compact();
         }
         self.all_tracked = true;
         for (i, line) in self.lines.iter_mut().enumerate() {
             line.tracked = line.entry != NONE && {
-                let entry = self.entries.get_mut(line.entry);
-                entry.line == i as u32 && entry.tracked == scrape
+                let entry = self.entries.get(line.entry);
+                entry.line == i as u32 && entry.counts_in(scrape)
             };
             self.all_tracked &= line.tracked;
         }
         Ok(())
+    }
+
+    /// Failed scrapes may leave entries behind, which a target with ever new series would let grow without bound.
+    pub(super) fn limit_leftovers(&mut self) {
+        if self.entries.len() > self.successful_len * 2 + SLACK {
+            self.entries.retain(|e| e.line != NONE);
+            self.entries.shrink();
+            self.forced_flushes += 1;
+        }
+        self.compact();
+    }
+
+    /// Copies the lists of families that are in use when most are not.
+    fn compact(&mut self) {
+        let used: usize = self.lines.iter().map(|l| usize::from(l.families_len)).sum();
+        if self.family_lists.len() <= used * 2 + SLACK {
+            return;
+        }
+        let mut lists = Vec::with_capacity(used + usize::from(self.tail_families.1));
+        for line in &mut self.lines {
+            (line.families_start, line.families_len) =
+                move_list((line.families_start, line.families_len), &self.family_lists, &mut lists);
+        }
+        self.tail_families = move_list(self.tail_families, &self.family_lists, &mut lists);
+        self.family_lists = lists;
     }
 
     /// Families whose lines the last completed scrape had.
@@ -66,4 +99,10 @@ impl ScrapeCache {
             self.family_lists.get(start..start + usize::from(len)).unwrap_or_default().iter().copied()
         })
     }
+}
+
+fn move_list((start, len): (u32, u16), from: &[FamilyId], to: &mut Vec<FamilyId>) -> (u32, u16) {
+    let moved = to.len() as u32;
+    to.extend_from_slice(from.get(start as usize..start as usize + usize::from(len)).unwrap_or_default());
+    (moved, len)
 }

@@ -1,47 +1,53 @@
-//! The series that a target exposes, found by the bytes it writes for them.
+//! The series that a target exposes, found by the hash of the bytes it writes for them.
 //!
-//! Keys live in the cache's arena; the table holds offsets. Lookup is by a seeded hash, so that a target cannot choose
-//! its collisions.
+//! 96 bits of hash stand for the bytes. The seed keeps a target from choosing its collisions.
+
+use std::collections::HashMap;
 
 use hashbrown::HashTable;
 use model::{Labels, SeriesRef};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 /// No entry, no line.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A range of the arena.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Slice {
-    pub(super) start: u32,
-    pub(super) len: u32,
-}
-
-impl Slice {
-    #[inline]
-    pub(super) fn of(self, arena: &[u8]) -> &[u8] {
-        &arena[self.start as usize..self.start as usize + self.len as usize]
-    }
+/// What stands for the bytes of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    low: u64,
+    high: u32,
 }
 
 /// One exposed series.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) hash: u64,
+    key_low: u64,
     /// Reference of the stored series; [`SeriesRef::NONE`] when the store gives none.
     pub(super) series: SeriesRef,
-    /// Only kept when the store gives no reference.
-    pub(super) labels: Option<Labels>,
-    pub(super) key: Slice,
+    key_high: u32,
     /// First line of the series in the last completed scrape.
     pub(super) line: u32,
     /// Last scrape that exposed it.
     pub(super) seen: u32,
-    /// Last scrape whose sample counts for staleness.
-    pub(super) tracked: u32,
+    /// Whether its sample in that scrape counts for staleness.
+    pub(super) tracked: bool,
     /// Metric relabeling drops it.
     pub(super) dropped: bool,
     live: bool,
+}
+
+/// There are as many entries as series.
+const _: () = assert!(size_of::<Entry>() == 32);
+
+impl Entry {
+    fn key(&self) -> Key {
+        Key { low: self.key_low, high: self.key_high }
+    }
+
+    /// Whether it has a sample in this scrape that counts for staleness.
+    pub(super) fn counts_in(&self, scrape: u32) -> bool {
+        self.seen == scrape && self.tracked
+    }
 }
 
 /// All entries of a target.
@@ -50,19 +56,32 @@ pub(super) struct Entries {
     slots: Vec<Entry>,
     free: Vec<u32>,
     by_key: HashTable<u32>,
+    /// Labels of the series that the store gives no reference for.
+    labels: HashMap<u32, Labels>,
     seed: u64,
 }
 
 impl Entries {
     pub(super) fn new() -> Self {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64);
-        Self { slots: Vec::new(), free: Vec::new(), by_key: HashTable::new(), seed }
+        Self { slots: Vec::new(), free: Vec::new(), by_key: HashTable::new(), labels: HashMap::new(), seed }
     }
 
     pub(super) fn reserve(&mut self, n: usize) {
         self.slots.reserve(n);
         let slots = &self.slots;
-        self.by_key.reserve(n, |id| slots[*id as usize].hash);
+        self.by_key.reserve(n, |id| slots[*id as usize].key_low);
+    }
+
+    /// Gives back what has been reserved or used before beyond what is there, when that is much.
+    pub(super) fn shrink(&mut self) {
+        if self.slots.len() < self.slots.capacity() / 8 * 7 {
+            self.slots.shrink_to_fit();
+        }
+        if self.by_key.len() < self.by_key.capacity() / 2 {
+            let slots = &self.slots;
+            self.by_key.shrink_to_fit(|id| slots[*id as usize].key_low);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -70,28 +89,59 @@ impl Entries {
     }
 
     #[inline]
+    pub(super) fn get(&self, id: u32) -> &Entry {
+        &self.slots[id as usize]
+    }
+
+    #[inline]
     pub(super) fn get_mut(&mut self, id: u32) -> &mut Entry {
         &mut self.slots[id as usize]
     }
 
-    pub(super) fn hash(&self, key: &[u8]) -> u64 {
-        xxh3_64_with_seed(key, self.seed)
+    /// Labels of a series that the store gives no reference for.
+    pub(super) fn labels(&self, id: u32) -> Option<&Labels> {
+        self.labels.get(&id).filter(|_| self.slots[id as usize].series == SeriesRef::NONE)
     }
 
-    pub(super) fn find(&self, hash: u64, key: &[u8], arena: &[u8]) -> Option<u32> {
-        self.by_key.find(hash, |id| self.slots[*id as usize].key.of(arena) == key).copied()
+    /// Sets what the store calls a series; the labels are kept when it gives no reference.
+    pub(super) fn set_series(&mut self, id: u32, series: SeriesRef, labels: Option<&Labels>) {
+        self.slots[id as usize].series = series;
+        match labels.filter(|_| series == SeriesRef::NONE) {
+            Some(labels) => {
+                self.labels.insert(id, labels.clone());
+            }
+            None if self.labels.is_empty() => {}
+            None => {
+                self.labels.remove(&id);
+            }
+        }
+    }
+
+    /// What stands for the text of a line.
+    #[inline]
+    pub(super) fn hash(&self, text: &[u8]) -> u64 {
+        xxh3_64_with_seed(text, self.seed)
+    }
+
+    /// What stands for the bytes of a series.
+    pub(super) fn key(&self, series: &[u8]) -> Key {
+        let hash = xxh3_128_with_seed(series, self.seed);
+        Key { low: hash as u64, high: (hash >> 64) as u32 }
+    }
+
+    pub(super) fn find(&self, key: Key) -> Option<u32> {
+        self.by_key.find(key.low, |id| self.slots[*id as usize].key() == key).copied()
     }
 
     /// Adds a series that is not there yet.
-    pub(super) fn insert(&mut self, hash: u64, key: Slice, series: SeriesRef) -> u32 {
+    pub(super) fn insert(&mut self, key: Key) -> u32 {
         let entry = Entry {
-            hash,
-            series,
-            labels: None,
-            key,
+            key_low: key.low,
+            key_high: key.high,
+            series: SeriesRef::NONE,
             line: NONE,
             seen: 0,
-            tracked: 0,
+            tracked: false,
             dropped: false,
             live: true,
         };
@@ -106,7 +156,7 @@ impl Entries {
             }
         };
         let slots = &self.slots;
-        self.by_key.insert_unique(hash, id, |id| slots[*id as usize].hash);
+        self.by_key.insert_unique(key.low, id, |id| slots[*id as usize].key_low);
         id
     }
 
@@ -121,17 +171,16 @@ impl Entries {
     }
 
     fn remove(&mut self, id: u32) {
-        if let Ok(found) = self.by_key.find_entry(self.slots[id as usize].hash, |other| *other == id) {
+        if let Ok(found) = self.by_key.find_entry(self.slots[id as usize].key_low, |other| *other == id) {
             found.remove();
         }
-        let e = &mut self.slots[id as usize];
-        e.live = false;
-        e.labels = None;
+        self.slots[id as usize].live = false;
+        self.labels.remove(&id);
         self.free.push(id);
     }
 
     /// All entries.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
-        self.slots.iter_mut().filter(|e| e.live)
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.slots.iter().filter(|e| e.live)
     }
 }

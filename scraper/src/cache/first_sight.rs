@@ -5,7 +5,7 @@
 use model::labels::{TYPE_LABEL, UNIT_LABEL};
 use model::{AppendError, Exemplar, Labels, MetricType, Sample, SeriesRef};
 
-use super::entries::{NONE, Slice};
+use super::entries::NONE;
 use super::metadata::{Fact, Families, is_part_of};
 use super::{Line, Run, ScrapeCache};
 use crate::error::ScrapeFailure;
@@ -49,7 +49,8 @@ impl ScrapeCache {
             u16::try_from(self.family_lists.len() - families_start).unwrap_or(u16::MAX),
         );
         let Some(tail) = tail else {
-            self.tail = self.store_chunk(&run.body[chunk_at..]);
+            let tail = &run.body[chunk_at..];
+            self.tail = (self.entries.hash(tail), tail.len());
             self.tail_families = families;
             return Ok(false);
         };
@@ -82,17 +83,19 @@ impl ScrapeCache {
     /// Finds or makes the series and appends the sample. Returns the entry, if there is one.
     fn append_sample(&mut self, run: &mut Run<'_>, tail: &Tail<'_>) -> Result<Option<u32>, ScrapeFailure> {
         run.counts.scraped += 1;
-        let hash = self.entries.hash(tail.series);
-        let known = self.entries.find(hash, tail.series, &self.arena);
+        let key = self.entries.key(tail.series);
+        let known = self.entries.find(key);
         let timestamp_ms = tail.timestamp_ms.filter(|_| run.rules.honor_timestamps);
         let counts_for_staleness = timestamp_ms.is_none() || run.rules.track_timestamps_staleness;
         let scrape = self.scrape;
         let mut series = SeriesRef::NONE;
         let mut labels = None;
         if let Some(id) = known {
+            labels = self.entries.labels(id).cloned();
             let e = self.entries.get_mut(id);
             let seen_already = e.seen == scrape;
             e.seen = scrape;
+            e.tracked &= seen_already;
             if e.dropped {
                 return Ok(known);
             }
@@ -102,14 +105,12 @@ impl ScrapeCache {
                 return Ok(known);
             }
             series = e.series;
-            labels = e.labels.clone();
         }
         if series == SeriesRef::NONE && labels.is_none() {
             match run.labels()? {
                 Some(l) => labels = Some(l),
                 None => {
-                    let key = self.store_chunk(tail.series);
-                    let id = self.entries.insert(hash, key, SeriesRef::NONE);
+                    let id = self.entries.insert(key);
                     let e = self.entries.get_mut(id);
                     (e.dropped, e.seen) = (true, scrape);
                     return Ok(Some(id));
@@ -124,17 +125,14 @@ impl ScrapeCache {
             Some(id) => id,
             None => {
                 run.counts.series_added += usize::from(!run.over_limit);
-                // The key gets its place in the arena with the line's chunk.
-                let id = self.entries.insert(hash, Slice::default(), stored);
+                let id = self.entries.insert(key);
                 self.entries.get_mut(id).seen = scrape;
                 id
             }
         };
-        let e = self.entries.get_mut(id);
-        e.series = stored;
-        e.labels = if stored == SeriesRef::NONE { labels.clone() } else { None };
+        self.entries.set_series(id, stored, labels.as_ref());
         if counts_for_staleness {
-            e.tracked = scrape;
+            self.entries.get_mut(id).tracked = true;
             run.tracked += 1;
         }
         self.append_extras(run, stored, at, labels.as_ref(), known.is_none());
@@ -191,49 +189,28 @@ impl ScrapeCache {
         let series_at = tail.series.as_ptr() as usize - run.body.as_ptr() as usize;
         let separator = tail.value_at - (series_at + tail.series.len());
         // Without a blank the next scrape's name could go on where this one's ends.
-        let predictable = separator > 0 || tail.series.ends_with(b"}");
-        let separator_len = u8::try_from(separator).ok().filter(|_| predictable);
-        let mut before = None;
+        let predictable = entry.is_some() && (separator > 0 || tail.series.ends_with(b"}"));
         if let Some(id) = entry {
-            let line = self.entries.get_mut(id).line;
+            let line = self.entries.get(id).line;
             // A series written twice has its second line right here.
             if self.lines.get(run.line).is_some_and(|l| l.entry == id) {
                 run.line += 1;
             } else if line != NONE {
                 run.line = line as usize + 1;
             }
-            if line != NONE {
-                before = self.lines.get(line as usize).map(|l| l.chunk).filter(|c| c.of(&self.arena) == text);
-            }
-        }
-        let chunk = before.unwrap_or_else(|| self.store_chunk(text));
-        if let Some(id) = entry {
-            let e = self.entries.get_mut(id);
-            if e.key.len == 0 {
-                let end = chunk.start + chunk.len - separator as u32;
-                let len = tail.series.len() as u32;
-                e.key = Slice { start: end - len, len };
-            }
         }
         let line = Line {
-            chunk,
+            text_hash: self.entries.hash(text),
+            text_len: if predictable { text.len() as u32 } else { 0 },
             entry: entry.unwrap_or(NONE),
             families_start: families.0,
             families_len: families.1,
-            separator_len: separator_len.unwrap_or(0),
-            predictable: entry.is_some() && separator_len.is_some(),
             tracked: false,
             sets_type: run.chunk_type,
         };
         if let Some(fresh) = &mut run.fresh {
             fresh.push(line);
         }
-    }
-
-    fn store_chunk(&mut self, bytes: &[u8]) -> Slice {
-        let start = self.arena.len() as u32;
-        self.arena.extend_from_slice(bytes);
-        Slice { start, len: bytes.len() as u32 }
     }
 }
 
