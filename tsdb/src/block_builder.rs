@@ -38,7 +38,7 @@ impl Building {
     fn append(&mut self, t: i64, value: SampleValue, range_ms: i64) {
         let mint = self.cut.mint();
         let full =
-            self.cut.append(&mut self.open, self.last.0, (t, 0, &value), range_ms, Encodings::default());
+            self.cut.append(&mut self.open, &self.last, (t, 0, &value), range_ms, Encodings::default());
         if let Some(full) = full {
             self.finished.push(encoded(&full, mint, self.last.0));
         }

@@ -15,44 +15,60 @@ const VARBIT_SIZES: [u32; 7] = [3, 6, 9, 12, 18, 25, 56];
 /// Writes bits behind a header.
 #[derive(Clone, Debug)]
 pub(super) struct BitWriter {
-    /// Header and whole 64-bit words of the stream.
-    bytes: Vec<u8>,
+    /// Header and whole 64-bit words of the stream, then room for more.
+    bytes: Box<[u8]>,
     /// Bits not yet in `bytes`, from the top.
     window: u64,
-    /// How many they are, 0 to 63.
-    window_bits: u32,
+    /// Bytes of `bytes` that are written.
+    len: u32,
+    /// How many bits are in the window, 0 to 63.
+    window_bits: u8,
 }
+
+/// Bytes that a stream has room for first.
+const ROOM_BYTES: usize = 32;
 
 impl BitWriter {
     pub(super) fn new(header: &[u8]) -> Self {
-        let mut bytes = Vec::with_capacity(48);
-        bytes.extend_from_slice(header);
-        Self { bytes, window: 0, window_bits: 0 }
+        let mut bytes = vec![0; ROOM_BYTES].into_boxed_slice();
+        bytes[..header.len()].copy_from_slice(header);
+        Self { bytes, window: 0, len: header.len() as u32, window_bits: 0 }
     }
 
     /// Writes the low `n` bits of `v`, whose other bits are 0; `n` is 1 to 64.
     #[inline(always)]
     pub(super) fn put(&mut self, v: u64, n: u32) {
-        let free = 64 - self.window_bits;
+        let free = 64 - u32::from(self.window_bits);
         if n < free {
             self.window |= v << (free - n);
-            self.window_bits += n;
+            self.window_bits += n as u8;
         } else {
             let over = n - free;
             self.window |= v >> over;
-            if self.bytes.capacity() - self.bytes.len() < 8 {
+            let (from, to) = (self.len as usize, self.len as usize + 8);
+            if to > self.bytes.len() {
                 self.grow();
             }
-            self.bytes.extend_from_slice(&self.window.to_be_bytes());
+            self.bytes[from..to].copy_from_slice(&self.window.to_be_bytes());
+            self.len = to as u32;
             self.window = if over == 0 { 0 } else { v << (64 - over) };
-            self.window_bits = over;
+            self.window_bits = over as u8;
         }
     }
 
-    /// Takes more room in small steps: there are as many open chunks as series.
+    /// Takes more room, in the steps that the allocator has: there are as many open chunks as series.
     #[cold]
     fn grow(&mut self) {
-        self.bytes.reserve_exact((self.bytes.len() / 4).max(32));
+        let room = self.bytes.len();
+        let step = match room {
+            ..128 => 16,
+            128..256 => 32,
+            _ => (room / 4).next_multiple_of(64),
+        };
+        let mut bytes = std::mem::take(&mut self.bytes).into_vec();
+        bytes.reserve_exact(step);
+        bytes.resize(room + step, 0);
+        self.bytes = bytes.into_boxed_slice();
     }
 
     /// Writes an unsigned number as Go's varint.
@@ -110,14 +126,14 @@ impl BitWriter {
 
     /// Length with the bits that do not fill a byte.
     pub(super) fn len_bytes(&self) -> usize {
-        self.bytes.len() + self.window_bits.div_ceil(8) as usize
+        self.len as usize + usize::from(self.window_bits.div_ceil(8))
     }
 
     /// Header and stream as they stand.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len_bytes());
-        out.extend_from_slice(&self.bytes);
-        let rest = self.window_bits.div_ceil(8) as usize;
+        out.extend_from_slice(&self.bytes[..self.len as usize]);
+        let rest = usize::from(self.window_bits.div_ceil(8));
         out.extend_from_slice(&self.window.to_be_bytes()[..rest]);
         out
     }
@@ -269,14 +285,20 @@ impl<'a> BitReader<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct XorColumn {
     pub(super) value_bits: u64,
-    leading: u32,
-    /// Meaningful bits of the window; 0 until there was one.
-    significant: u32,
+    window: XorWindow,
+}
+
+/// The window of the last XOR that opened one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct XorWindow {
+    leading: u8,
+    /// Meaningful bits; 0 until there was one.
+    significant: u8,
 }
 
 impl XorColumn {
     pub(super) fn new(value: f64) -> Self {
-        Self { value_bits: value.to_bits(), leading: 0, significant: 0 }
+        Self { value_bits: value.to_bits(), window: XorWindow::default() }
     }
 
     /// Writes the next value.
@@ -301,27 +323,7 @@ impl XorColumn {
     ) {
         let xor = value_bits ^ self.value_bits;
         self.value_bits = value_bits;
-        let leading = xor.leading_zeros().min(MAX_LEADING);
-        let trailing = xor.trailing_zeros();
-        let window_trailing = 64 - self.leading - self.significant;
-        if self.significant != 0 && leading >= self.leading && trailing >= window_trailing {
-            let n = self.significant;
-            let v = xor >> window_trailing;
-            if n + same_window.1 <= 64 {
-                out.put(same_window.0 << n | v, n + same_window.1);
-            } else {
-                out.put(same_window.0, same_window.1);
-                out.put(v, n);
-            }
-            return;
-        }
-        let significant = 64 - leading - trailing;
-        self.leading = leading;
-        self.significant = significant;
-        // 64 significant bits are written as 0 in the six bits of the length.
-        let window = u64::from(leading) << 6 | u64::from(significant & 63);
-        out.put(new_window.0 << 11 | window, new_window.1 + 11);
-        out.put(xor >> trailing, significant);
+        self.window.put(out, xor, same_window, new_window);
     }
 
     /// Reads the next value. (XOR chunks have a faster way of their own.)
@@ -338,15 +340,49 @@ impl XorColumn {
     pub(super) fn get_changed(&mut self, r: &mut BitReader<'_>, new_window: bool) -> Option<()> {
         if new_window {
             let window = r.get(11)?;
-            self.leading = (window >> 6) as u32;
-            self.significant = ((window & 63) as u32).wrapping_sub(1) & 63; // 0 stands for 64
-            self.significant += 1;
-        } else if self.significant == 0 {
-            self.significant = 64;
+            self.window.leading = (window >> 6) as u8;
+            self.window.significant = ((window & 63) as u8).wrapping_sub(1) & 63; // 0 stands for 64
+            self.window.significant += 1;
+        } else if self.window.significant == 0 {
+            self.window.significant = 64;
         }
-        let trailing = (64 - self.leading).checked_sub(self.significant)?;
-        self.value_bits ^= r.get(self.significant)? << trailing;
+        let trailing = (64 - self.window.leading).checked_sub(self.window.significant)?;
+        self.value_bits ^= r.get(u32::from(self.window.significant))? << trailing;
         Some(())
+    }
+}
+
+impl XorWindow {
+    /// Writes the XOR of a value that differs from the one before, as [`XorColumn::put_changed`] does.
+    #[inline(always)]
+    pub(super) fn put(
+        &mut self,
+        out: &mut BitWriter,
+        xor: u64,
+        same_window: (u64, u32),
+        new_window: (u64, u32),
+    ) {
+        let leading = xor.leading_zeros().min(MAX_LEADING);
+        let trailing = xor.trailing_zeros();
+        let n = u32::from(self.significant);
+        let window_trailing = 64 - u32::from(self.leading) - n;
+        if n != 0 && leading >= u32::from(self.leading) && trailing >= window_trailing {
+            let v = xor >> window_trailing;
+            if n + same_window.1 <= 64 {
+                out.put(same_window.0 << n | v, n + same_window.1);
+            } else {
+                out.put(same_window.0, same_window.1);
+                out.put(v, n);
+            }
+            return;
+        }
+        let significant = 64 - leading - trailing;
+        self.leading = leading as u8;
+        self.significant = significant as u8;
+        // 64 significant bits are written as 0 in the six bits of the length.
+        let window = u64::from(leading) << 6 | u64::from(significant & 63);
+        out.put(new_window.0 << 11 | window, new_window.1 + 11);
+        out.put(xor >> trailing, significant);
     }
 }
 

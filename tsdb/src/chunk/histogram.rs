@@ -37,6 +37,8 @@ enum AnyAppender {
 /// Writes a chunk of histograms of the kind of its first one.
 pub(crate) struct HistogramAppender {
     appender: AnyAppender,
+    /// For who cuts chunks: whether the end of this one has been foretold from how it fills.
+    pub(crate) end_foretold: bool,
 }
 
 /// A histogram does not fit a chunk: the flags of the one that it begins.
@@ -64,7 +66,7 @@ impl HistogramAppender {
             HistogramValue::Int(_) => AnyAppender::Int(Appender::new(flags, with_starts)),
             HistogramValue::Float(_) => AnyAppender::Float(Appender::new(flags, with_starts)),
         };
-        Self { appender }
+        Self { appender, end_foretold: false }
     }
 
     fn flags_after(&self, next: &HistogramValue) -> u8 {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use model::{ChunkEncoding, SampleValue, Samples};
 
 use super::histogram::HistogramAppender;
-use super::xor::XorAppender;
+use super::xor::XorStream;
 use super::xor2::Xor2Appender;
 
 /// Samples a chunk of floats is meant to have.
@@ -32,9 +32,21 @@ pub(crate) struct Encodings {
 
 /// A chunk that is being written.
 pub(crate) enum OpenChunk {
-    Float(XorAppender),
+    /// The newest sample is kept by the callers.
+    Float(XorStream),
     Float2(Box<Xor2Appender>),
     Histogram(Box<HistogramAppender>),
+}
+
+/// There are as many open chunks as series.
+const _: () = assert!(size_of::<Option<OpenChunk>>() == 48);
+
+/// Time and bits of a sample, the latter only of a float.
+fn float_bits(t: i64, value: &SampleValue) -> (i64, u64) {
+    match value {
+        SampleValue::Float(v) => (t, v.to_bits()),
+        SampleValue::Histogram(_) => (t, 0),
+    }
 }
 
 impl OpenChunk {
@@ -53,8 +65,8 @@ impl OpenChunk {
                 Self::Float2(Box::new(a))
             }
             SampleValue::Float(v) => {
-                let mut a = XorAppender::new();
-                a.append(t, *v);
+                let mut a = XorStream::new();
+                a.append((0, 0), (t, v.to_bits()));
                 Self::Float(a)
             }
             SampleValue::Histogram(h) => {
@@ -82,10 +94,16 @@ impl OpenChunk {
         }
     }
 
-    /// Adds a value the chunk is for; gives the next chunk, with the value in it, when it does not fit.
-    fn append(&mut self, t: i64, start: i64, value: &SampleValue, encodings: Encodings) -> Option<Self> {
+    /// Adds a value the chunk is for, after its newest sample; gives the next chunk, with the value in it, when it does not
+    /// fit.
+    fn append(
+        &mut self,
+        (last_t, last): (i64, &SampleValue),
+        (t, start, value): (i64, i64, &SampleValue),
+        encodings: Encodings,
+    ) -> Option<Self> {
         match (self, value) {
-            (Self::Float(a), SampleValue::Float(v)) => a.append(t, *v),
+            (Self::Float(a), SampleValue::Float(v)) => a.append(float_bits(last_t, last), (t, v.to_bits())),
             (Self::Float2(a), SampleValue::Float(v)) => a.append(t, start, *v),
             (Self::Histogram(a), SampleValue::Histogram(h)) => {
                 if let Err(new) = a.append(t, start, h) {
@@ -147,13 +165,11 @@ pub(crate) struct Cut {
     mint: i64,
     /// Timestamp from which on a new chunk begins.
     next_at: i64,
-    /// Whether `next_at` of a chunk of histograms has been foretold.
-    foretold: bool,
 }
 
 impl Cut {
     fn begin(mint: i64, range_ms: i64) -> Self {
-        Self { mint, next_at: range_end(mint, range_ms), foretold: false }
+        Self { mint, next_at: range_end(mint, range_ms) }
     }
 
     /// Timestamp of the first sample of the chunk.
@@ -161,21 +177,21 @@ impl Cut {
         self.mint
     }
 
-    /// Adds a sample at `t` to the chunk, whose newest sample is at `last`, or begins a new chunk with it and gives
+    /// Adds a sample at `t` to the chunk, whose newest sample is `last`, or begins a new chunk with it and gives
     /// the one before.
     #[inline]
     pub(crate) fn append(
         &mut self,
         open: &mut OpenChunk,
-        last: i64,
+        last: &(i64, SampleValue),
         (t, start, value): (i64, i64, &SampleValue),
         range_ms: i64,
         encodings: Encodings,
     ) -> Option<OpenChunk> {
-        let next = if !open.is_for(value, encodings) || self.is_due(open, last, t, range_ms) {
+        let next = if !open.is_for(value, encodings) || self.is_due(open, last.0, t, range_ms) {
             Some(OpenChunk::new(t, start, value, encodings, Some(open)))
         } else {
-            open.append(t, start, value, encodings)
+            open.append((last.0, &last.1), (t, start, value), encodings)
         };
         let next = next?;
         *self = Self::begin(t, range_ms);
@@ -191,19 +207,19 @@ impl Cut {
         (Self::begin(t, range_ms), OpenChunk::new(t, start, value, encodings, None))
     }
 
-    fn is_due(&mut self, open: &OpenChunk, last: i64, t: i64, range_ms: i64) -> bool {
+    fn is_due(&mut self, open: &mut OpenChunk, last: i64, t: i64, range_ms: i64) -> bool {
         let (count, len) = (open.count(), open.len_bytes());
-        if !matches!(open, OpenChunk::Histogram(_)) {
+        let OpenChunk::Histogram(histograms) = open else {
             // At a quarter of a chunk, the rest of the range is shared out evenly.
             if count == FLOATS / 4 {
                 self.next_at = chunk_end(self.mint, last, self.next_at, 4.0);
             }
             return t >= self.next_at || count >= FLOATS * 2 || len > FLOATS_LEN_BYTES_MAX;
-        }
+        };
         let range_end = range_end(self.mint, range_ms);
-        if !self.foretold && len >= HISTOGRAMS_LEN_BYTES / 4 {
+        if len >= HISTOGRAMS_LEN_BYTES / 4 && !histograms.end_foretold {
             self.next_at = chunk_end(self.mint, last, self.next_at, HISTOGRAMS_LEN_BYTES as f64 / len as f64);
-            self.foretold = true;
+            histograms.end_foretold = true;
         }
         (t >= self.next_at || len >= HISTOGRAMS_LEN_BYTES * 2) && (count >= HISTOGRAMS_MIN || t >= range_end)
     }
@@ -234,7 +250,7 @@ pub(crate) fn encode(samples: &Samples, encodings: Encodings) -> Vec<EncodedChun
     };
     let mut out = Vec::new();
     let mut open: Option<(OpenChunk, i64)> = None;
-    let mut last = 0;
+    let mut last = (0, SampleValue::Float(0.0));
     let mut finish = |open: OpenChunk, mint: i64, maxt: i64| {
         out.push((mint, maxt, open.encoding(), open.encode_first(open.count())));
     };
@@ -252,19 +268,19 @@ pub(crate) fn encode(samples: &Samples, encodings: Encodings) -> Vec<EncodedChun
                 if is_full || !chunk.is_for(&s.value, encodings) {
                     Some(OpenChunk::new(t, start, &s.value, encodings, Some(chunk)))
                 } else {
-                    chunk.append(t, start, &s.value, encodings)
+                    chunk.append((last.0, &last.1), (t, start, &s.value), encodings)
                 }
             }
         };
         if let Some(next) = next
             && let Some((before, mint)) = open.replace((next, t))
         {
-            finish(before, mint, last);
+            finish(before, mint, last.0);
         }
-        last = t;
+        last = (t, s.value);
     }
     if let Some((chunk, mint)) = open {
-        finish(chunk, mint, last);
+        finish(chunk, mint, last.0);
     }
     out
 }

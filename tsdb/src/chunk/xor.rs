@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use model::{ChunkCodec, ChunkEncoding, Samples, StorageError};
 
-use super::bits::{BitWriter, PEEK_BITS, XorColumn, bits, fits, peek, sign};
+use super::bits::{BitWriter, PEEK_BITS, XorWindow, bits, fits, peek, sign};
 use crate::varint;
 
 /// The codec of XOR chunks.
@@ -21,11 +21,9 @@ const HEADER_LEN_BYTES: usize = 2;
 /// Writes a XOR chunk sample by sample.
 #[derive(Clone, Debug)]
 pub struct XorAppender {
-    out: BitWriter,
-    count: u16,
-    timestamp_ms: i64,
-    delta: u64,
-    value: XorColumn,
+    stream: XorStream,
+    /// The newest sample.
+    last: (i64, u64),
 }
 
 impl Default for XorAppender {
@@ -38,8 +36,7 @@ impl XorAppender {
     /// An empty chunk.
     #[must_use]
     pub fn new() -> Self {
-        let out = BitWriter::new(&[0; HEADER_LEN_BYTES]);
-        Self { out, count: 0, timestamp_ms: 0, delta: 0, value: XorColumn::default() }
+        Self { stream: XorStream::new(), last: (0, 0) }
     }
 
     /// Adds a sample. The caller keeps timestamps strictly rising; the encoding itself takes any.
@@ -48,35 +45,100 @@ impl XorAppender {
     /// When the chunk holds 65,535 samples already: callers cut long before.
     #[inline]
     pub fn append(&mut self, timestamp_ms: i64, value: f64) {
-        let value_bits = value.to_bits();
-        let delta = timestamp_ms.wrapping_sub(self.timestamp_ms) as u64;
-        self.timestamp_ms = timestamp_ms;
+        let sample = (timestamp_ms, value.to_bits());
+        self.stream.append(self.last, sample);
+        self.last = sample;
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn count(&self) -> u16 {
+        self.stream.count()
+    }
+
+    /// Length of the encoded chunk as it stands.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.stream.len_bytes()
+    }
+
+    /// The chunk with its first `count` samples (at most those it has). Bits of later samples may follow; readers stop
+    /// before them.
+    #[must_use]
+    pub fn encode_first(&self, count: u16) -> Bytes {
+        self.stream.encode_first(count)
+    }
+
+    /// The chunk with all its samples.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        self.encode_first(self.count())
+    }
+}
+
+/// What [`XorAppender`] writes to. The newest sample is the caller's business, who has it anyway: there are as many of these
+/// as series.
+#[derive(Clone, Debug)]
+pub(crate) struct XorStream {
+    out: BitWriter,
+    delta: u64,
+    count: u16,
+    window: XorWindow,
+    _always: Always,
+}
+
+/// One value, so that the other 255 of its byte tell the kinds of open chunks apart.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Always {
+    Here,
+}
+
+impl XorStream {
+    /// An empty chunk.
+    pub(crate) fn new() -> Self {
+        let out = BitWriter::new(&[0; HEADER_LEN_BYTES]);
+        Self { out, delta: 0, count: 0, window: XorWindow::default(), _always: Always::Here }
+    }
+
+    /// Adds a sample, time and bits of the value, after the newest one, which the first one has none of.
+    #[inline]
+    pub(crate) fn append(&mut self, last: (i64, u64), (timestamp_ms, value_bits): (i64, u64)) {
+        let delta = timestamp_ms.wrapping_sub(last.0) as u64;
         if self.count >= 2 {
             let dod = delta.wrapping_sub(self.delta) as i64;
             self.delta = delta;
-            if dod == 0 && value_bits == self.value.value_bits {
+            if dod == 0 && value_bits == last.1 {
                 self.out.put(0, 2); // fast path
             } else {
                 self.put_dod(dod);
-                self.value.put(&mut self.out, value_bits);
+                self.put_value(last.1, value_bits);
             }
         } else {
-            self.append_first_two(value_bits, delta);
+            self.append_first_two(last, (timestamp_ms, value_bits), delta);
         }
         assert!(self.count < u16::MAX, "a chunk is cut long before its counter is full");
         self.count += 1;
     }
 
     #[inline(never)]
-    fn append_first_two(&mut self, value_bits: u64, delta: u64) {
+    fn append_first_two(&mut self, last: (i64, u64), (timestamp_ms, value_bits): (i64, u64), delta: u64) {
         if self.count == 0 {
-            self.out.put_varint(self.timestamp_ms);
+            self.out.put_varint(timestamp_ms);
             self.out.put(value_bits, 64);
-            self.value.value_bits = value_bits;
         } else {
             self.out.put_uvarint(delta);
-            self.value.put(&mut self.out, value_bits);
+            self.put_value(last.1, value_bits);
             self.delta = delta;
+        }
+    }
+
+    #[inline(always)]
+    fn put_value(&mut self, last_bits: u64, value_bits: u64) {
+        if value_bits == last_bits {
+            self.out.put(0, 1);
+        } else {
+            self.window.put(&mut self.out, value_bits ^ last_bits, (0b10, 2), (0b11, 2));
         }
     }
 
@@ -97,31 +159,18 @@ impl XorAppender {
         }
     }
 
-    /// Number of samples.
-    #[must_use]
-    pub fn count(&self) -> u16 {
+    pub(crate) fn count(&self) -> u16 {
         self.count
     }
 
-    /// Length of the encoded chunk as it stands.
-    #[must_use]
-    pub fn len_bytes(&self) -> usize {
+    pub(crate) fn len_bytes(&self) -> usize {
         self.out.len_bytes()
     }
 
-    /// The chunk with its first `count` samples (at most those it has). Bits of later samples may follow; readers stop
-    /// before them.
-    #[must_use]
-    pub fn encode_first(&self, count: u16) -> Bytes {
+    pub(crate) fn encode_first(&self, count: u16) -> Bytes {
         let mut bytes = self.out.to_bytes();
         bytes[..HEADER_LEN_BYTES].copy_from_slice(&count.min(self.count).to_be_bytes());
         Bytes::from(bytes)
-    }
-
-    /// The chunk with all its samples.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        self.encode_first(self.count)
     }
 }
 

@@ -146,14 +146,14 @@ impl HeadAppender {
     ) -> Result<bool, AppendError> {
         let outcome = {
             let mut state = series.state.lock();
-            if state.removed {
+            if state.is_removed() {
                 return Ok(false);
             }
             value = state.of_same_kind(value);
             let outcome = state.check(t, &value, &self.bounds);
             if matches!(outcome, Outcome::Stored | Outcome::Late) {
                 state.pin();
-                if !state.logged {
+                if !state.is_logged() {
                     self.unlogged.push((series.clone(), labels.cloned()));
                 }
             }
@@ -189,10 +189,10 @@ impl HeadAppender {
         let mut unlogged = std::mem::take(&mut self.unlogged);
         let mut is_there = |s: &Arc<MemSeries>| {
             let state = s.state.lock();
-            if !state.logged && !state.removed {
+            if !state.is_logged() && !state.is_removed() {
                 unlogged.push((s.clone(), None));
             }
-            state.logged || !state.removed
+            state.is_logged() || !state.is_removed()
         };
         self.exemplars.retain(|(s, _)| is_there(s));
         self.metadata.retain(|(s, _)| is_there(s));
@@ -202,7 +202,7 @@ impl HeadAppender {
             let labels = labels.or_else(|| self.head.series.labels(&s))?;
             Some((s, labels))
         };
-        unlogged.into_iter().filter(|(s, _)| !s.state.lock().logged).filter_map(labels).collect()
+        unlogged.into_iter().filter(|(s, _)| !s.state.lock().is_logged()).filter_map(labels).collect()
     }
 
     /// The records of the batch, series first.
@@ -367,7 +367,7 @@ impl Appender for HeadAppender {
         let new = self.take_unlogged();
         let records = self.records(&new);
         self.head.wal.log(records).inspect_err(count)?;
-        new.iter().for_each(|(s, _)| s.state.lock().logged = true);
+        new.iter().for_each(|(s, _)| s.state.lock().set_logged());
         self.apply().inspect_err(count)
     }
 

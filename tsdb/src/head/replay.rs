@@ -163,7 +163,7 @@ impl Replay {
                 for (r, labels) in list {
                     let (series, created) = self.series.get_or_create(&labels, Some(r));
                     if created {
-                        series.state.lock().logged = true;
+                        series.state.lock().set_logged();
                     } else if series.reference != r {
                         self.series.reserve_ref(r);
                         self.expiring.insert(r, segment);

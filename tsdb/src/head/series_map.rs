@@ -173,7 +173,7 @@ impl SeriesMap {
     pub(crate) fn labels(&self, series: &MemSeries) -> Option<Labels> {
         let index = self.index.read();
         // Its pairs stay as long as the index is held, even if it is removed right after this look.
-        let removed = series.state.lock().removed;
+        let removed = series.state.lock().is_removed();
         (!removed).then(|| index.labels(series, &mut LabelsWriter::new()))
     }
 
@@ -234,10 +234,10 @@ impl SeriesMap {
         let mut pages = self.page_shard(page).write();
         {
             let mut state = series.state.lock();
-            if state.chunk_count() > 0 || state.is_pending() || state.removed {
+            if state.chunk_count() > 0 || state.is_pending() || state.is_removed() {
                 return false;
             }
-            state.removed = true;
+            state.set_removed();
         }
         let is_it = |f: &Found| f.slot == series.slot;
         if let Ok(found) = by_hash.find_entry(spread(series.hash), is_it) {

@@ -15,8 +15,48 @@ pub(super) struct Visibility {
     older: Option<Box<Vec<Part>>>,
     /// Samples of the newest commit.
     count: u32,
-    /// Appenders that hold a sample for the series; it is not removed meanwhile.
-    pub(super) pending: u32,
+    /// Belongs to the series; here it fills a gap.
+    pub(super) life: Life,
+}
+
+/// Appenders that hold a sample for a series, which is not removed meanwhile, and two marks.
+#[derive(Default)]
+pub(super) struct Life(u32);
+
+const REMOVED: u32 = 1 << 31;
+const LOGGED: u32 = 1 << 30;
+
+impl Life {
+    pub(super) fn pin(&mut self) {
+        self.0 += 1;
+        assert!(self.0 & (LOGGED - 1) > 0, "no process holds a thousand million samples of one series");
+    }
+
+    pub(super) fn unpin(&mut self) {
+        assert!(self.is_pinned(), "nobody unpins what he has not pinned");
+        self.0 -= 1;
+    }
+
+    pub(super) fn is_pinned(&self) -> bool {
+        self.0 & (LOGGED - 1) > 0
+    }
+
+    /// Whether the write-ahead log has the series record.
+    pub(super) fn is_logged(&self) -> bool {
+        self.0 & LOGGED != 0
+    }
+
+    pub(super) fn set_logged(&mut self) {
+        self.0 |= LOGGED;
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.0 & REMOVED != 0
+    }
+
+    pub(super) fn set_removed(&mut self) {
+        self.0 |= REMOVED;
+    }
 }
 
 impl Visibility {
