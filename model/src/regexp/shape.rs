@@ -98,6 +98,11 @@ impl Shape {
                 }
             },
         };
+        // Several searches through a whole string take longer than the engine's one.
+        let searching = |c: &&Chain| matches!(c.as_slice(), [Piece::Any(_), .., Piece::Any(_)]);
+        if chains.iter().filter(searching).count() > 1 {
+            return None;
+        }
         if !mode.exact && chains.iter().any(|c| !c.iter().any(|p| matches!(p, Piece::Text(_)))) {
             return None;
         }
