@@ -74,7 +74,7 @@ pub struct Db {
     start: Arc<Start>,
     late_window_ms: Arc<AtomicI64>,
     /// Sorted by start.
-    blocks: ArcSwap<Vec<Arc<Block>>>,
+    pub(crate) blocks: ArcSwap<Vec<Arc<Block>>>,
     /// Lengths of blocks, rising.
     ranges: Vec<i64>,
     maintenance: Mutex<Maintenance>,

@@ -90,7 +90,12 @@ impl SimDisk {
         self.tree.lock().is_off()
     }
 
-    /// Whether an fsync has lost something since the last restart.
+    /// Prints every change from now on.
+    pub(crate) fn set_loud(&self) {
+        self.tree.lock().set_loud();
+    }
+
+    /// Whether an fsync has lost something of a file that is still there, since the machine went down last.
     pub(crate) fn has_lost(&self) -> bool {
         self.tree.lock().has_lost()
     }

@@ -264,7 +264,11 @@ impl Db {
             }
             let blocks = self.blocks.load_full();
             let metas: Vec<Meta> = blocks.iter().map(|b| b.meta_now()).collect();
-            let mut by_age: Vec<&Meta> = metas.iter().collect();
+            // A block of late samples that reaches past what the head has cut would, merged with others, pass for one that has
+            // all of its time: the next start would take nothing of that time from the log.
+            let whole_end = metas.iter().filter(|m| m.is_from_whole_head()).map(|m| m.max_time).max();
+            let is_covered = |m: &&Meta| m.is_from_whole_head() || Some(m.max_time) <= whole_end;
+            let mut by_age: Vec<&Meta> = metas.iter().filter(is_covered).collect();
             by_age.sort_by(|a, b| a.ulid.cmp(&b.ulid));
             // Merging goes from old to new; past the first block that is not copied there would be holes.
             let waits = |m: &&Meta| {

@@ -18,8 +18,8 @@ use crate::block::tombstones::Tombstones;
 use crate::config::Config;
 use crate::dir;
 use crate::metrics::Metrics;
-use crate::wal::Record;
 use crate::wal::reader::{self, Progress, Replayed};
+use crate::wal::{Record, segment};
 
 /// A head being built.
 pub(crate) struct Replay {
@@ -72,7 +72,10 @@ impl Replay {
         let replayed = reader::replay(dir, progress, |segment, record| replay.apply(segment, record))?;
         let wbl_dir = config.dir.join(WBL_DIR);
         if dir::exists(&wbl_dir) {
+            segment::remove_before_hole(&wbl_dir)?;
             let log = reader::replay(&wbl_dir, progress, |_, record| replay.apply_late(record))?;
+            // It is begun anew with the first late sample only; a sync before that would not know what is there.
+            segment::sync_all(&wbl_dir)?;
             replay.late.next_segment = log.next_segment;
             if let Some(e) = &log.repaired {
                 metrics.wal_corruptions.inc();

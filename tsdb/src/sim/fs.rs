@@ -68,7 +68,9 @@ pub(super) struct Tree {
     plan: Plan,
     changes: u64,
     off: bool,
-    lost: bool,
+    /// Files of which an fsync lost something.
+    lost: BTreeSet<u64>,
+    loud: bool,
     epoch: u64,
 }
 
@@ -116,7 +118,8 @@ impl Tree {
             plan: Plan::default(),
             changes: 0,
             off: false,
-            lost: false,
+            lost: BTreeSet::new(),
+            loud: false,
             epoch: 0,
         }
     }
@@ -135,7 +138,17 @@ impl Tree {
     }
 
     pub(super) fn has_lost(&self) -> bool {
-        self.lost
+        self.paths().iter().any(|(_, i)| self.lost.contains(i))
+    }
+
+    pub(super) fn set_loud(&mut self) {
+        self.loud = true;
+    }
+
+    fn say(&self, text: impl FnOnce() -> String) {
+        if self.loud {
+            eprintln!("    {} {}", self.changes, text());
+        }
     }
 
     pub(super) fn epoch(&self) -> u64 {
@@ -197,6 +210,7 @@ impl Tree {
     /// Carries out a change of names. An error is what the caller gets; the change may still have been done.
     fn rename_all(&mut self, change: NameChange, needs_space: bool) -> io::Result<()> {
         let verdict = self.change(needs_space)?;
+        self.say(|| format!("names {change:?}"));
         if matches!(verdict, Verdict::Done | Verdict::End(true)) {
             for (dir, name, inode) in &change {
                 match inode {
@@ -295,6 +309,7 @@ impl Tree {
 
     pub(super) fn sync_dir(&mut self, path: &str) -> io::Result<()> {
         let inode = self.lookup(path)?;
+        self.say(|| format!("sync directory {path}, {inode}"));
         match self.change(false)? {
             Verdict::End(false) => return Err(gone()),
             Verdict::Done | Verdict::End(true) | Verdict::Full => {}
@@ -363,6 +378,7 @@ impl Tree {
             return self.check_on();
         }
         let verdict = self.change(true)?;
+        self.say(|| format!("write {inode} at {offset} {}", bytes.len()));
         let n = match verdict {
             Verdict::Done => bytes.len(),
             Verdict::End(_) | Verdict::Full => self.rng.below(bytes.len() as u64 + 1) as usize,
@@ -379,14 +395,19 @@ impl Tree {
 
     pub(super) fn set_len(&mut self, inode: u64, len: u64) -> io::Result<()> {
         let verdict = self.change(false)?;
+        self.say(|| format!("cut {inode} to {len}"));
         if matches!(verdict, Verdict::Done | Verdict::End(true)) {
             self.push(inode, Change::Len(len as usize));
+            if len == 0 {
+                self.lost.remove(&inode);
+            }
         }
         self.check_on()
     }
 
     pub(super) fn sync(&mut self, inode: u64) -> io::Result<()> {
         let verdict = self.change(false)?;
+        self.say(|| format!("sync {inode}"));
         if matches!(verdict, Verdict::End(false)) {
             return Err(gone());
         }
@@ -398,7 +419,7 @@ impl Tree {
         let changes = std::mem::take(pending);
         if let Some(loss) = bad.filter(|_| !changes.is_empty()) {
             self.plan.bad_sync = None;
-            self.lost = true;
+            self.lost.insert(inode);
             for c in &changes {
                 apply(durable, c, |_| rng.one_in(2));
             }
@@ -435,7 +456,7 @@ impl Tree {
         self.plan = Plan::default();
         self.changes = 0;
         if power_lost {
-            self.lost = false;
+            self.lost.clear();
             self.lose_names();
             self.lose_bytes();
         }
@@ -483,6 +504,9 @@ impl Tree {
                 }
             }
             data.clone_from(durable);
+        }
+        for (path, inode) in self.paths() {
+            self.say(|| format!("left: {path}, {inode}, {} bytes", self.file(inode).map_or(0, Vec::len)));
         }
     }
 

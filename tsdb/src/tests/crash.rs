@@ -9,7 +9,7 @@ mod model;
 use history::History;
 
 /// How many histories `cargo test` runs, of which seed on, unless the environment says otherwise.
-const HISTORIES: u64 = 150;
+const HISTORIES: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -180,6 +180,28 @@ pub(crate) fn rewrite(path: &Path, sum: Option<(u64, u32)>) -> Result<SyncHandle
     SyncHandle::open(path)
 }
 
+/// Removes segments before the last hole, for a log whose oldest segments are removed without a checkpoint, oldest first: a
+/// machine that went down meanwhile may have left some of them.
+pub(crate) fn remove_before_hole(dir: &Path) -> Result<(), StorageError> {
+    let numbers = numbers(dir)?;
+    let Some(first) = numbers.windows(2).rposition(|w| w[1] != w[0] + 1).map(|i| numbers[i + 1]) else {
+        return Ok(());
+    };
+    numbers.iter().filter(|s| **s < first).try_for_each(|s| dir::remove_file(&path(dir, *s)))?;
+    dir::sync(dir)
+}
+
+/// Makes all segments of a directory durable: a process that was killed left them with the operating system.
+pub(crate) fn sync_all(dir: &Path) -> Result<(), StorageError> {
+    for s in list(dir)? {
+        let path = path(dir, s);
+        if SyncHandle::open(&path)?.sync().is_err() {
+            rewrite(&path, None)?;
+        }
+    }
+    dir::sync(dir)
+}
+
 /// Writes segments one after the other.
 pub(crate) struct SegmentWriter {
     dir: PathBuf,

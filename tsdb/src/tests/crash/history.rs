@@ -31,6 +31,8 @@ pub(super) struct History {
     faulty: bool,
     /// An fsync failed with [`Loss::Evicted`], and the process still runs or ran without the machine's end.
     evicted: bool,
+    /// A file has something that an fsync lost, and the process that knew has ended.
+    tainted: bool,
     loud: bool,
     steps: Vec<String>,
     /// How often everything ended.
@@ -57,6 +59,10 @@ impl History {
             histogram_start_encoding: pick(3) == 0,
             ..Config::new(disk.root().join("data"))
         };
+        if loud {
+            eprintln!("{config:?}");
+            disk.set_loud();
+        }
         let active = (0, 3 + rng.below(20));
         Self {
             seed,
@@ -70,6 +76,7 @@ impl History {
             active,
             faulty: false,
             evicted: false,
+            tainted: false,
             loud,
             steps: Vec::new(),
             ends: 0,
@@ -101,7 +108,7 @@ impl History {
             self.step();
             if self.disk.is_off() {
                 self.end();
-            } else if self.db.is_some() && self.rng.one_in(10) {
+            } else if self.db.is_some() && (self.rng.one_in(10) || self.loud) {
                 self.check("while it runs");
             }
         }
@@ -150,6 +157,11 @@ impl History {
             self.model.lose_undurable();
         }
         self.lose_evicted();
+        // A process that is killed between a failed fsync and its mending cannot tell the next one: that one's fsync succeeds.
+        self.tainted |= self.disk.has_lost();
+        if power_lost && std::mem::take(&mut self.tainted) {
+            self.model.acknowledged.clear();
+        }
         self.disk.restart(power_lost);
         if power_lost {
             self.evicted = false;
@@ -158,6 +170,7 @@ impl History {
 
     /// The next process cannot read what an fsync has lost; the one before had it in memory.
     fn lose_evicted(&mut self) {
+        self.tainted |= self.db.is_none() && self.disk.has_lost();
         if self.evicted && self.disk.has_lost() {
             self.model.lose_undurable();
         }
@@ -367,6 +380,16 @@ impl History {
         let missing: Vec<_> = self.model.acknowledged.iter().filter(|(k, _)| !stored.contains(k)).collect();
         if !missing.is_empty() {
             let text: Vec<_> = missing.iter().take(8).collect();
+            if self.loud {
+                let (series, times) = (
+                    missing.iter().map(|(k, _)| k.0).collect::<BTreeSet<_>>(),
+                    missing.iter().map(|(k, _)| k.1).collect::<BTreeSet<_>>(),
+                );
+                eprintln!("series {series:?}\ntimes {times:?}");
+                for b in self.db().blocks.load().iter() {
+                    eprintln!("block {:?}", b.meta);
+                }
+            }
             panic!("seed {seed}, {when}: {} acknowledged samples are missing: {text:?}", missing.len());
         }
         let strange: Vec<_> = stored.iter().filter(|k| !self.model.sent.contains(k)).take(8).collect();
