@@ -112,7 +112,7 @@ struct Later {
 /// Whether the store is there.
 enum Phase {
     /// It replays its log; this is to be put in force then.
-    Replaying(Option<Later>),
+    Replaying(Option<Box<Later>>),
     Running,
     Stopping,
 }
@@ -277,7 +277,7 @@ impl Core {
         let mut phase = self.phase.lock().await;
         let Phase::Replaying(later) = &mut *phase else { return Ok(()) };
         if let Some(later) = later.take() {
-            self.apply_later(later).await?;
+            self.apply_later(*later).await?;
         }
         self.db.start_maintenance(MAINTENANCE_INTERVAL)?;
         *phase = Phase::Running;
@@ -325,7 +325,7 @@ impl Core {
         let later = Later { settings: settings.clone(), groups };
         let mut phase = self.phase.lock().await;
         match &mut *phase {
-            Phase::Replaying(waiting) => *waiting = Some(later),
+            Phase::Replaying(waiting) => *waiting = Some(Box::new(later)),
             Phase::Running => self.apply_later(later).await?,
             Phase::Stopping => {}
         }

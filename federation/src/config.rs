@@ -52,7 +52,7 @@ impl SenderConfig {
             matchers: Vec::new(),
             write_relabel: Vec::new(),
             external_labels: Labels::empty(),
-            http: HttpConfig { http2: true, ..HttpConfig::default() },
+            http: HttpConfig::default(),
             remote_timeout: Duration::from_secs(30),
             queue: QueueConfig::default(),
             send_exemplars: false,
@@ -148,7 +148,7 @@ impl RemoteReadConfig {
         Self {
             name: name.into(),
             url: url.into(),
-            http: HttpConfig { http2: true, ..HttpConfig::default() },
+            http: HttpConfig::default(),
             timeout: Duration::from_secs(60),
             max_response_bytes: 64 << 20,
             max_decompressed_bytes: 512 << 20,

@@ -1,30 +1,16 @@
 //! The HTTP client of the sender and of remote read: one request, one bounded answer, a time-out around both.
 //!
-//! Connections are pooled per client. Redirects are not followed: they come back as the answer they are. TLS settings
-//! are in [`tls`].
+//! Connections, credentials, redirects, proxies and TLS are `httpclient`'s.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
+use httpclient::ClientConfig;
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-
-pub mod tls;
-
-pub use tls::TlsConfig;
-
-/// How long one attempt to connect may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an unused connection is kept.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+use model::SystemClock;
 
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,70 +29,13 @@ pub enum HttpError {
     TooLarge(usize),
 }
 
-/// A secret given in the configuration or in a file, which is read anew for each request so that it may rotate. Never
-/// printed.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Secret {
-    /// The secret itself.
-    Inline(String),
-    /// A file that holds it; white space around it does not count.
-    File(PathBuf),
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Inline(_) => f.write_str("<secret>"),
-            Self::File(path) => write!(f, "File({})", path.display()),
-        }
-    }
-}
-
-impl Secret {
-    async fn read(&self) -> Result<String, HttpError> {
-        match self {
-            Self::Inline(s) => Ok(s.clone()),
-            Self::File(path) => match tokio::fs::read_to_string(path).await {
-                Ok(s) => Ok(s.trim().to_owned()),
-                Err(e) => Err(HttpError::Config(format!("read secret {}: {e}", path.display()))),
-            },
-        }
-    }
-}
-
-/// What the `Authorization` header says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Auth {
-    /// Nothing.
-    #[default]
-    None,
-    /// User and password.
-    Basic {
-        /// User name.
-        username: String,
-        /// Password.
-        password: Secret,
-    },
-    /// A scheme and its credentials.
-    Scheme {
-        /// `Bearer`, in most cases.
-        scheme: String,
-        /// The credentials.
-        credentials: Secret,
-    },
-}
-
 /// Settings of a client.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HttpConfig {
-    /// Authorization.
-    pub auth: Auth,
-    /// TLS.
-    pub tls: TlsConfig,
-    /// Headers added to each request; they win over the client's own.
+    /// How to speak to the server.
+    pub client: ClientConfig,
+    /// Headers set on each request; they win over all others.
     pub headers: Vec<(String, String)>,
-    /// Whether HTTP/2 may be negotiated over TLS.
-    pub http2: bool,
 }
 
 /// An answer.
@@ -164,26 +93,22 @@ pub enum Need {
 }
 
 /// A client with its pool of connections. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct HttpClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    auth: Auth,
+    client: httpclient::Client,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl HttpClient {
-    /// A client. Reads the files that the TLS settings name.
+    /// A client. Reads no file yet.
     ///
     /// # Errors
-    /// [`HttpError::Config`] for headers that are none, and for TLS files that cannot be read or do not fit.
+    /// [`HttpError::Config`] for headers that are none, and for settings that contradict each other.
     pub fn new(config: &HttpConfig) -> Result<Self, HttpError> {
-        let connector = tls::connector(&config.tls, config.http2, CONNECT_TIMEOUT)?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        let agent = HeaderValue::from_static(concat!("almanac/", env!("CARGO_PKG_VERSION")));
-        let mut headers = vec![(USER_AGENT, agent)];
+        // Dates of assertions are all that the clock is for.
+        let client = httpclient::Client::new(config.client.clone(), SystemClock::shared())
+            .map_err(HttpError::Config)?;
+        let mut headers = Vec::new();
         for (name, value) in &config.headers {
             let bad =
                 || HttpError::Config(format!("header {name:?} has a name or value that HTTP does not allow"));
@@ -191,7 +116,7 @@ impl HttpClient {
             let value = HeaderValue::try_from(value.as_str()).map_err(|_| bad())?;
             headers.push((name, value));
         }
-        Ok(Self { client, auth: config.auth.clone(), headers })
+        Ok(Self { client, headers })
     }
 
     /// Sends a request and waits for the whole answer, whatever its status.
@@ -208,32 +133,23 @@ impl HttpClient {
 
     async fn send_within_limits(&self, outgoing: Outgoing<'_>) -> Result<Response, HttpError> {
         let (limit, need) = (outgoing.response_limit_bytes, outgoing.need);
-        let request = self.request(outgoing).await?;
-        let response =
-            self.client.request(request).await.map_err(|e| HttpError::Transport(with_causes(&e)))?;
+        let request = self.request(outgoing);
+        let response = self.client.send(request).await.map_err(|e| HttpError::Transport(e.to_string()))?;
         let (parts, body) = response.into_parts();
         let body = read_body(body, limit, need).await?;
         Ok(Response { status: parts.status, headers: parts.headers, body })
     }
 
-    async fn request(&self, outgoing: Outgoing<'_>) -> Result<Request<Full<Bytes>>, HttpError> {
-        let mut request = Request::new(Full::new(outgoing.body));
+    fn request(&self, outgoing: Outgoing<'_>) -> Request<Bytes> {
+        let mut request = Request::new(outgoing.body);
         *request.method_mut() = outgoing.method;
         *request.uri_mut() = outgoing.uri.clone();
         let headers = request.headers_mut();
-        if let Some(value) = authorization(&self.auth).await? {
-            headers.insert(AUTHORIZATION, value);
-        }
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("almanac/", env!("CARGO_PKG_VERSION"))));
         for (name, value) in outgoing.headers.iter().chain(&self.headers) {
             headers.insert(name, value.clone());
         }
-        Ok(request)
-    }
-}
-
-impl fmt::Debug for HttpClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").field("auth", &self.auth).finish_non_exhaustive()
+        request
     }
 }
 
@@ -260,7 +176,7 @@ async fn read_body(mut body: Incoming, limit: usize, need: Need) -> Result<Bytes
         let data = match frame {
             Ok(frame) => frame.into_data().unwrap_or_default(),
             Err(_) if need == Need::Status => break,
-            Err(e) => return Err(HttpError::Transport(with_causes(&e))),
+            Err(e) => return Err(HttpError::Transport(httpclient::body::broken(&e))),
         };
         let room = limit - out.len();
         if data.len() > room {
@@ -275,71 +191,9 @@ async fn read_body(mut body: Incoming, limit: usize, need: Need) -> Result<Bytes
     Ok(out.freeze())
 }
 
-async fn authorization(auth: &Auth) -> Result<Option<HeaderValue>, HttpError> {
-    let text = match auth {
-        Auth::None => return Ok(None),
-        Auth::Basic { username, password } => {
-            format!("Basic {}", base64(format!("{username}:{}", password.read().await?).as_bytes()))
-        }
-        Auth::Scheme { scheme, credentials } => format!("{scheme} {}", credentials.read().await?),
-    };
-    let mut value = HeaderValue::try_from(text)
-        .map_err(|_| HttpError::Config("credentials hold bytes that a header cannot carry".into()))?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-/// Base64 with padding, as Basic authorization needs it (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let mut word = [0_u8; 3];
-        word[..group.len()].copy_from_slice(group);
-        let word = u32::from_be_bytes([0, word[0], word[1], word[2]]);
-        for i in 0..4 {
-            if i <= group.len() {
-                out.push(DIGITS[(word >> (18 - 6 * i) & 63) as usize] as char);
-            } else {
-                out.push('=');
-            }
-        }
-    }
-    out
-}
-
-/// An error with what caused it: hyper's own text says little ("client error").
-fn with_causes(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_the_standards() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-            ("\u{ff}?", "w78/"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
 
     #[test]
     fn urls_need_scheme_and_host() {
@@ -348,11 +202,5 @@ mod tests {
             let e = parse_url(bad).expect_err(bad);
             assert!(matches!(e, HttpError::Config(_)), "{e}");
         }
-    }
-
-    #[test]
-    fn secrets_are_never_printed() {
-        let auth = Auth::Basic { username: "u".into(), password: Secret::Inline("hunter2".into()) };
-        assert!(!format!("{auth:?}").contains("hunter2"));
     }
 }

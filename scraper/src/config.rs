@@ -7,9 +7,9 @@
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/configuration/configuration/#scrape_config>.
 
-use std::fmt;
-use std::path::PathBuf;
-
+pub use httpclient::{
+    Authorization, BasicAuth, ClientConfig as HttpConfig, HttpHeader, Secret, SecretSource, TlsConfig,
+};
 use model::relabel::{NameValidation, RelabelRule};
 
 use crate::discovery::DiscoveryConfig;
@@ -204,136 +204,6 @@ impl ScrapeConfig {
             ),
         ];
         notes.iter().filter(|(present, _)| *present).map(|(_, text)| (*text).to_owned()).collect()
-    }
-}
-
-/// How to speak HTTP to a target or a discovery endpoint.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HttpConfig {
-    /// User and password.
-    pub basic_auth: Option<BasicAuth>,
-    /// The `Authorization` header.
-    pub authorization: Option<Authorization>,
-    /// Further request headers.
-    pub headers: Vec<HttpHeader>,
-    /// TLS.
-    pub tls: TlsConfig,
-    /// Follow redirects, ten at most.
-    pub follow_redirects: bool,
-    /// HTTP proxy; [`HttpConfig::check`] refuses it as not supported.
-    pub proxy_url: Option<String>,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            basic_auth: None,
-            authorization: None,
-            headers: Vec::new(),
-            tls: TlsConfig::default(),
-            follow_redirects: true,
-            proxy_url: None,
-        }
-    }
-}
-
-impl HttpConfig {
-    /// Refuses what contradicts itself or is not built; opens no file.
-    ///
-    /// # Errors
-    /// What is wrong, on one line.
-    pub fn check(&self) -> Result<(), String> {
-        if self.proxy_url.is_some() {
-            return Err("proxy_url is not supported: remove it, or reach the targets without a proxy".into());
-        }
-        if self.basic_auth.is_some() && self.authorization.is_some() {
-            return Err("at most one of basic_auth, oauth2 & authorization must be configured".into());
-        }
-        if self.tls.cert.is_some() != self.tls.key.is_some() {
-            return Err("tls_config needs both a certificate and its key, or neither".into());
-        }
-        Ok(())
-    }
-}
-
-/// A text in the configuration or in a file that is read when it is needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// In the configuration itself.
-    Inline(Secret),
-    /// In a file; blanks around it do not count. Read again for each new connection or request, so that it can rotate.
-    File(PathBuf),
-}
-
-/// User name and password.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BasicAuth {
-    /// User name, from the configuration or a file.
-    pub username: SecretSource,
-    /// Password; absent means empty.
-    pub password: Option<SecretSource>,
-}
-
-/// `Authorization: TYPE CREDENTIALS`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authorization {
-    /// `Bearer` by default.
-    pub kind: String,
-    /// The credentials.
-    pub credentials: Option<SecretSource>,
-}
-
-/// A header that is sent with every request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpHeader {
-    /// Its name.
-    pub name: String,
-    /// Its values, in order.
-    pub values: Vec<SecretSource>,
-}
-
-/// TLS towards a target.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsConfig {
-    /// Certificates to trust, PEM; absent: those of the system.
-    pub ca: Option<SecretSource>,
-    /// Client certificate, PEM.
-    pub cert: Option<SecretSource>,
-    /// Key of the client certificate, PEM.
-    pub key: Option<SecretSource>,
-    /// Name that the certificate must have; empty: the host of the URL.
-    pub server_name: String,
-    /// Trust any certificate.
-    pub insecure_skip_verify: bool,
-}
-
-/// A text that never shows in logs, errors or answers.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text` from being printed.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<secret>")
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use model::{Appendable, Clock, Labels, Metadata};
 use parking_lot::Mutex;
 
+use crate::client::Clients;
 use crate::config::ScrapeConfig;
 use crate::error::ScraperError;
 use crate::metrics::ScrapeMetrics;
@@ -153,6 +154,7 @@ impl ScrapeManager {
     ) -> Result<Self, ScraperError> {
         let services = Services {
             storage,
+            clients: Clients::new(clock.clone()),
             clock,
             metrics: ScrapeMetrics::new(registry)?,
             offset_seed: xxhash_rust::xxh3::xxh3_64(options.offset_seed.as_bytes()),

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::cache::{ScrapeCache, ScrapeCounts};
-use crate::client::{Client, Fetched};
+use crate::client::{Client, Clients, Fetched};
 use crate::config::ScrapeConfig;
 use crate::error::ScrapeFailure;
 use crate::exposition::negotiation::format_of;
@@ -32,6 +32,7 @@ pub(crate) struct Services {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: ScrapeMetrics,
     pub(crate) options: ScrapeOptions,
+    pub(crate) clients: Clients,
     pub(crate) offset_seed: u64,
 }
 
@@ -142,7 +143,7 @@ impl ScrapeLoop {
         let cache = ScrapeCache::default();
         target.state.lock().metadata = Some(cache.metadata());
         Self {
-            client: Client::new(config.clone(), &target, &options.user_agent),
+            client: Client::new(&services.clients, &config, &target, &options.user_agent),
             rules: Arc::new(rules),
             report: Report::new(&target.labels, config.extra_scrape_metrics),
             cache,
@@ -258,13 +259,9 @@ impl ScrapeLoop {
             _ = orders.wait_for(|o| *o == Order::End) => None,
         };
         match result {
-            None => {
-                self.client.disconnect();
-                None
-            }
+            None => None,
             Some(Ok(fetched)) => Some(fetched),
             Some(Err(_)) => {
-                self.client.disconnect();
                 let url = self.target.url();
                 Some(Err(ScrapeFailure::Http { url, reason: "context deadline exceeded".into() }))
             }

@@ -23,6 +23,8 @@ const SCHEME: &str = "__scheme__";
 const METRICS_PATH: &str = "__metrics_path__";
 const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
+/// A socket to scrape through instead of the address.
+const UNIX_SOCKET: &str = "__unix_socket__";
 const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
 const RESERVED_PREFIX: &str = "__";
@@ -48,6 +50,8 @@ pub(crate) struct Target {
     pub(crate) labels: Labels,
     /// What is fetched; path and query as the request line has them.
     pub(crate) url: Box<str>,
+    /// Path of a unix socket; empty for none.
+    pub(crate) unix_socket: Box<str>,
     pub(crate) interval_ms: i64,
     pub(crate) timeout_ms: i64,
     /// Identity: all labels and the URL.
@@ -165,6 +169,7 @@ impl TargetFactory {
 }
 
 fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result<Target, String> {
+    let unix_socket: Box<str> = b.get(UNIX_SOCKET).into();
     let address = b.get(ADDRESS).to_owned();
     if address.is_empty() {
         return Err("no address".into());
@@ -201,6 +206,7 @@ fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result
         labels: b.build(),
         hash,
         url: url.into(),
+        unix_socket,
         interval_ms,
         timeout_ms,
         state: Mutex::new(TargetState {

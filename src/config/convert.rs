@@ -1,5 +1,8 @@
 //! From sections of the file to the plain settings of the crates.
 
+use std::collections::BTreeMap;
+
+use httpclient::{GrantType, OAuth2Config, ProxyConfig, SignatureAlgorithm, TlsVersion};
 use model::relabel::RelabelRule;
 use scraper::config::{
     Authorization, BasicAuth, EscapingScheme, HttpConfig, HttpHeader, ScrapeConfig, ScrapeProtocol, Secret,
@@ -150,16 +153,6 @@ fn kubernetes(k: &mut KubernetesSd) -> Result<sd::KubernetesConfig, Problem> {
 /// # Errors
 /// Names what is not built in.
 pub fn http_config(h: &HttpClient<'_>) -> Result<HttpConfig, Problem> {
-    if h.oauth2.is_some() {
-        return Err(Problem::not_built_in(
-            "oauth2 is not built in; use basic_auth or authorization (credentials_file is read again for each request)",
-        ));
-    }
-    if h.proxy_from_environment.unwrap_or(false) || h.proxy_connect_header.is_some() {
-        return Err(Problem::not_built_in(
-            "proxy_from_environment and proxy_connect_header are not built in",
-        ));
-    }
     let config = HttpConfig {
         basic_auth: h.basic_auth.as_ref().map(|b| BasicAuth {
             username: source(b.username.as_ref(), b.username_file.as_ref())
@@ -170,13 +163,75 @@ pub fn http_config(h: &HttpClient<'_>) -> Result<HttpConfig, Problem> {
             kind: a.kind.clone().unwrap_or_else(|| "Bearer".into()),
             credentials: source(a.credentials.as_ref().map(|p| &p.0), a.credentials_file.as_ref()),
         }),
+        oauth2: h.oauth2.as_ref().map(oauth2).transpose()?,
         headers: h.http_headers.iter().flatten().map(|(n, v)| header(n, v)).collect(),
         tls: h.tls_config.as_ref().map(tls).transpose()?.unwrap_or_default(),
+        proxy: proxy(
+            h.proxy_url.as_ref(),
+            h.no_proxy.as_ref(),
+            *h.proxy_from_environment,
+            h.proxy_connect_header.as_ref(),
+        ),
         follow_redirects: h.follow_redirects.unwrap_or(true),
-        proxy_url: h.proxy_url.as_ref().map(|u| u.0.to_string()),
+        enable_http2: h.enable_http2.unwrap_or(true),
     };
-    config.check().map_err(Problem::not_built_in)?;
+    config.check()?;
     Ok(config)
+}
+
+fn oauth2(o: &http::OAuth2) -> Result<OAuth2Config, Problem> {
+    let text = |t: &Option<String>| t.clone().unwrap_or_default();
+    let grant = if o.grant_type.as_deref() == Some(http::GRANT_JWT_BEARER) {
+        GrantType::JwtBearer {
+            key: source(
+                o.client_certificate_key.as_ref().map(|k| &k.0),
+                o.client_certificate_key_file.as_ref(),
+            ),
+            key_id: text(&o.client_certificate_key_id),
+            algorithm: match o.signature_algorithm.as_deref() {
+                Some("RS384") => SignatureAlgorithm::Rs384,
+                Some("RS512") => SignatureAlgorithm::Rs512,
+                _ => SignatureAlgorithm::Rs256,
+            },
+            issuer: text(&o.iss),
+            audience: text(&o.audience),
+            claims: o.claims.clone().unwrap_or_default(),
+        }
+    } else {
+        let secret = source(o.client_secret.as_ref().map(|s| &s.0), o.client_secret_file.as_ref());
+        GrantType::ClientCredentials { secret }
+    };
+    Ok(OAuth2Config {
+        client_id: o.client_id.clone(),
+        grant,
+        token_url: o.token_url.clone(),
+        scopes: o.scopes.clone().unwrap_or_default(),
+        endpoint_params: o.endpoint_params.clone().unwrap_or_default().into_iter().collect(),
+        tls: o.tls_config.as_ref().map(tls).transpose()?.unwrap_or_default(),
+        proxy: proxy(
+            o.proxy_url.as_ref(),
+            o.no_proxy.as_ref(),
+            o.proxy_from_environment,
+            o.proxy_connect_header.as_ref(),
+        ),
+    })
+}
+
+fn proxy(
+    url: Option<&scalar::Url>,
+    no_proxy: Option<&String>,
+    from_environment: Option<bool>,
+    connect_header: Option<&BTreeMap<String, Vec<scalar::Secret>>>,
+) -> ProxyConfig {
+    let header = |(name, values): (&String, &Vec<scalar::Secret>)| {
+        (name.clone(), values.iter().map(|v| Secret::new(&v.0)).collect())
+    };
+    ProxyConfig {
+        url: url.map(|u| u.0.to_string()),
+        no_proxy: no_proxy.cloned().unwrap_or_default(),
+        from_environment: from_environment.unwrap_or(false),
+        connect_headers: connect_header.into_iter().flatten().map(header).collect(),
+    }
 }
 
 fn header(name: &str, h: &http::Header) -> HttpHeader {
@@ -187,13 +242,15 @@ fn header(name: &str, h: &http::Header) -> HttpHeader {
 }
 
 fn tls(t: &http::Tls) -> Result<TlsConfig, Problem> {
-    if t.min_version.as_deref().is_some_and(|v| v == "TLS10" || v == "TLS11") {
-        tracing::warn!(
-            "tls_config.min_version below TLS12 has no effect: TLS 1.2 is the oldest version built in"
-        );
-    }
-    if t.max_version.as_deref().is_some_and(|v| v != "TLS13") {
-        return Err(Problem::not_built_in("tls_config.max_version below TLS13 is not built in"));
+    let version = |v: &Option<String>| match v.as_deref() {
+        Some("TLS13") => Some(TlsVersion::Tls13),
+        Some("TLS12") => Some(TlsVersion::Tls12),
+        _ => None,
+    };
+    if t.max_version.as_deref().is_some_and(|v| v == "TLS10" || v == "TLS11") {
+        return Err(Problem::not_built_in(
+            "tls_config.max_version below TLS12 is not built in: such versions are broken",
+        ));
     }
     Ok(TlsConfig {
         ca: source(t.ca.as_ref(), t.ca_file.as_ref()),
@@ -201,11 +258,14 @@ fn tls(t: &http::Tls) -> Result<TlsConfig, Problem> {
         key: source(t.key.as_ref().map(|k| &k.0), t.key_file.as_ref()),
         server_name: t.server_name.clone().unwrap_or_default(),
         insecure_skip_verify: t.insecure_skip_verify.unwrap_or(false),
+        // An older version than is built in asks for nothing that could be refused.
+        min_version: version(&t.min_version),
+        max_version: version(&t.max_version),
     })
 }
 
+/// What is not empty, be it here or in a file.
 fn source(inline: Option<&String>, file: Option<&std::path::PathBuf>) -> Option<SecretSource> {
-    inline
-        .map(|s| SecretSource::Inline(Secret::new(s)))
-        .or_else(|| file.map(|f| SecretSource::File(f.clone())))
+    let inline = inline.filter(|s| !s.is_empty()).map(|s| SecretSource::Inline(Secret::new(s)));
+    inline.or_else(|| file.filter(|f| !f.as_os_str().is_empty()).map(|f| SecretSource::File(f.clone())))
 }

@@ -70,7 +70,7 @@ pub struct OAuth2 {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub claims: Option<BTreeMap<String, String>>,
+    pub claims: Option<serde_json::Map<String, serde_json::Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scopes: Option<Vec<String>>,
     pub token_url: String,
@@ -236,37 +236,27 @@ impl HttpClient<'_> {
     /// relative to `dir`.
     ///
     /// # Errors
-    /// The first contradiction.
+    /// The first contradiction, in Prometheus's words.
     pub fn finish(self, dir: &Path, http2_default: bool) -> Result<(), String> {
-        if self.bearer_token.is_some() && self.bearer_token_file.is_some() {
+        if let Some(t) = self.tls_config {
+            t.finish(dir)?;
+        }
+        let (token, token_file) = (set(self.bearer_token), set_path(self.bearer_token_file));
+        if token && token_file {
             return Err("at most one of bearer_token & bearer_token_file must be configured".into());
         }
-        let bearer = self.bearer_token.is_some() || self.bearer_token_file.is_some();
+        let bearer = token || token_file;
         if bearer && (self.basic_auth.is_some() || self.oauth2.is_some()) {
             return Err(
                 "at most one of basic_auth, oauth2, bearer_token & bearer_token_file must be configured"
                     .into(),
             );
         }
+        if let Some(b) = self.basic_auth {
+            b.finish(dir)?;
+        }
         if bearer && self.authorization.is_some() {
             return Err("authorization is not compatible with bearer_token & bearer_token_file".into());
-        }
-        let auths = [self.basic_auth.is_some(), self.authorization.is_some(), self.oauth2.is_some()];
-        if auths.iter().filter(|a| **a).count() > 1 {
-            return Err("at most one of basic_auth, oauth2 & authorization must be configured".into());
-        }
-        if let Some(b) = self.basic_auth {
-            exclusive(
-                "basic_auth username",
-                &[b.username.is_some(), b.username_file.is_some(), b.username_ref.is_some()],
-            )?;
-            exclusive(
-                "basic_auth password",
-                &[b.password.is_some(), b.password_file.is_some(), b.password_ref.is_some()],
-            )?;
-            join(dir, &mut b.username_file);
-            join(dir, &mut b.password_file);
-            refuse_refs(b.username_ref.is_some() || b.password_ref.is_some())?;
         }
         if bearer {
             *self.authorization = Some(Authorization {
@@ -277,49 +267,28 @@ impl HttpClient<'_> {
             });
         }
         if let Some(a) = self.authorization {
-            exclusive(
-                "authorization credentials",
-                &[a.credentials.is_some(), a.credentials_file.is_some(), a.credentials_ref.is_some()],
-            )?;
-            let kind = a.kind.get_or_insert_with(|| "Bearer".into());
-            if kind.trim().is_empty() {
-                *kind = "Bearer".into();
+            a.finish(dir)?;
+            if self.basic_auth.is_some() || self.oauth2.is_some() {
+                return Err("at most one of basic_auth, oauth2 & authorization must be configured".into());
             }
-            if kind.eq_ignore_ascii_case("basic") {
-                return Err(
-                    "authorization type cannot be set to \"basic\", use \"basic_auth\" instead".into()
-                );
-            }
-            join(dir, &mut a.credentials_file);
-            refuse_refs(a.credentials_ref.is_some())?;
         }
         if let Some(o) = self.oauth2 {
-            if o.client_id.is_empty() {
-                return Err("oauth2 client_id must be configured".into());
+            if self.basic_auth.is_some() {
+                return Err("at most one of basic_auth, oauth2 & authorization must be configured".into());
             }
-            if o.token_url.is_empty() {
-                return Err("oauth2 token_url must be configured".into());
-            }
-            join(dir, &mut o.client_secret_file);
-            join(dir, &mut o.client_certificate_key_file);
-            if let Some(t) = &mut o.tls_config {
-                t.finish(dir)?;
-            }
+            o.finish(dir)?;
         }
-        if let Some(t) = self.tls_config {
-            t.finish(dir)?;
-        }
+        check_proxy(
+            self.proxy_url.as_ref(),
+            self.no_proxy.as_deref(),
+            self.proxy_from_environment.unwrap_or(false),
+            self.proxy_connect_header.as_ref(),
+        )?;
         for (name, header) in self.http_headers.iter_mut().flatten() {
-            if RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
-                return Err(format!("setting header {name:?} is not allowed"));
+            if RESERVED_HTTP_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
+                return Err(format!("setting header {:?} is not allowed", canonical_header(name)));
             }
             header.files.iter_mut().for_each(|f| *f = dir.join(&*f));
-        }
-        if self.proxy_from_environment.unwrap_or(false) && self.proxy_url.is_some() {
-            return Err("if proxy_from_environment is configured, proxy_url must not be configured".into());
-        }
-        if self.no_proxy.is_some() && self.proxy_url.is_none() {
-            return Err("if no_proxy is configured, proxy_url must also be configured".into());
         }
         self.follow_redirects.get_or_insert(true);
         self.enable_http2.get_or_insert(http2_default);
@@ -327,19 +296,123 @@ impl HttpClient<'_> {
     }
 }
 
-impl Tls {
+impl BasicAuth {
     fn finish(&mut self, dir: &Path) -> Result<(), String> {
-        exclusive("tls_config ca", &[self.ca.is_some(), self.ca_file.is_some(), self.ca_ref.is_some()])?;
         exclusive(
-            "tls_config cert",
-            &[self.cert.is_some(), self.cert_file.is_some(), self.cert_ref.is_some()],
+            "basic_auth username, username_file & username_ref",
+            &[set_text(&self.username), set_path(&self.username_file), set_text(&self.username_ref)],
         )?;
-        exclusive("tls_config key", &[self.key.is_some(), self.key_file.is_some(), self.key_ref.is_some()])?;
-        refuse_refs(self.ca_ref.is_some() || self.cert_ref.is_some() || self.key_ref.is_some())?;
-        let has_cert = self.cert.is_some() || self.cert_file.is_some();
-        let has_key = self.key.is_some() || self.key_file.is_some();
-        if has_cert != has_key {
-            return Err("tls_config: exactly one of cert or cert_file and exactly one of key or key_file must be configured together".into());
+        exclusive(
+            "basic_auth password, password_file & password_ref",
+            &[set(&self.password), set_path(&self.password_file), set_text(&self.password_ref)],
+        )?;
+        join(dir, &mut self.username_file);
+        join(dir, &mut self.password_file);
+        refuse_refs(set_text(&self.username_ref) || set_text(&self.password_ref))
+    }
+}
+
+impl Authorization {
+    fn finish(&mut self, dir: &Path) -> Result<(), String> {
+        exclusive(
+            "authorization credentials & credentials_file",
+            &[set(&self.credentials), set_path(&self.credentials_file), set_text(&self.credentials_ref)],
+        )?;
+        let kind = self.kind.get_or_insert_default();
+        *kind = kind.trim().to_owned();
+        if kind.is_empty() {
+            *kind = "Bearer".into();
+        }
+        if kind.eq_ignore_ascii_case("basic") {
+            return Err("authorization type cannot be set to \"basic\", use \"basic_auth\" instead".into());
+        }
+        join(dir, &mut self.credentials_file);
+        refuse_refs(set_text(&self.credentials_ref))
+    }
+}
+
+/// `grant_type` of signed assertions.
+pub const GRANT_JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+
+impl OAuth2 {
+    fn finish(&mut self, dir: &Path) -> Result<(), String> {
+        if let Some(t) = &mut self.tls_config {
+            t.finish(dir)?;
+        }
+        check_proxy(
+            self.proxy_url.as_ref(),
+            self.no_proxy.as_deref(),
+            self.proxy_from_environment.unwrap_or(false),
+            self.proxy_connect_header.as_ref(),
+        )?;
+        if self.client_id.is_empty() {
+            return Err("oauth2 client_id must be configured".into());
+        }
+        if self.token_url.is_empty() {
+            return Err("oauth2 token_url must be configured".into());
+        }
+        if self.grant_type.as_deref() == Some(GRANT_JWT_BEARER) {
+            let keys = [
+                set(&self.client_certificate_key),
+                set_path(&self.client_certificate_key_file),
+                set_text(&self.client_certificate_key_ref),
+            ];
+            if keys.iter().filter(|k| **k).count() > 1 {
+                return Err(format!(
+                    "at most one of oauth2 client_certificate_key, client_certificate_key_file & \
+                     client_certificate_key_ref must be configured using grant-type={GRANT_JWT_BEARER}"
+                ));
+            }
+            if !matches!(self.signature_algorithm.as_deref(), None | Some("" | "RS256" | "RS384" | "RS512")) {
+                return Err("valid signature algorithms are RS256, RS384 and RS512".into());
+            }
+        } else {
+            let secrets = [
+                set(&self.client_secret),
+                set_path(&self.client_secret_file),
+                set_text(&self.client_secret_ref),
+            ];
+            if secrets.iter().filter(|s| **s).count() > 1 {
+                return Err(
+                    "at most one of oauth2 client_secret, client_secret_file & client_secret_ref must be \
+                            configured using grant-type=client_credentials"
+                        .into(),
+                );
+            }
+        }
+        // `client_certificate_key_file` stays relative to the working directory, as Prometheus has it.
+        join(dir, &mut self.client_secret_file);
+        refuse_refs(set_text(&self.client_secret_ref) || set_text(&self.client_certificate_key_ref))
+    }
+}
+
+impl Tls {
+    /// Checks what excludes what, and makes file names relative to `dir`.
+    ///
+    /// # Errors
+    /// The first contradiction, in Prometheus's words.
+    pub fn finish(&mut self, dir: &Path) -> Result<(), String> {
+        exclusive(
+            "ca, ca_file & ca_ref",
+            &[set_text(&self.ca), set_path(&self.ca_file), set_text(&self.ca_ref)],
+        )?;
+        exclusive(
+            "cert, cert_file & cert_ref",
+            &[set_text(&self.cert), set_path(&self.cert_file), set_text(&self.cert_ref)],
+        )?;
+        exclusive("key and key_file", &[set(&self.key), set_path(&self.key_file), set_text(&self.key_ref)])?;
+        let has_cert = set_text(&self.cert) || set_path(&self.cert_file) || set_text(&self.cert_ref);
+        let has_key = set(&self.key) || set_path(&self.key_file) || set_text(&self.key_ref);
+        if has_cert && !has_key {
+            return Err(
+                "exactly one of key or key_file must be configured when a client certificate is configured"
+                    .into(),
+            );
+        }
+        if has_key && !has_cert {
+            return Err(
+                "exactly one of cert or cert_file must be configured when a client key is configured".into(),
+            );
         }
         for v in [&self.min_version, &self.max_version].into_iter().flatten() {
             if !["TLS10", "TLS11", "TLS12", "TLS13"].contains(&v.as_str()) {
@@ -349,13 +422,51 @@ impl Tls {
         join(dir, &mut self.ca_file);
         join(dir, &mut self.cert_file);
         join(dir, &mut self.key_file);
-        Ok(())
+        refuse_refs(set_text(&self.ca_ref) || set_text(&self.cert_ref) || set_text(&self.key_ref))
     }
+}
+
+fn check_proxy(
+    url: Option<&Url>,
+    no_proxy: Option<&str>,
+    from_environment: bool,
+    connect_header: Option<&BTreeMap<String, Vec<Secret>>>,
+) -> Result<(), String> {
+    let no_proxy = no_proxy.is_some_and(|n| !n.is_empty());
+    let refuse = |text: &str| Err(text.to_owned());
+    if connect_header.is_some_and(|h| !h.is_empty()) && !from_environment && url.is_none() {
+        return refuse(
+            "if proxy_connect_header is configured, proxy_url or proxy_from_environment must also be configured",
+        );
+    }
+    if from_environment && url.is_some() {
+        return refuse("if proxy_from_environment is configured, proxy_url must not be configured");
+    }
+    if from_environment && no_proxy {
+        return refuse("if proxy_from_environment is configured, no_proxy must not be configured");
+    }
+    if url.is_none() && no_proxy {
+        return refuse("if no_proxy is configured, proxy_url must also be configured");
+    }
+    Ok(())
+}
+
+/// An empty text counts as not given.
+fn set_text(text: &Option<String>) -> bool {
+    text.as_ref().is_some_and(|t| !t.is_empty())
+}
+
+fn set(secret: &Option<Secret>) -> bool {
+    secret.as_ref().is_some_and(|s| !s.0.is_empty())
+}
+
+fn set_path(path: &Option<PathBuf>) -> bool {
+    path.as_ref().is_some_and(|p| !p.as_os_str().is_empty())
 }
 
 fn exclusive(what: &str, set: &[bool]) -> Result<(), String> {
     if set.iter().filter(|s| **s).count() > 1 {
-        return Err(format!("at most one form of {what} must be configured"));
+        return Err(format!("at most one of {what} must be configured"));
     }
     Ok(())
 }
@@ -366,6 +477,39 @@ fn refuse_refs(used: bool) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// A header's name as HTTP/1 writes it: `X-Some-Name`.
+pub fn canonical_header(name: &str) -> String {
+    let mut start = true;
+    let letter = |c: char| {
+        let out = if start { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+        start = c == '-';
+        out
+    };
+    name.chars().map(letter).collect()
+}
+
+/// Headers that `http_headers` may not set.
+const RESERVED_HTTP_HEADERS: [&str; 18] = [
+    "authorization",
+    "host",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "user-agent",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "www-authenticate",
+    "accept-encoding",
+    "x-prometheus-remote-write-version",
+    "x-prometheus-remote-read-version",
+    "x-prometheus-scrape-timeout-seconds",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-content-sha256",
+];
 
 /// Makes a file name relative to the folder of the file that names it.
 pub fn join(dir: &Path, file: &mut Option<PathBuf>) {

@@ -214,7 +214,7 @@ fn sender(
         .unwrap_or_else(|| format!("{:06x}", Labels::from_pairs([("url", url.as_str())]).hash64() >> 40));
     let mut own = w.clone();
     let mut http = http_config(&own.http())?;
-    http.headers.extend(w.headers.iter().flatten().map(|(n, v)| (n.clone(), v.clone())));
+    http.headers.extend(w.headers.clone().unwrap_or_default());
     let count = |v: Option<i64>| usize::try_from(v.unwrap_or(0)).unwrap_or(0);
     let span = |v: Option<Ms>| Duration::from_millis(v.map_or(0, |m| u64::try_from(m.ms()).unwrap_or(0)));
     let mut config = SenderConfig::new(name, url, "");
@@ -244,53 +244,5 @@ fn sender(
 /// # Errors
 /// Names what is not built in.
 pub fn http_config(h: &HttpClient<'_>) -> Result<fed::HttpConfig, Problem> {
-    use scraper::config::SecretSource;
-    let plain = convert::http_config(h)?;
-    let secret = |s: &SecretSource| match s {
-        SecretSource::Inline(s) => fed::Secret::Inline(s.expose().to_owned()),
-        SecretSource::File(f) => fed::Secret::File(f.clone()),
-    };
-    let auth = match (&plain.basic_auth, &plain.authorization) {
-        (Some(basic), _) => {
-            let SecretSource::Inline(username) = &basic.username else {
-                return Err(Problem::not_built_in(
-                    "basic_auth.username_file is not built in for remote_write; use username",
-                ));
-            };
-            let password = basic.password.as_ref().map_or_else(|| fed::Secret::Inline(String::new()), secret);
-            fed::Auth::Basic { username: username.expose().to_owned(), password }
-        }
-        (None, Some(a)) => {
-            let credentials =
-                a.credentials.as_ref().map_or_else(|| fed::Secret::Inline(String::new()), secret);
-            fed::Auth::Scheme { scheme: a.kind.clone(), credentials }
-        }
-        (None, None) => fed::Auth::None,
-    };
-    let mut headers = Vec::new();
-    for header in &plain.headers {
-        for value in &header.values {
-            let SecretSource::Inline(v) = value else {
-                return Err(Problem::not_built_in(
-                    "http_headers.files is not built in for remote_write; use values or secrets",
-                ));
-            };
-            headers.push((header.name.clone(), v.expose().to_owned()));
-        }
-    }
-    let file = |s: &Option<SecretSource>, what: &str| match s {
-        Some(SecretSource::File(f)) => Ok(Some(f.clone())),
-        Some(SecretSource::Inline(_)) => Err(Problem::not_built_in(format!(
-            "tls_config.{what} is not built in for remote_write; use {what}_file"
-        ))),
-        None => Ok(None),
-    };
-    let tls = fed::TlsConfig {
-        ca_file: file(&plain.tls.ca, "ca")?,
-        cert_file: file(&plain.tls.cert, "cert")?,
-        key_file: file(&plain.tls.key, "key")?,
-        server_name: Some(plain.tls.server_name.clone()).filter(|n| !n.is_empty()),
-        insecure_skip_verify: plain.tls.insecure_skip_verify,
-    };
-    Ok(fed::HttpConfig { auth, tls, headers, http2: h.enable_http2.unwrap_or(false) })
+    Ok(fed::HttpConfig { client: convert::http_config(h)?, headers: Vec::new() })
 }

@@ -140,8 +140,10 @@ async fn everything_arrives_once_in_order_with_the_protocols_headers() {
     setup.append(0..50);
     let mut config = setup.config();
     config.http.headers = vec![("X-Scope".into(), "tenant".into())];
-    config.http.auth =
-        crate::http::Auth::Basic { username: "u".into(), password: crate::http::Secret::Inline("p".into()) };
+    config.http.client.basic_auth = Some(httpclient::BasicAuth {
+        username: httpclient::SecretSource::inline("u"),
+        password: Some(httpclient::SecretSource::inline("p")),
+    });
     let sender = setup.start(config);
     setup.append(50..100);
     setup.settled(&sender).await;

@@ -1,119 +1,117 @@
-//! Turns HTTP client settings into those of `kube`'s client, which serves discovery by Kubernetes and by URL alike.
-//!
-//! Files are read here, each time a client is made.
+//! A `kube` client that speaks through the HTTP client of everyone else, so that every setting works towards an API
+//! server too.
 
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use kube::config::Config;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use crate::config::{HttpConfig, SecretSource};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::{HeaderValue, USER_AGENT};
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
+use httpclient::Client;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use model::SystemClock;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tower_service::Service;
+use url::Url;
 
-/// Sets credentials, headers and TLS as `http` says.
+use crate::config::HttpConfig;
+
+/// How long setting up a connection and sending a request may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A client of the API server at `url`, whose answers may pause for `read_timeout`.
 ///
 /// # Errors
 /// What is wrong, on one line.
-pub(super) fn apply_http(config: &mut Config, http: &HttpConfig) -> Result<(), String> {
-    apply_tls(config, http)?;
-    if let Some(basic) = &http.basic_auth {
-        config.auth_info.username = Some(read(&basic.username)?);
-        let password = basic.password.as_ref().map(read).transpose()?;
-        config.auth_info.password = Some(password.unwrap_or_default().into());
-    }
-    if let Some(authorization) = &http.authorization {
-        let bearer = authorization.kind.eq_ignore_ascii_case("bearer");
-        match &authorization.credentials {
-            // The file is read again every minute.
-            Some(SecretSource::File(path)) if bearer => {
-                config.auth_info.token_file = Some(path.to_string_lossy().into_owned());
-            }
-            Some(token) if bearer => config.auth_info.token = Some(read(token)?.into()),
-            Some(other) => {
-                let mut value = HeaderValue::from_str(&format!("{} {}", authorization.kind, read(other)?))
-                    .map_err(|e| format!("authorization: {e}"))?;
-                value.set_sensitive(true);
-                config.headers.push((AUTHORIZATION, value));
-            }
-            None => {}
-        }
-    }
-    for header in &http.headers {
-        let name: HeaderName = header.name.parse().map_err(|e| format!("header {}: {e}", header.name))?;
-        for value in &header.values {
-            let value = HeaderValue::from_str(&read(value)?).map_err(|e| format!("header {name}: {e}"))?;
-            config.headers.push((name.clone(), value));
-        }
-    }
-    Ok(())
+pub(super) fn kube_client(
+    url: &str,
+    http: &HttpConfig,
+    user_agent: &str,
+    read_timeout: Duration,
+) -> Result<kube::Client, String> {
+    let base = Url::parse(url).map_err(|e| format!("{url}: {e}"))?;
+    let agent = HeaderValue::from_str(user_agent).map_err(|e| format!("User-Agent: {e}"))?;
+    // Dates of assertions are all that the clock is for.
+    let client = Client::new(http.clone(), SystemClock::shared())?;
+    Ok(kube::Client::new(ApiServer { base, agent, client, read_timeout }, "default"))
 }
 
-fn apply_tls(config: &mut Config, http: &HttpConfig) -> Result<(), String> {
-    let tls = &http.tls;
-    config.accept_invalid_certs = tls.insecure_skip_verify;
-    config.tls_server_name = (!tls.server_name.is_empty()).then(|| tls.server_name.clone());
-    if let Some(ca) = &tls.ca {
-        let pem = read(ca)?;
-        let certificates: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(pem.as_bytes()).map(|der| der.map(|der| der.to_vec())).collect();
-        let certificates = certificates.map_err(|e| format!("tls_config: ca: {e}"))?;
-        if certificates.is_empty() {
-            return Err("tls_config: ca holds no certificate".to_owned());
-        }
-        config.root_cert = Some(certificates);
+#[derive(Clone)]
+struct ApiServer {
+    base: Url,
+    agent: HeaderValue,
+    client: Client,
+    read_timeout: Duration,
+}
+
+impl Service<Request<kube::client::Body>> for ApiServer {
+    type Response = Response<Watched>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Watched>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
-    match (&tls.cert, &tls.key) {
-        (Some(cert), Some(key)) => {
-            config.auth_info.client_certificate_data = Some(base64(read(cert)?.as_bytes()));
-            config.auth_info.client_key_data = Some(base64(read(key)?.as_bytes()).into());
-            Ok(())
-        }
-        (None, None) => Ok(()),
-        _ => Err("tls_config: a client certificate needs its key and the other way round".to_owned()),
+
+    fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
+        let server = self.clone();
+        async move { server.send(request).await }.boxed()
     }
 }
 
-/// The text of a secret, without blanks around it if it comes from a file.
-fn read(source: &SecretSource) -> Result<String, String> {
-    match source {
-        SecretSource::Inline(secret) => Ok(secret.expose().to_owned()),
-        SecretSource::File(path) => match std::fs::read_to_string(path) {
-            Ok(text) => Ok(text.trim().to_owned()),
-            Err(e) => Err(format!("{}: {e}", path.display())),
-        },
+impl ApiServer {
+    async fn send(&self, request: Request<kube::client::Body>) -> Result<Response<Watched>, BoxError> {
+        let (mut parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        let base = self.base.as_str().trim_end_matches('/');
+        parts.uri = format!("{base}{path}").parse::<Uri>()?;
+        parts.headers.insert(USER_AGENT, self.agent.clone());
+        let answer = self.client.send(Request::from_parts(parts, body));
+        let response = timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| "context deadline exceeded")??;
+        let (limit, deadline) = (self.read_timeout, sleep(self.read_timeout));
+        Ok(response.map(|body| Watched { body, limit, deadline: Box::pin(deadline) }))
     }
 }
 
-/// Standard base64 with padding; kubeconfig fields want it.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let group =
-            chunk.iter().fold(0_u32, |group, &byte| group << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        for i in 0..4 {
-            let sextet = (group >> (18 - 6 * i) & 63) as usize;
-            text.push(if i <= chunk.len() { ALPHABET[sextet] as char } else { '=' });
-        }
-    }
-    text
+/// A body that ends with an error when nothing comes for too long.
+struct Watched {
+    body: Incoming,
+    limit: Duration,
+    deadline: Pin<Box<Sleep>>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::base64;
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = BoxError;
 
-    #[test]
-    fn base64_as_in_rfc_4648() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), encoded);
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.deadline.as_mut().reset(Instant::now() + this.limit);
+            return Poll::Ready(frame.map(|f| f.map_err(|e| httpclient::body::broken(&e).into())));
         }
+        match this.deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(format!("nothing came for {:?}", this.limit).into()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::object::Object;
 use super::watch::{MakeApi, Query, Watching};
 use crate::config::HttpConfig;
-use crate::discovery::client_config::apply_http;
+use crate::discovery::client_config::kube_client;
 use crate::discovery::config::KubernetesConfig;
 use crate::discovery::error::DiscoveryError;
 use crate::discovery::metrics::Metrics;
@@ -118,8 +118,16 @@ impl Cluster {
         if let Some(client) = &*slot {
             return Ok(client.clone());
         }
-        let config = self.config().await.map_err(|message| self.error(message))?;
-        let client = Client::try_from(config).map_err(|e| self.error(e.to_string()))?;
+        let client = match &self.access {
+            Access { api_server: Some(url), kubeconfig_file: None, http } => {
+                kube_client(url, http, &self.user_agent, READ_TIMEOUT)
+                    .map_err(|message| self.error(message))?
+            }
+            _ => {
+                let config = self.config().await.map_err(|message| self.error(message))?;
+                Client::try_from(config).map_err(|e| self.error(e.to_string()))?
+            }
+        };
         Ok(slot.insert(client).clone())
     }
 
@@ -137,10 +145,6 @@ impl Cluster {
             let kubeconfig = Kubeconfig::read_from(path).map_err(|e| format!("{path}: {e}"))?;
             let options = KubeConfigOptions::default();
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| format!("{path}: {e}"))?
-        } else if let Some(url) = &self.access.api_server {
-            let mut config = Config::new(url.parse().map_err(|e| format!("{url}: {e}"))?);
-            apply_http(&mut config, &self.access.http)?;
-            config
         } else {
             Config::incluster()
                 .map_err(|e| format!("{e}; outside a cluster set `api_server` or `kubeconfig_file`"))?
