@@ -13,7 +13,6 @@ use super::{Db, HeadSlot, WAL_DIR};
 use crate::config::Config;
 use crate::error::Error;
 use crate::head::Head;
-use crate::head::head_chunks::HeadChunks;
 use crate::head::replay::Replay;
 use crate::metrics::Metrics;
 use crate::wal::Wal;
@@ -64,9 +63,8 @@ impl Start {
         done: impl FnOnce(&Head),
     ) -> Result<(), StorageError> {
         let wal_dir = config.dir.join(WAL_DIR);
-        let (replay, log) = Replay::run(&wal_dir, config, self.min_valid, (metrics, &self.progress))?;
+        let (replay, files, log) = Replay::run(&wal_dir, config, self.min_valid, (metrics, &self.progress))?;
         let wal = Arc::new(Wal::create(&wal_dir, config, log.next_segment, metrics.wal())?);
-        let files = HeadChunks::open(&config.dir)?;
         let head = Arc::new(Head::new(config, self.min_valid, (wal, files), replay, metrics.clone()));
         self.journal.pass_to(&head, &self.progress, || {
             let _ = slot.0.set(head.clone()); // Nobody else sets it.

@@ -1,9 +1,8 @@
-//! [`HeadChunks`]: finished chunks of the head in mapped files (`chunks_head/`), so that memory only holds where they are.
-//! Spec: docs/formats/chunks_head.md.
+//! [`HeadChunks`]: finished chunks of the head in mapped files (`chunks_head/`), so that memory only holds where they are, and a
+//! start need not read their samples from the log. Spec: docs/formats/chunks_head.md.
 //!
-//! The files give memory back and nothing else: what is in them is in the write-ahead log too, and the log is what a start
-//! reads. So they need no syncing, and what an earlier run left is removed when a database opens. A file is written whole,
-//! mapped, and removed when all it holds is older than the head.
+//! Invariants: a file has its name once it is whole and durable; of a series the files hold all chunks up to a time, in order; the
+//! write-ahead log has their samples too, as long as no block has. A file is removed when all it holds is older than the head.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +23,8 @@ const VERSION: u8 = 1;
 const FILE_LEN_BYTES_MAX: u64 = 128 << 20;
 /// Reference, times and encoding before the length of a chunk.
 const FIXED_LEN_BYTES: usize = 25;
+const HEADER_LEN_BYTES: usize = 8;
+const CRC_LEN_BYTES: usize = 4;
 
 /// Where a chunk is: number of the file in the upper, offset in the lower 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,30 @@ pub(crate) struct StoredChunk {
     pub(crate) mint: i64,
     pub(crate) maxt: i64,
     pub(crate) place: Place,
+}
+
+/// Set in the encoding of a chunk of late samples.
+const LATE: u8 = 0x80;
+
+/// What was found in the files.
+#[derive(Default)]
+pub(crate) struct FoundChunks {
+    /// By series, in order of the files.
+    chunks: Vec<(u64, StoredChunk)>,
+    /// The highest reference met, so that it is not given to another series.
+    pub(crate) last_ref: u64,
+    /// Chunks of late samples, which only Prometheus writes here.
+    pub(crate) late: Vec<(u64, HeadChunk)>,
+    /// A file was damaged: what it and later ones held is in the log only.
+    pub(crate) damaged: bool,
+}
+
+impl FoundChunks {
+    /// Chunks of a series.
+    pub(crate) fn of(&self, series: SeriesRef) -> impl Iterator<Item = StoredChunk> {
+        let from = self.chunks.partition_point(|(r, _)| *r < series.0);
+        self.chunks[from..].iter().take_while(move |(r, _)| *r == series.0).map(|(_, c)| *c)
+    }
 }
 
 struct MappedFile {
@@ -51,13 +76,84 @@ pub(crate) struct HeadChunks {
 }
 
 impl HeadChunks {
-    /// No files yet; those of an earlier run are removed.
-    pub(crate) fn open(root: &Path) -> Result<Self, StorageError> {
+    /// Opens the files, and looks what is in them as far as it reaches `mint`. A damaged file is cut to its last good chunk and
+    /// later ones are removed: the log has what they held.
+    pub(crate) fn open(root: &Path, mint: i64) -> Result<(Self, FoundChunks), StorageError> {
         let dir = root.join(HEAD_CHUNKS_DIR);
+        let mut found = FoundChunks::default();
+        let mut files = BTreeMap::new();
         if dir::exists(&dir) {
-            dir::remove_all(&dir)?;
+            for number in list(&dir)? {
+                let path = name(&dir, number);
+                if found.damaged || files.last_key_value().is_some_and(|(last, _)| last + 1 != number) {
+                    found.damaged = true;
+                    dir::remove_file(&path)?;
+                    continue;
+                }
+                let file = MappedFile { bytes: dir::map(&path)?, path, maxt: i64::MIN };
+                if let Some(file) = Self::scan(number, file, mint, &mut found)? {
+                    files.insert(number, file);
+                }
+            }
         }
-        Ok(Self { dir, files: RwLock::default() })
+        found.chunks.sort_by_key(|(r, _)| *r);
+        Ok((Self { dir, files: RwLock::new(files) }, found))
+    }
+
+    /// Goes through a file; gives it back unless nothing in it is good.
+    fn scan(
+        number: u32,
+        mut file: MappedFile,
+        mint: i64,
+        found: &mut FoundChunks,
+    ) -> Result<Option<MappedFile>, StorageError> {
+        let header = [&MAGIC.to_be_bytes()[..], &[VERSION]].concat();
+        let mut at = HEADER_LEN_BYTES;
+        let mut wrong =
+            (!file.bytes.starts_with(&header) || file.bytes.len() < at).then_some("header is wrong");
+        while wrong.is_none() && at < file.bytes.len() {
+            let record = &file.bytes[at..];
+            // Prometheus makes files longer than what is in them.
+            if record.iter().take(FIXED_LEN_BYTES - 1).all(|b| *b == 0) {
+                break;
+            }
+            match parse(record) {
+                Err(reason) => wrong = Some(reason),
+                Ok(p) => {
+                    file.maxt = file.maxt.max(p.maxt);
+                    found.last_ref = found.last_ref.max(p.series);
+                    let (from, to) = (at + p.from, at + p.to);
+                    if crate::chunk::codec(p.encoding & !LATE).is_none() {
+                        // Of a later version: the log has the samples.
+                    } else if p.encoding & LATE != 0 {
+                        let bytes = file.bytes.slice(from..to);
+                        let encoding = p.encoding & !LATE;
+                        found
+                            .late
+                            .push((p.series, HeadChunk { mint: p.mint, maxt: p.maxt, encoding, bytes }));
+                    } else if p.maxt >= mint {
+                        let place = Place(u64::from(number) << 32 | at as u64);
+                        found.chunks.push((p.series, StoredChunk { mint: p.mint, maxt: p.maxt, place }));
+                    }
+                    at = to + CRC_LEN_BYTES;
+                }
+            }
+        }
+        let Some(reason) = wrong else { return Ok(Some(file)) };
+        let (path, offset) = (file.path.clone(), at as u64);
+        let e = StorageError::Corruption { path: path.clone(), offset, reason: reason.to_owned() };
+        tracing::error!(error = %e, "head chunks repaired: the write-ahead log has what comes after the last good one");
+        found.damaged = true;
+        if at <= HEADER_LEN_BYTES {
+            drop(file);
+            dir::remove_file(&path)?;
+            return Ok(None);
+        }
+        let maxt = file.maxt;
+        // What is mapped must not become shorter than it was: chunks found refer to the new mapping.
+        drop(file);
+        dir::truncate(&path, offset)?;
+        Ok(Some(MappedFile { bytes: dir::map(&path)?, path, maxt }))
     }
 
     /// Writes chunks into new files; gives their places in the same order. Calls do not overlap.
@@ -71,8 +167,9 @@ impl HeadChunks {
         let mut record = Vec::new();
         while !rest.is_empty() {
             let number = self.files.read().last_key_value().map_or(1, |(n, _)| n + 1);
-            let path = self.dir.join(format!("{number:06}"));
-            let mut out = OutFile::create(&path)?;
+            let path = name(&self.dir, number);
+            let temporary = path.with_extension("tmp");
+            let mut out = OutFile::create(&temporary)?;
             out.write(&MAGIC.to_be_bytes())?;
             out.write(&[VERSION, 0, 0, 0])?;
             let mut maxt = i64::MIN;
@@ -87,7 +184,9 @@ impl HeadChunks {
                 maxt = maxt.max(c.maxt);
                 n += 1;
             }
-            out.flush()?;
+            out.sync()?;
+            drop(out);
+            dir::publish(&temporary, &path)?;
             let bytes = dir::map(&path)?;
             self.files.write().insert(number, MappedFile { path, bytes, maxt });
             rest = &rest[n..];
@@ -107,21 +206,9 @@ impl HeadChunks {
             offset: offset as u64,
             reason: reason.to_owned(),
         };
-        let record = file.bytes.get(offset..).unwrap_or_default();
-        let mut r = Reader::new(record);
-        let read = (|| {
-            let encoding = *r.bytes(FIXED_LEN_BYTES)?.last()?;
-            let len = usize::try_from(r.uvarint()?).ok()?;
-            let from = record.len() - r.len();
-            r.bytes(len)?;
-            Some((encoding, from, from + len, r.be32()?))
-        })();
-        let (encoding, from, to, crc) = read.ok_or_else(|| corrupt("head chunk ends early"))?;
-        if crc32c::crc32c(&record[..to]) != crc {
-            return Err(corrupt("checksum of the head chunk is wrong"));
-        }
-        let bytes = file.bytes.slice(offset + from..offset + to);
-        Ok(HeadChunk { mint: stored.mint, maxt: stored.maxt, encoding, bytes })
+        let p = parse(file.bytes.get(offset..).unwrap_or_default()).map_err(corrupt)?;
+        let bytes = file.bytes.slice(offset + p.from..offset + p.to);
+        Ok(HeadChunk { mint: stored.mint, maxt: stored.maxt, encoding: p.encoding, bytes })
     }
 
     /// Removes the oldest files as far as all they hold is before `mint`. Who has a chunk of them keeps it.
@@ -133,6 +220,54 @@ impl HeadChunks {
         }
         Ok(())
     }
+}
+
+fn name(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{number:06}"))
+}
+
+/// Numbers of the files, rising.
+fn list(dir: &Path) -> Result<Vec<u32>, StorageError> {
+    let mut out = Vec::new();
+    for n in dir::list(dir)? {
+        if n.ends_with(".tmp") {
+            dir::remove_file(&dir.join(n))?;
+        } else if n.bytes().all(|b| b.is_ascii_digit()) {
+            out.extend(n.parse::<u32>().ok());
+        }
+    }
+    out.sort_unstable();
+    Ok(out)
+}
+
+/// A chunk as it stands in a file, its data by place.
+struct Parsed {
+    series: u64,
+    mint: i64,
+    maxt: i64,
+    encoding: u8,
+    from: usize,
+    to: usize,
+}
+
+/// The chunk at the front of `record`.
+///
+/// # Errors
+/// What is wrong with it.
+fn parse(record: &[u8]) -> Result<Parsed, &'static str> {
+    let mut r = Reader::new(record);
+    let read = (|| {
+        let (series, mint, maxt, encoding) = (r.be64()?, r.be64()? as i64, r.be64()? as i64, r.u8()?);
+        let len = usize::try_from(r.uvarint()?).ok()?;
+        let from = record.len() - r.len();
+        r.bytes(len)?;
+        Some((Parsed { series, mint, maxt, encoding, from, to: from + len }, r.be32()?))
+    })();
+    let (parsed, crc) = read.ok_or("head chunk ends early")?;
+    if crc32c::crc32c(&record[..parsed.to]) != crc {
+        return Err("checksum of the head chunk is wrong");
+    }
+    Ok(parsed)
 }
 
 fn put(record: &mut Vec<u8>, series: SeriesRef, c: &HeadChunk) {
@@ -159,7 +294,7 @@ mod tests {
     #[test]
     fn chunks_come_back_until_their_file_goes() {
         let dir = tempfile::tempdir().expect("tempdir");
-        let store = HeadChunks::open(dir.path()).expect("opened");
+        let (store, _) = HeadChunks::open(dir.path(), 0).expect("opened");
         let batches = [vec![chunk(0, 10), chunk(5, 300)], vec![chunk(20, 0)], vec![chunk(30, 7)]];
         let mut stored = Vec::new();
         for batch in &batches {
@@ -188,16 +323,33 @@ mod tests {
         assert!(!path(1).exists() && !path(2).exists() && path(3).exists());
         assert!(store.get(&stored[0].0).is_err());
         assert_eq!(held.bytes, vec![0; 10], "who has it keeps it");
-        // A flipped bit is found.
+        // What is there is found again, as far as it is needed.
+        store.write(&batches[0]).expect("written");
         drop(store);
-        let again = HeadChunks::open(dir.path()).expect("opened");
-        assert!(!path(3).exists(), "an earlier run's files go");
-        let places = again.write(&batches[0]).expect("written");
-        let at = StoredChunk { mint: 5, maxt: 14, place: places[1] };
-        let broken = |bytes: &mut Vec<u8>| bytes[60] ^= 1;
-        let mut bytes = std::fs::read(path(1)).expect("read");
-        broken(&mut bytes);
-        again.files.write().get_mut(&1).expect("there").bytes = bytes.into();
-        assert!(matches!(again.get(&at), Err(StorageError::Corruption { .. })));
+        let (again, found) = HeadChunks::open(dir.path(), 14).expect("opened");
+        assert!(!found.damaged && path(4).exists());
+        assert_eq!(found.of(SeriesRef(0)).count(), 0, "older than what is asked for");
+        let at: Vec<_> = found.of(SeriesRef(5)).collect();
+        assert_eq!((at.len(), found.of(SeriesRef(30)).count()), (1, 1));
+        assert_eq!(again.get(&at[0]).expect("read").bytes, batches[0][1].1.bytes);
+        // A flipped bit is found, and what comes after it goes.
+        drop(again);
+        let mut bytes = std::fs::read(path(3)).expect("read");
+        bytes[40] ^= 1;
+        std::fs::write(path(3), &bytes).expect("written");
+        let (again, found) = HeadChunks::open(dir.path(), 0).expect("opened");
+        assert!(found.damaged && !path(3).exists() && !path(4).exists());
+        assert_eq!(again.write(&batches[0]).expect("written")[0], Place(1 << 32 | 8));
+        // A torn file keeps what is whole, and zeros at the end are nothing.
+        let whole = std::fs::read(path(1)).expect("read");
+        // Of two records of 40 and 331 bytes; both cut ends that are not damage are zeros.
+        for (cut, expect) in [(whole.len() - 1, 1), (60, 1), (52, 1), (20, 0)] {
+            std::fs::write(path(1), &whole[..cut]).expect("written");
+            let (_, found) = HeadChunks::open(dir.path(), 0).expect("opened");
+            assert_eq!((found.chunks.len(), found.damaged), (expect, ![20, 52].contains(&cut)), "{cut}");
+        }
+        std::fs::write(path(1), [&whole[..], &[0; 1000]].concat()).expect("written");
+        let (_, found) = HeadChunks::open(dir.path(), 0).expect("opened");
+        assert_eq!((found.chunks.len(), found.damaged), (2, false));
     }
 }

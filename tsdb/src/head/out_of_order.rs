@@ -67,6 +67,11 @@ impl OutOfOrder {
         if is_new { Inserted::InNewChunk } else { Inserted::Yes }
     }
 
+    /// Takes over a chunk that a file has.
+    pub(crate) fn restore(&mut self, chunk: HeadChunk) {
+        self.finished.push(chunk);
+    }
+
     /// Finishes the open chunk.
     fn seal(&mut self, encodings: Encodings) {
         let chunks = encoded(&self.open, encodings);

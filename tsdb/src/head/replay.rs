@@ -1,25 +1,30 @@
-//! Builds the head from the write-ahead log, and then from that of late samples, when a database opens.
+//! Builds the head when a database opens: from the chunks in files, from the write-ahead log, and then from the log of late
+//! samples.
 //!
-//! Samples before `min_valid`, which a block has already, are passed over. A series that was removed and made again has
-//! several references in the log; the first one met stands for all.
+//! Records come in order from a thread that reads ahead (`wal/reader`); series are made here; samples are added by several threads
+//! (`shards`). Passed over are samples before `min_valid`, which a block has already, and those up to the end of a series'
+//! chunks in files. A series that was removed and made again has several references in the log; the first one met stands for all.
+
+mod shards;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{HistogramValue, SampleValue, SeriesRef, StorageError, WalRecord};
+use model::{HistogramValue, Labels, SampleValue, SeriesRef, StorageError, WalRecord};
 
 use super::exemplars::ExemplarRing;
+use super::head_chunks::{FoundChunks, HeadChunks};
 use super::late::{ReplayedLate, WBL_DIR};
-use super::out_of_order::Bounds;
-use super::series::{ChunkForm, MemSeries, Outcome};
+use super::series::{ChunkForm, MemSeries};
 use super::series_map::{RefMap, SeriesMap};
 use crate::block::tombstones::Tombstones;
 use crate::config::Config;
 use crate::dir;
 use crate::metrics::Metrics;
 use crate::wal::reader::{self, Progress, Replayed};
-use crate::wal::{Record, segment};
+use crate::wal::{Record, record, segment};
+use shards::{Restored, Shards, Terms};
 
 /// A head being built.
 pub(crate) struct Replay {
@@ -30,12 +35,13 @@ pub(crate) struct Replay {
     pub(crate) expiring: HashMap<SeriesRef, u32>,
     pub(crate) tombstones: Tombstones,
     pub(crate) late: ReplayedLate,
-    /// Every reference of the log, aliases included.
-    by_ref: RefMap<Arc<MemSeries>>,
+    /// References of the log that are not their series' own.
+    aliases: RefMap<SeriesRef>,
     form: ChunkForm,
     min_valid: i64,
     unknown: Unknown,
     invalid_histograms: u64,
+    floats: Vec<(u64, i64, f64)>,
 }
 
 /// Records whose reference no series record names.
@@ -48,14 +54,8 @@ struct Unknown {
 }
 
 impl Replay {
-    /// Replays the log in `dir`, repairing it where needed.
-    pub(crate) fn run(
-        dir: &Path,
-        config: &Config,
-        min_valid: i64,
-        (metrics, progress): (&Metrics, &Progress),
-    ) -> Result<(Self, Replayed), StorageError> {
-        let mut replay = Self {
+    fn new(config: &Config, min_valid: i64) -> Self {
+        Self {
             series: SeriesMap::new(),
             exemplars: ExemplarRing::new(config.exemplars_max),
             min_time: i64::MAX,
@@ -63,17 +63,56 @@ impl Replay {
             expiring: HashMap::new(),
             tombstones: Tombstones::default(),
             late: ReplayedLate::default(),
-            by_ref: RefMap::default(),
+            aliases: RefMap::default(),
             form: config.chunk_form(),
             min_valid,
             unknown: Unknown::default(),
             invalid_histograms: 0,
-        };
-        let replayed = reader::replay(dir, progress, |segment, record| replay.apply(segment, record))?;
+            floats: Vec::new(),
+        }
+    }
+
+    /// Replays the log in `dir`, repairing it where needed.
+    pub(crate) fn run(
+        dir: &Path,
+        config: &Config,
+        min_valid: i64,
+        (metrics, progress): (&Metrics, &Progress),
+    ) -> Result<(Self, HeadChunks, Replayed), StorageError> {
+        let (files, found) = HeadChunks::open(&config.dir, min_valid)?;
+        let mut replay = Self::new(config, min_valid);
+        replay.series.reserve_ref(SeriesRef(found.last_ref));
+        let terms = Terms { form: replay.form, min_valid, files: &files };
+        let (replayed, totals) = std::thread::scope(|scope| {
+            let mut shards = Shards::start(scope, terms);
+            let replayed = reader::replay(dir, None, progress, |segment, bytes| {
+                replay.apply(&mut shards, &found, (segment, bytes))
+            });
+            (replayed, shards.finish())
+        });
+        let replayed = replayed?;
+        (replay.min_time, replay.max_time) = (totals.min_time, totals.max_time);
+        replay.unknown.samples += totals.unknown_floats;
+        replay.unknown.histograms += totals.unknown_histograms;
+        if let Some(e) = totals.contradiction {
+            // As far as they contradict each other they were not used: the log has the samples.
+            tracing::warn!(error = %e, "head chunks contradict each other");
+        }
+        for (r, chunk) in found.late {
+            if let Some(s) = replay.get(SeriesRef(r)) {
+                replay.late.min_time = replay.late.min_time.min(chunk.mint);
+                replay.late.max_time = replay.late.max_time.max(chunk.maxt);
+                s.state.lock().restore_late(chunk);
+            }
+        }
         let wbl_dir = config.dir.join(WBL_DIR);
         if dir::exists(&wbl_dir) {
             segment::remove_before_hole(&wbl_dir)?;
-            let log = reader::replay(&wbl_dir, progress, |_, record| replay.apply_late(record))?;
+            let apply = |_, bytes: &[u8]| {
+                replay.apply_late(record::decode(bytes)?);
+                Ok(())
+            };
+            let log = reader::replay(&wbl_dir, None, progress, apply)?;
             // It is begun anew with the first late sample only; a sync before that would not know what is there.
             segment::sync_all(&wbl_dir)?;
             replay.late.next_segment = log.next_segment;
@@ -89,8 +128,27 @@ impl Replay {
         // What is deleted of late samples counts even where a block has all others.
         replay.tombstones = replay.tombstones.from(min_valid.min(replay.late.min_time));
         replay.report_unknown(metrics);
-        replay.by_ref = RefMap::default();
-        Ok((replay, replayed))
+        Ok((replay, files, replayed))
+    }
+
+    /// The series that a reference of the log stands for.
+    fn get(&self, r: SeriesRef) -> Option<Arc<MemSeries>> {
+        self.series.get(self.aliases.get(&r.0).copied().unwrap_or(r))
+    }
+
+    /// The series' own reference for one that a sample is logged with.
+    #[inline]
+    fn canonical(&mut self, segment: u32, r: u64) -> u64 {
+        if self.aliases.is_empty() {
+            return r;
+        }
+        match self.aliases.get(&r) {
+            Some(own) => {
+                self.expiring.insert(SeriesRef(r), segment);
+                own.0
+            }
+            None => r,
+        }
     }
 
     fn report_unknown(&self, metrics: &Metrics) {
@@ -144,7 +202,7 @@ impl Replay {
     }
 
     fn late_sample(&mut self, r: SeriesRef, (t, start, value): (i64, i64, SampleValue)) {
-        let Some(series) = self.by_ref.get(&r.0) else {
+        let Some(series) = self.get(r) else {
             // Both logs are synced apart. A new series with this reference would get these samples after the next start.
             self.series.reserve_ref(r);
             self.unknown.samples += 1;
@@ -155,46 +213,63 @@ impl Replay {
         self.late.max_time = self.late.max_time.max(t);
     }
 
-    fn apply(&mut self, segment: u32, record: Record) {
-        let record = match record {
-            Record::Data(record) => record,
-            Record::Tombstones(list) => return self.delete(&list),
-            Record::Unknown => return,
-        };
+    fn apply(
+        &mut self,
+        shards: &mut Shards<'_>,
+        found: &FoundChunks,
+        (segment, bytes): (u32, &[u8]),
+    ) -> Result<(), &'static str> {
+        let mut floats = std::mem::take(&mut self.floats);
+        floats.clear();
+        let decoded = record::decode_floats(bytes, &mut floats);
+        if let Ok(true) = decoded {
+            // The fast path: nearly everything is here.
+            for (r, t, v) in &floats {
+                if *t >= self.min_valid {
+                    shards.float(self.canonical(segment, *r), *t, *v);
+                }
+            }
+        }
+        self.floats = floats;
+        if decoded? {
+            return Ok(());
+        }
+        match record::decode(bytes)? {
+            Record::Data(record) => self.apply_data(shards, found, segment, record),
+            Record::Tombstones(list) => self.delete(&list),
+            Record::Unknown => {}
+        }
+        Ok(())
+    }
+
+    fn apply_data(&mut self, shards: &mut Shards<'_>, found: &FoundChunks, segment: u32, record: WalRecord) {
         match record {
             WalRecord::Series(list) => {
-                for (r, labels) in list {
-                    let (series, created) = self.series.get_or_create(&labels, Some(r));
-                    if created {
-                        series.state.lock().set_logged();
-                    } else if series.reference != r {
-                        self.series.reserve_ref(r);
-                        self.expiring.insert(r, segment);
-                    }
-                    self.by_ref.insert(r.0, series);
-                }
+                let made = list.into_iter().map(|(r, labels)| self.make(found, segment, r, &labels));
+                let made: Vec<_> = made.collect();
+                shards.series(made);
             }
             WalRecord::Samples(list) => {
-                for (r, t, v) in list {
-                    self.sample(segment, r, (t, 0, SampleValue::Float(v)));
-                }
+                let list = list.into_iter().map(|(r, t, v)| (r, t, 0, SampleValue::Float(v)));
+                self.others(shards, segment, list);
             }
             WalRecord::StartedSamples(list) => {
-                for (r, t, start, v) in list {
-                    self.sample(segment, r, (t, start, SampleValue::Float(v)));
-                }
+                let list = list.into_iter().map(|(r, t, start, v)| (r, t, start, SampleValue::Float(v)));
+                self.others(shards, segment, list);
             }
             WalRecord::Histograms(list) => {
-                list.into_iter().for_each(|(r, t, h)| self.histogram(segment, r, (t, 0, h)));
+                let list = list.into_iter().map(|(r, t, h)| (r, t, 0, SampleValue::Histogram(h)));
+                self.others(shards, segment, list);
             }
             WalRecord::StartedHistograms(list) => {
-                list.into_iter().for_each(|(r, t, start, h)| self.histogram(segment, r, (t, start, h)));
+                let list = list.into_iter().map(|(r, t, start, h)| (r, t, start, SampleValue::Histogram(h)));
+                self.others(shards, segment, list);
             }
             WalRecord::Exemplars(list) => {
                 for (r, e) in list {
-                    match self.by_ref.get(&r.0) {
+                    match self.get(r) {
                         Some(s) => {
-                            self.exemplars.add(s.reference, || self.series.labels(s), e);
+                            self.exemplars.add(s.reference, || self.series.labels(&s), e);
                         }
                         None => self.unknown.exemplars += 1,
                     }
@@ -202,7 +277,7 @@ impl Replay {
             }
             WalRecord::Metadata(list) => {
                 for (r, m) in list {
-                    match self.by_ref.get(&r.0) {
+                    match self.get(r) {
                         Some(s) => s.state.lock().set_metadata(m),
                         None => self.unknown.metadata += 1,
                     }
@@ -211,41 +286,44 @@ impl Replay {
         }
     }
 
+    /// Makes the series that a record of the log names, or finds the one that is there.
+    fn make(&mut self, found: &FoundChunks, segment: u32, r: SeriesRef, labels: &Labels) -> Restored {
+        let (series, created) = self.series.get_or_create(labels, Some(r));
+        if created {
+            series.state.lock().set_logged();
+        } else if series.reference != r {
+            self.series.reserve_ref(r);
+            self.expiring.insert(r, segment);
+            self.aliases.insert(r.0, series.reference);
+        }
+        Restored { reference: series.reference.0, series, stored: found.of(r).collect(), open: None }
+    }
+
+    /// Samples that are not plain floats. What cannot be stored would have been refused when it was appended.
+    fn others(
+        &mut self,
+        shards: &mut Shards<'_>,
+        segment: u32,
+        list: impl Iterator<Item = (SeriesRef, i64, i64, SampleValue)>,
+    ) {
+        let mut good = Vec::new();
+        for (r, t, start, value) in list.filter(|s| s.1 >= self.min_valid).collect::<Vec<_>>() {
+            if let SampleValue::Histogram(h) = &value
+                && crate::chunk::validate(h).is_err()
+            {
+                self.invalid_histograms += 1;
+                continue;
+            }
+            good.push((self.canonical(segment, r.0), t, start, value));
+        }
+        shards.others(good);
+    }
+
     fn delete(&mut self, list: &[(SeriesRef, i64, i64)]) {
         for (r, mint, maxt) in list {
-            if let Some(s) = self.by_ref.get(&r.0) {
+            if let Some(s) = self.get(*r) {
                 self.tombstones.add(s.reference.0, *mint, *maxt);
             }
-        }
-    }
-
-    /// What cannot be stored would have been refused when it was appended.
-    fn histogram(&mut self, segment: u32, r: SeriesRef, (t, start, h): (i64, i64, HistogramValue)) {
-        if crate::chunk::validate(&h).is_ok() {
-            self.sample(segment, r, (t, start, SampleValue::Histogram(h)));
-        } else {
-            self.invalid_histograms += 1;
-        }
-    }
-
-    fn sample(&mut self, segment: u32, r: SeriesRef, (t, start, value): (i64, i64, SampleValue)) {
-        if t < self.min_valid {
-            return;
-        }
-        let Some(series) = self.by_ref.get(&r.0) else {
-            match value {
-                SampleValue::Float(_) => self.unknown.samples += 1,
-                SampleValue::Histogram(_) => self.unknown.histograms += 1,
-            }
-            return;
-        };
-        if series.reference != r {
-            self.expiring.insert(r, segment);
-        }
-        let outcome = series.state.lock().append((t, start, value), self.form, &Bounds::NONE, (0, 0));
-        if matches!(outcome, Outcome::Stored | Outcome::StoredInNewChunk) {
-            self.min_time = self.min_time.min(t);
-            self.max_time = self.max_time.max(t);
         }
     }
 }

@@ -6,6 +6,8 @@
 //! Invariants: samples rise strictly in time; a chunk never crosses a multiple of the block range, so that cutting a
 //! block never splits one; a removed series takes no samples.
 
+mod restore;
+
 use std::sync::Arc;
 
 use model::{

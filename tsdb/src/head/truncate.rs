@@ -48,6 +48,8 @@ impl Head {
         if len_bytes < STORE_LEN_BYTES_MIN {
             return Ok(());
         }
+        // The files must not have more than the log: of a batch that the log loses nothing is to be seen.
+        self.wal.sync()?;
         let places = self.files.write(&chunks)?;
         let mut rest = places.as_slice();
         for (series, n) in owners {

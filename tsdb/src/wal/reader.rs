@@ -5,14 +5,18 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc;
 
-use model::StorageError;
+use model::{StorageError, WalPosition};
 
 use super::segment::{self, TYPE_FIRST, TYPE_FULL, TYPE_LAST, TYPE_MASK, TYPE_MIDDLE, TYPE_PAGE_END};
-use super::{HEADER_LEN_BYTES, PAGE_LEN_BYTES, Record, record};
+use super::{HEADER_LEN_BYTES, PAGE_LEN_BYTES};
 use crate::dir::{self, InFile};
 
 const PAGE: u64 = PAGE_LEN_BYTES as u64;
+/// A replay reads ahead in parts of at least so many bytes, and so many of them.
+const AHEAD_LEN_BYTES: usize = 512 << 10;
+const AHEAD_MAX: usize = 4;
 
 /// Reads one segment from front to end.
 pub(crate) struct SegmentReader {
@@ -204,28 +208,33 @@ impl Progress {
     }
 }
 
-/// Calls `apply(segment, record)` for every record of checkpoint and segments in order. A corrupt segment is cut to its
-/// last good record and all later ones are removed, so that the log is whole when this returns.
+/// Calls `apply(segment, record)` for every record of checkpoint and segments in order; with `from`, only for those from that
+/// position on. A corrupt segment is cut to its last good record and all later ones are removed, so that the log is whole when this
+/// returns. Records are read and unpacked by a thread of their own, some of them ahead.
+///
+/// `apply` says what is wrong with a record that it cannot decode, which is corruption too.
 ///
 /// # Errors
 /// When files cannot be read or repaired, and when the replay is stopped.
 pub(crate) fn replay(
     dir: &Path,
+    from: Option<WalPosition>,
     progress: &Progress,
-    mut apply: impl FnMut(u32, Record),
+    mut apply: impl FnMut(u32, &[u8]) -> Result<(), &'static str>,
 ) -> Result<Replayed, StorageError> {
     let mut out = Replayed::default();
-    let mut from = 0;
-    let checkpoint = segment::last_checkpoint(dir)?;
+    let checkpoint = segment::last_checkpoint(dir)?.filter(|_| from.is_none());
     let segments = segment::list(dir)?;
+    let mut first = from.map_or(0, |p| p.segment);
     if let Some(last) = segments.last() {
-        let first = checkpoint.as_ref().map_or(segments[0], |(_, n)| *n);
-        progress.begin(first, *last);
+        let shown = checkpoint.as_ref().map_or(segments[0].max(first), |(_, n)| *n);
+        progress.begin(shown, *last);
     }
     if let Some((checkpoint, last)) = checkpoint {
-        from = last + 1;
+        first = last + 1;
         for s in segment::list(&checkpoint)? {
-            if let Err(e) = replay_segment(&segment::path(&checkpoint, s), last, progress, &mut apply) {
+            let path = segment::path(&checkpoint, s);
+            if let Err(e) = read_ahead(&path, 0, progress, |bytes| apply(last, bytes)) {
                 if !matches!(e, StorageError::Corruption { .. }) {
                     return Err(e);
                 }
@@ -234,9 +243,10 @@ pub(crate) fn replay(
             }
         }
     }
-    out.next_segment = segments.last().map_or(from, |l| (l + 1).max(from));
-    for (i, s) in segments.iter().enumerate().filter(|(_, s)| **s >= from) {
-        match replay_segment(&segment::path(dir, *s), *s, progress, &mut apply) {
+    out.next_segment = segments.last().map_or(first, |l| (l + 1).max(first));
+    for (i, s) in segments.iter().enumerate().filter(|(_, s)| **s >= first) {
+        let start = from.filter(|p| p.segment == *s).map_or(0, |p| p.offset);
+        match read_ahead(&segment::path(dir, *s), start, progress, |bytes| apply(*s, bytes)) {
             Ok(()) => progress.done(*s),
             Err(StorageError::Corruption { path, offset, reason }) => {
                 repair(dir, *s, offset, &segments[i + 1..])?;
@@ -250,24 +260,78 @@ pub(crate) fn replay(
     Ok(out)
 }
 
-fn replay_segment(
-    path: &Path,
-    n: u32,
-    progress: &Progress,
-    apply: &mut impl FnMut(u32, Record),
-) -> Result<(), StorageError> {
-    let Some(mut reader) = SegmentReader::open(path)? else { return Ok(()) };
-    while let Some((offset, bytes)) = reader.next()? {
-        progress.check()?;
-        match record::decode(bytes) {
-            Ok(r) => apply(n, r),
-            Err(e) => {
-                let reason = format!("record does not decode: {e}");
-                return Err(StorageError::Corruption { path: path.to_owned(), offset, reason });
+/// Records read ahead, one after the other in `bytes`.
+#[derive(Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    /// Where each begins in the segment and ends in `bytes`.
+    records: Vec<(u64, usize)>,
+    /// How the segment ended, with the last ones.
+    end: Option<Result<(), StorageError>>,
+}
+
+impl Ahead {
+    fn fill(&mut self, reader: &mut SegmentReader) {
+        self.bytes.clear();
+        self.records.clear();
+        while self.bytes.len() < AHEAD_LEN_BYTES {
+            match reader.next() {
+                Ok(Some((offset, bytes))) => {
+                    self.bytes.extend_from_slice(bytes);
+                    self.records.push((offset, self.bytes.len()));
+                }
+                Ok(None) => return self.end = Some(Ok(())),
+                Err(e) => return self.end = Some(Err(e)),
             }
         }
     }
-    Ok(())
+}
+
+/// Calls `apply` for the records of a file from `start` on, which another thread reads and unpacks.
+pub(crate) fn read_ahead(
+    path: &Path,
+    start: u64,
+    progress: &Progress,
+    mut apply: impl FnMut(&[u8]) -> Result<(), &'static str>,
+) -> Result<(), StorageError> {
+    let Some(mut reader) = SegmentReader::open(path)? else { return Ok(()) };
+    if reader.limit <= start {
+        return Ok(());
+    }
+    reader.offset = start;
+    let (filled, read) = mpsc::sync_channel::<Ahead>(AHEAD_MAX);
+    let (give_back, empty) = mpsc::channel::<Ahead>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            loop {
+                let mut ahead = empty.try_recv().unwrap_or_default();
+                ahead.fill(&mut reader);
+                let is_last = ahead.end.is_some();
+                // The other side ends early when it cannot apply a record.
+                if filled.send(ahead).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        for mut ahead in read {
+            progress.check()?;
+            let mut from = 0;
+            for (offset, to) in &ahead.records {
+                apply(&ahead.bytes[from..*to]).map_err(|e| StorageError::Corruption {
+                    path: path.to_owned(),
+                    offset: *offset,
+                    reason: format!("record does not decode: {e}"),
+                })?;
+                from = *to;
+            }
+            if let Some(end) = ahead.end.take() {
+                return end;
+            }
+            let _ = give_back.send(ahead); // The reader may be through.
+        }
+        let reason = "the thread that reads ended early".to_owned();
+        Err(StorageError::Unavailable { who: path.display().to_string(), reason })
+    })
 }
 
 /// Cuts a segment at `offset` and removes the `later` ones, newest first, so that a crash in between leaves no hole.

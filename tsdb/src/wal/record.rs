@@ -4,7 +4,7 @@
 //! that Prometheus 3.14 writes is read and can be written; samples without start timestamps are written as its older versions
 //! read them. Types from the future are [`Record::Unknown`], as Prometheus skips them too.
 
-mod histogram;
+pub(crate) mod histogram;
 mod timed;
 
 use model::{Exemplar, Labels, Metadata, MetricType, SeriesRef, WalRecord};
@@ -50,7 +50,7 @@ pub(crate) fn encode_series<'a>(series: impl IntoIterator<Item = (SeriesRef, &'a
     out
 }
 
-fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
+pub(crate) fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
     put_uvarint(out, labels.len() as u64);
     for (n, v) in labels {
         put_str(out, n);
@@ -105,6 +105,20 @@ fn metric_type_to_byte(t: MetricType) -> u8 {
 
 // === Reading ===
 
+/// Float samples of a record, appended to `out`; false, and nothing appended, when the record holds something else or has start
+/// timestamps. The fast path of replays.
+///
+/// # Errors
+/// What the bytes are not.
+pub(crate) fn decode_floats(bytes: &[u8], out: &mut Vec<(u64, i64, f64)>) -> Result<bool, &'static str> {
+    match bytes.split_first() {
+        Some((&SAMPLES, rest)) => {
+            timed::floats(&mut Reader::new(rest), out).map(|()| true).ok_or("samples record")
+        }
+        _ => Ok(false),
+    }
+}
+
 /// Decodes a record.
 ///
 /// # Errors
@@ -146,7 +160,7 @@ fn list<'a, T>(r: &mut Reader<'a>, mut one: impl FnMut(&mut Reader<'a>) -> Optio
     Some(out)
 }
 
-fn labels(r: &mut Reader<'_>) -> Option<Labels> {
+pub(crate) fn labels(r: &mut Reader<'_>) -> Option<Labels> {
     let n = r.count(2)?;
     let mut pairs = Vec::with_capacity(n);
     for _ in 0..n {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{Labels, SeriesRef, WalPosition, WalRecord, WalTail};
+use model::{Labels, SeriesRef, StorageError, WalPosition, WalRecord, WalTail};
 
 use super::segment;
 use super::tail::Tail;
@@ -38,9 +38,16 @@ fn number(r: &WalRecord) -> i64 {
     }
 }
 
+fn each(dir: &Path, mut f: impl FnMut(Record)) -> Result<reader::Replayed, StorageError> {
+    reader::replay(dir, None, &reader::Progress::default(), |_, bytes| {
+        f(record::decode(bytes)?);
+        Ok(())
+    })
+}
+
 fn replay(dir: &Path) -> (Vec<i64>, reader::Replayed) {
     let mut out = Vec::new();
-    let replayed = reader::replay(dir, &reader::Progress::default(), |_, r| {
+    let replayed = each(dir, |r| {
         if let Record::Data(r @ WalRecord::Samples(_)) = r {
             out.push(number(&r));
         }
@@ -236,7 +243,7 @@ fn holds_end_at_their_limit() {
 /// What a log keeps: references with a series record, and times of samples.
 fn kept(dir: &Path) -> (Vec<u64>, Vec<(u64, i64)>) {
     let (mut refs, mut samples) = (Vec::new(), Vec::new());
-    reader::replay(dir, &reader::Progress::default(), |_, r| match r {
+    each(dir, |r| match r {
         Record::Data(WalRecord::Series(s)) => refs.extend(s.iter().map(|(r, _)| r.0)),
         Record::Data(WalRecord::Samples(s)) => samples.extend(s.iter().map(|(r, t, _)| (r.0, *t))),
         _ => {}

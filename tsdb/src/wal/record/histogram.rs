@@ -8,13 +8,13 @@ use model::{FloatHistogram, Histogram, HistogramValue};
 use crate::varint::{Reader, put_be64, put_uvarint, put_varint};
 
 /// `None`: a schema that this version does not know. Such samples are passed over, as Prometheus does.
-pub(super) type Known = Option<HistogramValue>;
+pub(crate) type Known = Option<HistogramValue>;
 
 fn is_known(schema: i32) -> bool {
     schema == CUSTOM_BUCKETS_SCHEMA || is_exponential_schema(schema)
 }
 
-pub(super) fn put(out: &mut Vec<u8>, h: &HistogramValue) {
+pub(crate) fn put(out: &mut Vec<u8>, h: &HistogramValue) {
     match h {
         HistogramValue::Int(h) => put_histogram(out, h),
         HistogramValue::Float(h) => put_float_histogram(out, h),
@@ -101,7 +101,7 @@ fn hint(r: &mut Reader<'_>) -> Option<CounterResetHint> {
     })
 }
 
-pub(super) fn int(r: &mut Reader<'_>) -> Option<Known> {
+pub(crate) fn int(r: &mut Reader<'_>) -> Option<Known> {
     let mut h = Histogram {
         counter_reset_hint: hint(r)?,
         schema: r.varint()?.try_into().ok()?,
@@ -121,7 +121,7 @@ pub(super) fn int(r: &mut Reader<'_>) -> Option<Known> {
     Some(is_known(h.schema).then(|| HistogramValue::Int(Arc::new(h))))
 }
 
-pub(super) fn float(r: &mut Reader<'_>) -> Option<Known> {
+pub(crate) fn float(r: &mut Reader<'_>) -> Option<Known> {
     let mut h = FloatHistogram {
         counter_reset_hint: hint(r)?,
         schema: r.varint()?.try_into().ok()?,

@@ -163,6 +163,20 @@ pub(super) fn based<'a, T>(
     Some(out)
 }
 
+/// Float samples of version 1.
+pub(super) fn floats(r: &mut Reader<'_>, out: &mut Vec<(u64, i64, f64)>) -> Option<()> {
+    if r.is_empty() {
+        return Some(());
+    }
+    let (base_ref, base_t) = (r.be64()?, r.be64()? as i64);
+    while !r.is_empty() {
+        let s = base_ref.wrapping_add(r.varint()? as u64);
+        let t = base_t.wrapping_add(r.varint()?);
+        out.push((s, t, r.f64()?));
+    }
+    Some(())
+}
+
 /// The entries of a record of version 2.
 fn started<'a, T>(
     r: &mut Reader<'a>,
