@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::global::FeatureDefaults;
 use crate::config::scalar::{Bytes, Ms};
 
 /// Metrics scraper and federation tier with long-term retention, compatible with Prometheus.
@@ -492,6 +493,16 @@ pub struct ScrapeFlags {
     /// Tolerance within which the timestamps of scrapes are aligned to their interval.
     #[arg(long = "scrape.timestamp-tolerance", default_value = "2ms", value_parser = duration, hide = true)]
     pub timestamp_tolerance: Ms,
+    /// Use the time at which a scrape really began.
+    #[arg(long = "no-scrape.adjust-timestamps", hide = true)]
+    pub no_adjust_timestamps: bool,
+}
+
+impl ScrapeFlags {
+    /// How far a scrape may be from its plan and still get the planned timestamp.
+    pub fn tolerance_ms(&self) -> i64 {
+        if self.no_adjust_timestamps { 0 } else { self.timestamp_tolerance.ms() }
+    }
 }
 
 /// Flags of Prometheus that change nothing here. They are accepted, so that its command lines keep working, and said in
@@ -626,8 +637,10 @@ pub fn version_text() -> &'static str {
 }
 
 /// Feature names that change something here.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 13] = [
     "st-storage",
+    "created-timestamp-zero-ingestion",
+    "metadata-wal-records",
     "xor2-encoding",
     "histograms-st-encoding",
     "promql-per-step-stats",
@@ -660,6 +673,20 @@ impl GeneralFlags {
     /// Whether a feature is enabled.
     pub fn has(&self, feature: &str) -> bool {
         self.features.iter().any(|f| f == feature)
+    }
+
+    /// What the features change in the defaults of the configuration file.
+    pub fn defaults(&self) -> FeatureDefaults {
+        FeatureDefaults {
+            protobuf_first: self.has("st-storage") || self.has("created-timestamp-zero-ingestion"),
+            extra_scrape_metrics: self.has("extra-scrape-metrics"),
+        }
+    }
+
+    /// What becomes of start timestamps in scraped bodies.
+    pub fn starts(&self) -> scraper::StartRules {
+        let as_zeros = self.has("created-timestamp-zero-ingestion");
+        scraper::StartRules { read: as_zeros || self.has("st-storage"), as_zeros }
     }
 
     /// Names among the enabled features that change nothing here, with the reason; said in the log, never silently

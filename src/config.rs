@@ -64,9 +64,17 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, with file, line and column.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(file, &global::FeatureDefaults::default())
+    }
+
+    /// Like [`Config::load`], with the defaults that features of the command line change.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load_with(file: &Path, features: &global::FeatureDefaults) -> Result<Self, ConfigError> {
         let text = yaml::read_file(file)?;
         let dir = file.parent().unwrap_or(Path::new("")).to_owned();
-        let mut config = Self::parse(&text, &dir).map_err(|p| p.in_file(file))?;
+        let mut config = Self::parse_with(&text, &dir, features).map_err(|p| p.in_file(file))?;
         config.include_scrape_files()?;
         Ok(config)
     }
@@ -75,13 +83,19 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
+    #[cfg(test)]
     pub fn parse(text: &str, dir: &Path) -> Result<Self, Problem> {
+        Self::parse_with(text, dir, &global::FeatureDefaults::default())
+    }
+
+    fn parse_with(text: &str, dir: &Path, features: &global::FeatureDefaults) -> Result<Self, Problem> {
         let mut config: Self = yaml::parse(text)?;
+        features.apply(config.global.get_or_insert_default());
         config.finish(dir)?;
         Ok(config)
     }
 
-    /// The global section; [`Config::parse`] made sure that there is one.
+    /// The global section; parsing made sure that there is one.
     pub fn global(&self) -> &global::Global {
         self.global.as_ref().expect("filled in when the file was parsed")
     }

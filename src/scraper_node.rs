@@ -29,6 +29,7 @@ use tsdb::Db;
 use crate::active_queries::ActiveQueryFile;
 use crate::cli::{GeneralFlags, QueryFlags, ScrapeFlags, TsdbFlags, WebFlags};
 use crate::config::Config;
+use crate::config::global::FeatureDefaults;
 use crate::config::settings::{Longterm, Settings};
 use crate::longterm_node::blocking;
 use crate::metrics::{self, ReloadMetrics};
@@ -77,6 +78,7 @@ pub struct ScraperNode {
 /// What a reload works on.
 struct Core {
     config_file: PathBuf,
+    feature_defaults: FeatureDefaults,
     tsdb_path: PathBuf,
     /// How long senders may take to send what is left when they stop.
     flush_deadline: Duration,
@@ -123,7 +125,8 @@ impl ScraperNode {
     /// # Errors
     /// One line that says what is in the way: a mistake in the configuration, a taken port, a locked or unwritable folder.
     pub async fn start(options: Options, clock: Arc<dyn Clock>, quit: Arc<Notify>) -> anyhow::Result<Self> {
-        let (config, settings) = load(&options.config_file, options.longterm_beside.as_deref())?;
+        let (config, settings) =
+            load(&options.config_file, options.longterm_beside.as_deref(), &options.general.defaults())?;
         let receiver = options.web.enable_remote_write_receiver;
         let api_config = web::api_config(&options.listen, &options.web, receiver, "almanac scraper node")?;
         let registry = metrics::registry("scraper");
@@ -221,7 +224,9 @@ impl Core {
         let scrape_options = ScrapeOptions {
             offset_seed: format!("{}{}", hostname(), settings.external_labels),
             type_and_unit_labels: options.general.has("type-and-unit-labels"),
-            timestamp_tolerance_ms: options.scrape.timestamp_tolerance.ms(),
+            append_metadata: options.general.has("metadata-wal-records"),
+            starts: options.general.starts(),
+            timestamp_tolerance_ms: options.scrape.tolerance_ms(),
             // Discovery gathers changes itself; targets follow within a second.
             discovery_reload_interval_ms: 200,
             ..ScrapeOptions::default()
@@ -235,6 +240,7 @@ impl Core {
             engine,
             external_url,
             config_file: options.config_file.clone(),
+            feature_defaults: options.general.defaults(),
             tsdb_path: options.tsdb_path.clone(),
             flush_deadline: web::span(options.scrape.flush_deadline),
             longterm_beside: options.longterm_beside.clone(),
@@ -297,7 +303,7 @@ impl Core {
     }
 
     async fn reload(&self) -> Result<(), String> {
-        let result = match load(&self.config_file, self.longterm_beside.as_deref()) {
+        let result = match load(&self.config_file, self.longterm_beside.as_deref(), &self.feature_defaults) {
             Ok((config, settings)) => self.apply(&config, settings).await,
             Err(e) => Err(e),
         };
@@ -415,8 +421,12 @@ fn longterm_sender(longterm: &Longterm, settings: &Settings) -> SenderConfig {
 ///
 /// # Errors
 /// One line with file, line, column and reason.
-fn load(file: &Path, longterm_beside: Option<&str>) -> anyhow::Result<(Config, Settings)> {
-    let config = Config::load(file)?;
+fn load(
+    file: &Path,
+    longterm_beside: Option<&str>,
+    features: &FeatureDefaults,
+) -> anyhow::Result<(Config, Settings)> {
+    let config = Config::load_with(file, features)?;
     let mut settings = config.settings().map_err(|p| p.in_file(file))?;
     if let (None, Some(url)) = (&settings.longterm, longterm_beside) {
         let any = promql::parser::parse_selector(crate::config::remote::DEFAULT_MATCH)

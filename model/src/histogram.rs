@@ -14,6 +14,7 @@ pub mod buckets;
 pub mod display;
 mod error;
 mod hints;
+mod integer;
 mod kahan;
 mod layout;
 mod reset;

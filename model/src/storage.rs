@@ -58,6 +58,22 @@ pub trait Appender: Send {
     /// [`AppendError::UnknownRef`] when the reference is no longer valid: call [`Appender::append`] with the labels.
     fn append_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64) -> Result<(), AppendError>;
 
+    /// Adds a zero where the counter or histogram of `sample`, which is appended next, began, so that its first increase
+    /// is seen. Best effort: nothing is added when the series has a sample there or later, or when the store does not do
+    /// this.
+    ///
+    /// # Errors
+    /// As for [`Appender::append`], but for a zero that cannot be added.
+    fn append_start_as_zero(
+        &mut self,
+        series: SeriesRef,
+        labels: &Labels,
+        sample: &Sample,
+    ) -> Result<(), AppendError> {
+        let _ = (series, labels, sample);
+        Ok(())
+    }
+
     /// Adds an exemplar to a series of this batch or an earlier one.
     ///
     /// # Errors

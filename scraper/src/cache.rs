@@ -23,7 +23,7 @@
 mod completion;
 mod entries;
 mod first_sight;
-mod metadata;
+pub(crate) mod metadata;
 mod prediction;
 #[cfg(test)]
 mod tests;
@@ -43,7 +43,7 @@ use metadata::FamilyId;
 pub use metadata::MetadataStore;
 
 /// Samples further ahead of the clock are refused.
-const MAX_AHEAD_MS: i64 = 10 * 60 * 1000;
+pub(crate) const MAX_AHEAD_MS: i64 = 10 * 60 * 1000;
 /// Room for metric families that a first scrape makes at most in advance: bodies may have few of them.
 const FAMILIES_EXPECTED_MAX: usize = 512;
 /// Lengths of texts are 32 bits wide.
@@ -244,28 +244,39 @@ impl ScrapeCache {
         Ok(())
     }
 
-    /// Appends stale markers for the series of this cache that the last scrape of `successor` did not go on with. For a
-    /// loop that was replaced by one with other relabeling.
+    /// Series that count after the last scrape.
+    pub(crate) fn tracked_refs(&self) -> HashSet<SeriesRef> {
+        self.lines.iter().filter(|l| l.tracked).map(|l| self.entries.get(l.entry).series).collect()
+    }
+
+    /// Appends stale markers for the series that count, but for those of `except`.
     ///
     /// # Errors
     /// When the store cannot take them.
-    pub fn append_stale_except(
+    pub(crate) fn append_stale_except(
         &mut self,
-        successor: &ScrapeCache,
         timestamp_ms: i64,
+        except: &HashSet<SeriesRef>,
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
-        let scrape = successor.scrape;
-        let going_on: HashSet<SeriesRef> =
-            successor.entries.iter().filter(|e| e.counts_in(scrape)).map(|e| e.series).collect();
         for line in self.lines.iter_mut().filter(|l| l.tracked) {
             line.tracked = false;
             let series = self.entries.get(line.entry).series;
-            if series == SeriesRef::NONE || !going_on.contains(&series) {
+            if series == SeriesRef::NONE || !except.contains(&series) {
                 append_marker(&self.entries, line.entry, timestamp_ms, app)?;
             }
         }
         Ok(())
+    }
+
+    /// An empty cache that goes on with what is known of families.
+    pub(crate) fn successor(metadata: Arc<MetadataStore>, scrape: u32, forced_flushes: u64) -> Self {
+        Self { scrape, forced_flushes, metadata, ..Self::default() }
+    }
+
+    /// Number of the last scrape.
+    pub(crate) fn scrape(&self) -> u32 {
+        self.scrape
     }
 
     fn begin(&mut self) {
@@ -323,7 +334,7 @@ impl ScrapeCounts {
     ///
     /// # Errors
     /// When the whole scrape must fail.
-    fn refuse(&mut self, error: AppendError) -> Result<(), ScrapeFailure> {
+    pub(crate) fn refuse(&mut self, error: AppendError) -> Result<(), ScrapeFailure> {
         match error {
             AppendError::OutOfOrder | AppendError::TooOld => self.out_of_order += 1,
             AppendError::DuplicateTimestamp => self.duplicates += 1,

@@ -1,15 +1,15 @@
 //! Plain configuration of scraping: what a `scrape_configs` entry says once defaults and globals are filled in.
 //!
 //! Reading YAML is the program's task; nothing here knows serde. Checks that need no other section of the file are in
-//! [`ScrapeConfig::check`] and [`HttpConfig::check`]; what is valid but not built in is told by
-//! [`ScrapeConfig::check_runnable`] and [`ScrapeConfig::notes`]. Durations are in milliseconds. A limit of 0 means no
-//! limit.
+//! [`ScrapeConfig::check`] and [`HttpConfig::check`]. Durations are in milliseconds. A limit of 0 means no limit.
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/configuration/configuration/#scrape_config>.
 
 pub use httpclient::{
     Authorization, BasicAuth, ClientConfig as HttpConfig, HttpHeader, Secret, SecretSource, TlsConfig,
 };
+use std::path::PathBuf;
+
 use model::relabel::{NameValidation, RelabelRule};
 
 use crate::discovery::DiscoveryConfig;
@@ -66,6 +66,8 @@ pub struct ScrapeConfig {
     pub scrape_protocols: Vec<ScrapeProtocol>,
     /// Format of an answer whose `Content-Type` names none that is known.
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
+    /// File that failed scrapes are logged to.
+    pub scrape_failure_log_file: Option<PathBuf>,
     /// Take native histograms.
     pub scrape_native_histograms: bool,
     /// Take the classic series of a histogram that is native too.
@@ -109,6 +111,7 @@ impl Default for ScrapeConfig {
             enable_compression: true,
             scrape_protocols: ScrapeProtocol::DEFAULT.to_vec(),
             fallback_scrape_protocol: None,
+            scrape_failure_log_file: None,
             scrape_native_histograms: false,
             always_scrape_classic_histograms: false,
             convert_classic_histograms_to_nhcb: false,
@@ -144,67 +147,6 @@ impl ScrapeConfig {
         }
         self.http.check().map_err(err)
     }
-
-    /// Refuses what is a valid configuration but cannot be run, because what it asks for is not built in. Not part of
-    /// [`ScrapeConfig::check`], so that a file can be checked here and used elsewhere.
-    ///
-    /// # Errors
-    /// [`ScraperError::Config`] with the job, the setting and what to do.
-    pub fn check_runnable(&self) -> Result<(), ScraperError> {
-        if self.scrape_protocols.iter().any(|p| p.is_built_in()) {
-            return Ok(());
-        }
-        let built_in: Vec<_> = ScrapeProtocol::DEFAULT.iter().map(|p| p.as_str()).collect();
-        let reason = format!(
-            "scrape_protocols holds no format that is built in; add at least one of {}",
-            built_in.join(", ")
-        );
-        Err(ScraperError::Config { job: self.job_name.clone(), reason })
-    }
-
-    /// What the job asks for that has no effect yet: one sentence for each setting, without the name of the job, to be
-    /// shown to whoever wrote the file.
-    #[must_use]
-    pub fn notes(&self) -> Vec<String> {
-        let native = self.scrape_native_histograms;
-        let proto = ScrapeProtocol::PrometheusProto;
-        let asks_for_proto = self.scrape_protocols.contains(&proto);
-        let notes = [
-            (
-                native,
-                "scrape_native_histograms has no effect: native histograms come in the protobuf format, which is not \
-                 built in; the classic series of a histogram are taken",
-            ),
-            (
-                self.convert_classic_histograms_to_nhcb,
-                "convert_classic_histograms_to_nhcb has no effect: classic histograms are stored as they come",
-            ),
-            (
-                self.always_scrape_classic_histograms,
-                "always_scrape_classic_histograms has no effect: the classic series of a histogram are always taken",
-            ),
-            (
-                self.native_histogram_bucket_limit != 0,
-                "native_histogram_bucket_limit has no effect: native histograms are not scraped",
-            ),
-            (
-                self.native_histogram_min_bucket_factor != 0.0,
-                "native_histogram_min_bucket_factor has no effect: native histograms are not scraped",
-            ),
-            (
-                // With native histograms on, the program puts the format in the list, and the note above tells.
-                asks_for_proto && !native,
-                "PrometheusProto in scrape_protocols has no effect: the protobuf format is not built in; targets are \
-                 asked for the other formats",
-            ),
-            (
-                self.fallback_scrape_protocol == Some(proto),
-                "PrometheusProto as fallback_scrape_protocol has no effect: the protobuf format is not built in; \
-                 answers of an unknown type fail the scrape",
-            ),
-        ];
-        notes.iter().filter(|(present, _)| *present).map(|(_, text)| (*text).to_owned()).collect()
-    }
 }
 
 /// An exposition format.
@@ -231,11 +173,14 @@ impl ScrapeProtocol {
         Self::PrometheusText0_0_4,
     ];
 
-    /// Whether bodies of this format can be read.
-    #[must_use]
-    pub fn is_built_in(self) -> bool {
-        self != Self::PrometheusProto
-    }
+    /// The same when protobuf is wanted: for native histograms and start timestamps.
+    pub const PROTO_FIRST: [Self; 5] = [
+        Self::PrometheusProto,
+        Self::OpenMetricsText1_0_0,
+        Self::OpenMetricsText0_0_1,
+        Self::PrometheusText1_0_0,
+        Self::PrometheusText0_0_4,
+    ];
 
     /// The name in configuration files.
     #[must_use]
@@ -302,60 +247,5 @@ impl EscapingScheme {
             .into_iter()
             .find(|p| p.as_str() == s)
             .ok_or_else(|| format!("unknown metric_name_escaping_scheme {s}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn job(change: impl FnOnce(&mut ScrapeConfig)) -> ScrapeConfig {
-        let mut config = ScrapeConfig { job_name: "j".into(), ..ScrapeConfig::default() };
-        change(&mut config);
-        config.check().expect("what is not built in is no contradiction");
-        config
-    }
-
-    #[test]
-    fn what_has_no_effect_is_named() {
-        assert_eq!(job(|_| ()).notes(), Vec::<String>::new());
-        let proto = ScrapeProtocol::PrometheusProto;
-        type Change = Box<dyn FnOnce(&mut ScrapeConfig)>;
-        let each: [(&str, Change); 7] = [
-            ("scrape_native_histograms ", Box::new(|c| c.scrape_native_histograms = true)),
-            (
-                "convert_classic_histograms_to_nhcb ",
-                Box::new(|c| c.convert_classic_histograms_to_nhcb = true),
-            ),
-            ("always_scrape_classic_histograms ", Box::new(|c| c.always_scrape_classic_histograms = true)),
-            ("native_histogram_bucket_limit ", Box::new(|c| c.native_histogram_bucket_limit = 1)),
-            ("native_histogram_min_bucket_factor ", Box::new(|c| c.native_histogram_min_bucket_factor = 1.1)),
-            ("PrometheusProto in scrape_protocols ", Box::new(move |c| c.scrape_protocols.insert(0, proto))),
-            (
-                "PrometheusProto as fallback_scrape_protocol ",
-                Box::new(move |c| c.fallback_scrape_protocol = Some(proto)),
-            ),
-        ];
-        for (setting, change) in each {
-            let config = job(change);
-            assert!(config.check_runnable().is_ok(), "{setting}");
-            let notes = config.notes();
-            assert_eq!(notes.len(), 1, "{setting}: {notes:?}");
-            assert!(notes[0].starts_with(&format!("{setting}has no effect: ")), "{notes:?}");
-        }
-    }
-
-    #[test]
-    fn a_job_without_a_format_that_is_built_in_cannot_run() {
-        let proto = ScrapeProtocol::PrometheusProto;
-        let error =
-            job(|c| c.scrape_protocols = vec![proto]).check_runnable().expect_err("nothing to ask for");
-        assert_eq!(
-            error.to_string(),
-            "scrape config \"j\": scrape_protocols holds no format that is built in; add at least one of \
-             OpenMetricsText1.0.0, OpenMetricsText0.0.1, PrometheusText1.0.0, PrometheusText0.0.4"
-        );
-        let text = ScrapeProtocol::PrometheusText0_0_4;
-        assert!(job(|c| c.scrape_protocols = vec![proto, text]).check_runnable().is_ok());
     }
 }

@@ -77,6 +77,9 @@ pub enum ScrapeFailure {
     /// More samples than `sample_limit`.
     #[error("sample limit exceeded")]
     SampleLimit,
+    /// A native histogram with more buckets than `native_histogram_bucket_limit`, at the lowest resolution.
+    #[error("histogram bucket limit exceeded")]
+    BucketLimit,
     /// A series with more or longer labels than allowed.
     #[error("{0}")]
     LabelLimit(String),

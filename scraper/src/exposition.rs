@@ -3,18 +3,24 @@
 //! [`Parser`] walks a body and yields one [`Entry`] at a time without copying; labels are built only when asked for
 //! ([`Parser::labels`]). What is accepted is what Prometheus's server accepts, which is more than the specifications
 //! allow. `text` holds text 0.0.4 and 1.0.0, `openmetrics` OpenMetrics 0.0.1 and 1.0.0, `series` the lexing of names and
-//! labels that both share, `value` numbers, `negotiation` the choice of a format by `Content-Type`.
+//! labels that both share, `value` numbers, `negotiation` the choice of a format by `Content-Type`. Bodies of which a sample
+//! is more than a line come as `samples`: `protobuf`, and `text_samples` for text whose histograms are converted (`classic`)
+//! or whose start timestamps are read.
 //!
 //! Invariants: the parser never reads outside the body, never panics on any bytes, and each `next` moves on or ends.
 //!
 //! Spec: <https://prometheus.io/docs/instrumenting/exposition_formats/>, <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
 
+mod classic;
 pub mod negotiation;
 mod openmetrics;
+pub(crate) mod protobuf;
+pub(crate) mod samples;
 mod series;
 #[cfg(test)]
 mod tests;
 mod text;
+pub(crate) mod text_samples;
 mod value;
 
 use std::borrow::Cow;
@@ -23,6 +29,20 @@ use std::fmt;
 use model::{Exemplar, MetricType};
 
 use series::{Span, Spans};
+
+/// Longer names and values are no part of an exemplar: stores take 128 characters for all of them.
+const EXEMPLAR_LABEL_LEN_BYTES_MAX: usize = 1 << 16;
+
+/// What becomes of histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HistogramOptions {
+    /// Read the native part.
+    pub(crate) native: bool,
+    /// Keep the classic series of what is also a native histogram, be it exposed or converted.
+    pub(crate) keep_classic: bool,
+    /// Make a native histogram with custom buckets from what has only a classic part.
+    pub(crate) convert_classic: bool,
+}
 
 /// A text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,12 +98,20 @@ pub struct Tail<'a> {
 
 /// Where and why a body is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {reason}")]
 pub struct ParseError {
-    /// Number of the line, from 1.
+    /// Number of the line, from 1; 0 where there are no lines.
     pub line: usize,
     /// What was expected and what was there.
     pub reason: String,
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line > 0 {
+            write!(f, "line {}: ", self.line)?;
+        }
+        f.write_str(&self.reason)
+    }
 }
 
 /// A failure before its line is counted.
@@ -243,12 +271,26 @@ impl<'a> Parser<'a> {
         series::pairs(self.body, &self.spans, self.metric_type, out).map_err(|f| f.locate(self.body))
     }
 
+    /// Metric name of the last sample as it stands, without quotes.
+    pub(crate) fn name_bytes(&self) -> &'a [u8] {
+        self.spans.name.map_or(&[], |(from, to)| &self.body[from..to])
+    }
+
+    /// Names and values of the last sample's labels as they stand, without quotes.
+    pub(crate) fn label_bytes(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let text = |(from, to): Span| &self.body[from..to];
+        self.spans.labels.iter().map(move |(name, value)| (text(*name), text(*value)))
+    }
+
     /// The exemplar of the last sample.
     #[must_use]
     pub fn exemplar(&self) -> Option<Exemplar> {
         let raw = self.exemplar.as_ref()?;
         let mut pairs = Vec::new();
         series::pairs(self.body, &raw.spans, MetricType::Unknown, &mut pairs).ok()?;
+        if pairs.iter().any(|(n, v)| n.len().max(v.len()) > EXEMPLAR_LABEL_LEN_BYTES_MAX) {
+            return None;
+        }
         Some(Exemplar {
             labels: model::Labels::from_pairs(pairs),
             value: raw.value,

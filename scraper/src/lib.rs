@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`config`] (what a job is), [`target_group`] (what discovery hands over), [`manager`] (the door), then
 //! `pool` and `target` (from groups to targets), `scrape_loop` and `client` (one target in time), [`exposition`] (the
-//! formats), [`cache`] (the hot path: same body, new numbers), `report` and `metrics`. [`discovery`] finds targets.
+//! formats), [`cache`] and `sample_cache` (the hot path: same body, new numbers), `report` and `metrics`. [`discovery`] finds targets.
 
 #![forbid(unsafe_code)]
 
@@ -12,12 +12,15 @@ pub mod config;
 pub mod discovery;
 pub mod error;
 pub mod exposition;
+mod failure_log;
 pub mod manager;
 mod metrics;
 mod pool;
 mod report;
+mod sample_cache;
 pub mod sample_labels;
 mod scrape_loop;
+mod series_cache;
 mod target;
 pub mod target_group;
 #[cfg(test)]
@@ -26,4 +29,5 @@ mod test_store;
 pub use config::ScrapeConfig;
 pub use error::ScraperError;
 pub use manager::{ScrapeManager, ScrapeOptions};
+pub use sample_labels::StartRules;
 pub use target_group::{TargetGroup, TargetGroupReceiver, TargetGroups};

@@ -16,8 +16,10 @@ use parking_lot::Mutex;
 use crate::client::Clients;
 use crate::config::ScrapeConfig;
 use crate::error::ScraperError;
+use crate::failure_log;
 use crate::metrics::ScrapeMetrics;
 use crate::pool::{Pool, end_all};
+use crate::sample_labels::StartRules;
 use crate::scrape_loop::Services;
 use crate::target::{Origin, Target, TargetFactory};
 use crate::target_group::TargetGroupReceiver;
@@ -38,6 +40,8 @@ pub struct ScrapeOptions {
     pub append_metadata: bool,
     /// Add the labels `__type__` and `__unit__`.
     pub type_and_unit_labels: bool,
+    /// What becomes of start timestamps.
+    pub starts: StartRules,
 }
 
 impl Default for ScrapeOptions {
@@ -49,6 +53,7 @@ impl Default for ScrapeOptions {
             discovery_reload_interval_ms: 5_000,
             append_metadata: false,
             type_and_unit_labels: false,
+            starts: StartRules::default(),
         }
     }
 }
@@ -157,6 +162,7 @@ impl ScrapeManager {
             clients: Clients::new(clock.clone()),
             clock,
             metrics: ScrapeMetrics::new(registry)?,
+            failure_logs: Mutex::default(),
             offset_seed: xxhash_rust::xxh3::xxh3_64(options.offset_seed.as_bytes()),
             options,
         };
@@ -174,12 +180,15 @@ impl ScrapeManager {
     /// When a job's configuration is refused; nothing changes then.
     pub async fn apply(&self, jobs: Vec<(ScrapeConfig, TargetGroupReceiver)>) -> Result<(), ScraperError> {
         for (config, _) in &jobs {
-            if let Err(e) = config.check().and_then(|()| config.check_runnable()) {
+            if let Err(e) = config.check() {
                 self.services.metrics.reloads_failed.inc();
                 return Err(e);
             }
         }
+        let log_files = jobs.iter().filter_map(|(config, _)| config.scrape_failure_log_file.as_ref());
+        let failure_logs = failure_log::open_all(log_files)?;
         let _one_at_a_time = self.applying.lock().await;
+        *self.services.failure_logs.lock() = failure_logs;
         let mut gone = std::mem::take(&mut *self.pools.lock());
         for (config, groups) in jobs {
             let job = config.job_name.clone();

@@ -19,6 +19,7 @@ pub(crate) struct ScrapeMetrics {
     pub(crate) exceeded_body_size_limit: IntCounter,
     pub(crate) exceeded_sample_limit: IntCounter,
     pub(crate) exceeded_label_limits: IntCounter,
+    pub(crate) exceeded_bucket_limit: IntCounter,
     pub(crate) duplicate_timestamp: IntCounter,
     pub(crate) out_of_order: IntCounter,
     pub(crate) out_of_bounds: IntCounter,
@@ -82,6 +83,10 @@ impl ScrapeMetrics {
             exceeded_label_limits: r.counter(
                 "prometheus_target_scrape_pool_exceeded_label_limits_total",
                 "Total number of times scrape pools hit the label limits, during sync or config reload.",
+            )?,
+            exceeded_bucket_limit: r.counter(
+                "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",
+                "Total number of scrapes that hit the native histogram bucket limit and were rejected.",
             )?,
             duplicate_timestamp: r.counter(
                 "prometheus_target_scrapes_sample_duplicate_timestamp_total",

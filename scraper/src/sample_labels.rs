@@ -7,9 +7,12 @@
 
 use std::cmp::Ordering;
 
-use model::labels::{LabelsWriter, MAX_LEN_BYTES, METRIC_NAME, Quoted, is_legacy_label_name};
+use model::histogram::bounds::{EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN};
+use model::labels::{
+    LabelsWriter, MAX_LEN_BYTES, METRIC_NAME, Quoted, TYPE_LABEL, UNIT_LABEL, is_legacy_label_name,
+};
 use model::relabel::{NameValidation, RelabelRule, process};
-use model::{Labels, LabelsBuilder};
+use model::{Labels, LabelsBuilder, MetricType};
 
 use crate::config::ScrapeConfig;
 use crate::error::ScrapeFailure;
@@ -44,6 +47,21 @@ pub struct SampleRules {
     pub type_and_unit_labels: bool,
     /// Hand metadata to the appender.
     pub append_metadata: bool,
+    /// What becomes of start timestamps.
+    pub starts: StartRules,
+    /// Highest resolution of native histograms; finer ones are merged.
+    pub schema_max: Option<i32>,
+    /// Most buckets of a native histogram; 0 for any number.
+    pub bucket_limit: usize,
+}
+
+/// What becomes of start timestamps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartRules {
+    /// Read them; `_created` lines of OpenMetrics are no samples then.
+    pub read: bool,
+    /// Put a zero where a counter began.
+    pub as_zeros: bool,
 }
 
 impl SampleRules {
@@ -63,6 +81,9 @@ impl SampleRules {
             label_value_length_limit: config.label_value_length_limit,
             type_and_unit_labels: false,
             append_metadata: false,
+            starts: StartRules::default(),
+            schema_max: schema_of_factor(config.native_histogram_min_bucket_factor),
+            bucket_limit: config.native_histogram_bucket_limit,
         }
     }
 
@@ -241,6 +262,29 @@ impl SampleRules {
         }
         Ok(())
     }
+}
+
+/// Adds `__type__` and `__unit__`, as far as they are known; exposed labels of these names give way.
+pub(crate) fn add_type_and_unit(pairs: &mut Vec<Pair<'_>>, metric_type: MetricType, unit: &str) {
+    let kind = match metric_type {
+        MetricType::Unknown => "",
+        known => known.as_str(),
+    };
+    for (name, value) in [(TYPE_LABEL, kind), (UNIT_LABEL, unit)] {
+        if !value.is_empty() {
+            pairs.retain(|(n, _)| n != name);
+            pairs.push((name.into(), value.to_owned().into()));
+        }
+    }
+}
+
+/// The highest schema whose buckets grow by at least `factor`; `None` when all do.
+fn schema_of_factor(factor: f64) -> Option<i32> {
+    if factor <= 1.0 || factor.is_nan() {
+        return None;
+    }
+    let schema = (-factor.log2().log2()).floor();
+    (schema < f64::from(EXPONENTIAL_SCHEMA_MAX)).then(|| schema.max(f64::from(EXPONENTIAL_SCHEMA_MIN)) as i32)
 }
 
 /// What came of exposed labels and those of the target.

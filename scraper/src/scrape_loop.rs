@@ -7,6 +7,8 @@
 //!
 //! Appending blocks (a commit may sync a file), so it runs on a blocking thread; the cache travels there and back.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +17,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::cache::{ScrapeCache, ScrapeCounts};
+use crate::cache::ScrapeCounts;
 use crate::client::{Client, Clients, Fetched};
 use crate::config::ScrapeConfig;
 use crate::error::ScrapeFailure;
 use crate::exposition::negotiation::format_of;
+use crate::failure_log::{self, FailureLog};
 use crate::manager::{ScrapeOptions, TargetHealth};
 use crate::metrics::ScrapeMetrics;
 use crate::report::Report;
 use crate::sample_labels::SampleRules;
+use crate::series_cache::{Appended, SeriesCache};
 use crate::target::Target;
 
 /// What all loops share.
@@ -33,6 +37,8 @@ pub(crate) struct Services {
     pub(crate) metrics: ScrapeMetrics,
     pub(crate) options: ScrapeOptions,
     pub(crate) clients: Clients,
+    /// Open files by the paths that jobs name.
+    pub(crate) failure_logs: Mutex<HashMap<PathBuf, FailureLog>>,
     pub(crate) offset_seed: u64,
 }
 
@@ -61,7 +67,7 @@ pub(crate) struct LoopHandle {
 /// What a loop leaves to its successor.
 struct Leftover {
     config: Arc<ScrapeConfig>,
-    cache: ScrapeCache,
+    cache: SeriesCache,
     report: Report,
     last_timestamp_ms: Option<i64>,
 }
@@ -119,10 +125,10 @@ struct ScrapeLoop {
     over_limit: OverLimit,
     rules: Arc<SampleRules>,
     client: Client,
-    cache: ScrapeCache,
+    cache: SeriesCache,
     report: Report,
     /// Cache of the loop before, when its labels no longer fit.
-    outdated: Option<ScrapeCache>,
+    outdated: Option<SeriesCache>,
     last_start: Option<Duration>,
     last_timestamp_ms: Option<i64>,
 }
@@ -138,9 +144,10 @@ impl ScrapeLoop {
         let rules = SampleRules {
             type_and_unit_labels: options.type_and_unit_labels,
             append_metadata: options.append_metadata,
+            starts: options.starts,
             ..SampleRules::new(&config, target.labels.clone())
         };
-        let cache = ScrapeCache::default();
+        let cache = SeriesCache::default();
         target.state.lock().metadata = Some(cache.metadata());
         Self {
             client: Client::new(&services.clients, &config, &target, &options.user_agent),
@@ -220,8 +227,8 @@ impl ScrapeLoop {
         let mut work = AppendWork {
             services: self.services.clone(),
             config: self.config.clone(),
+            target: self.target.clone(),
             rules: self.rules.clone(),
-            timeout_ms: self.target.timeout_ms,
             timestamp_ms,
             start,
             cache: std::mem::take(&mut self.cache),
@@ -318,19 +325,21 @@ fn keeps_labels(a: &ScrapeConfig, b: &ScrapeConfig) -> bool {
         && a.label_name_length_limit == b.label_name_length_limit
         && a.label_value_length_limit == b.label_value_length_limit
         && a.metric_name_validation == b.metric_name_validation
+        && a.native_histogram_bucket_limit == b.native_histogram_bucket_limit
+        && a.native_histogram_min_bucket_factor == b.native_histogram_min_bucket_factor
 }
 
 /// One scrape's way into the store.
 struct AppendWork {
     services: Arc<Services>,
     config: Arc<ScrapeConfig>,
+    target: Arc<Target>,
     rules: Arc<SampleRules>,
-    timeout_ms: i64,
     timestamp_ms: i64,
     start: Duration,
-    cache: ScrapeCache,
+    cache: SeriesCache,
     report: Report,
-    outdated: Option<ScrapeCache>,
+    outdated: Option<SeriesCache>,
 }
 
 impl AppendWork {
@@ -345,7 +354,10 @@ impl AppendWork {
         let flushes = self.cache.forced_flushes();
         let (counts, mut outcome) = match fetched {
             Ok(f) => self.append_body(&f, app.as_mut()),
-            Err(e) => (ScrapeCounts::default(), Err(e)),
+            Err(e) => {
+                self.log_failure(&e);
+                (ScrapeCounts::default(), Err(e))
+            }
         };
         if outcome.is_err() {
             app.rollback();
@@ -362,7 +374,7 @@ impl AppendWork {
             counts.scraped as f64,
             counts.post_relabel as f64,
             counts.series_added as f64,
-            self.timeout_ms as f64 / 1000.0,
+            self.target.timeout_ms as f64 / 1000.0,
             self.config.sample_limit as f64,
             body_len,
         ];
@@ -384,9 +396,33 @@ impl AppendWork {
         if fetched.body.is_empty() {
             return (ScrapeCounts::default(), self.cache.append_stale(self.timestamp_ms, app));
         }
-        match format_of(&fetched.content_type, self.config.fallback_scrape_protocol) {
-            Ok(format) => self.cache.append(&fetched.body, format, self.timestamp_ms, &self.rules, app),
-            Err(reason) => (ScrapeCounts::default(), Err(ScrapeFailure::ContentType(reason))),
+        let format = match format_of(&fetched.content_type, self.config.fallback_scrape_protocol) {
+            Ok(format) => format,
+            Err(reason) => return (ScrapeCounts::default(), Err(ScrapeFailure::ContentType(reason))),
+        };
+        let Appended { counts, result, outdated } = self.cache.append(
+            &fetched.body,
+            format,
+            self.target.histograms,
+            self.timestamp_ms,
+            &self.rules,
+            app,
+        );
+        // One that another configuration left behind is older; the cache that took over from it was empty.
+        self.outdated = self.outdated.take().or(outdated);
+        (counts, result)
+    }
+
+    /// Tells the job's file of a target that could not be fetched.
+    fn log_failure(&self, failure: &ScrapeFailure) {
+        if matches!(failure, ScrapeFailure::TargetLimit { .. }) {
+            return;
+        }
+        let Some(path) = &self.config.scrape_failure_log_file else { return };
+        let log = self.services.failure_logs.lock().get(path).cloned();
+        if let Some(log) = log {
+            let (clock, url) = (self.services.clock.as_ref(), self.target.url());
+            failure_log::write(&log, clock, &self.config.job_name, &url, &failure.to_string());
         }
     }
 
@@ -398,6 +434,7 @@ impl AppendWork {
         m.exemplar_out_of_order.inc_by(counts.exemplars_refused as u64);
         match failure {
             Some(ScrapeFailure::BodySizeLimit) => m.exceeded_body_size_limit.inc(),
+            Some(ScrapeFailure::BucketLimit) => m.exceeded_bucket_limit.inc(),
             Some(ScrapeFailure::SampleLimit) => m.exceeded_sample_limit.inc(),
             Some(ScrapeFailure::LabelLimit(_)) => m.exceeded_label_limits.inc(),
             _ => {}

@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::cache::MetadataStore;
 use crate::config::ScrapeConfig;
+use crate::exposition::HistogramOptions;
 use crate::manager::{ActiveTarget, TargetHealth};
 use crate::target_group::TargetGroup;
 
@@ -25,6 +26,9 @@ const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
 /// A socket to scrape through instead of the address.
 const UNIX_SOCKET: &str = "__unix_socket__";
+const CONVERT_CLASSIC: &str = "__convert_classic_histograms_to_nhcb__";
+const KEEP_CLASSIC: &str = "__always_scrape_classic_histograms__";
+const NATIVE: &str = "__scrape_native_histograms__";
 const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
 const RESERVED_PREFIX: &str = "__";
@@ -54,6 +58,7 @@ pub(crate) struct Target {
     pub(crate) unix_socket: Box<str>,
     pub(crate) interval_ms: i64,
     pub(crate) timeout_ms: i64,
+    pub(crate) histograms: HistogramOptions,
     /// Identity: all labels and the URL.
     pub(crate) hash: u64,
     pub(crate) state: Mutex<TargetState>,
@@ -111,6 +116,9 @@ impl TargetFactory {
             (TIMEOUT.to_owned(), format_ms(config.scrape_timeout_ms)),
             (METRICS_PATH.to_owned(), config.metrics_path.clone()),
             (SCHEME.to_owned(), config.scheme.clone()),
+            (CONVERT_CLASSIC.to_owned(), config.convert_classic_histograms_to_nhcb.to_string()),
+            (KEEP_CLASSIC.to_owned(), config.always_scrape_classic_histograms.to_string()),
+            (NATIVE.to_owned(), config.scrape_native_histograms.to_string()),
         ];
         for (name, values) in &config.params {
             defaults.extend(values.first().map(|first| (format!("{PARAM_PREFIX}{name}"), first.clone())));
@@ -191,6 +199,25 @@ fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result
             Quoted(b.get(INTERVAL))
         ));
     }
+    let choice = |name: &str, what: &str, default: bool| match b.get(name) {
+        "" => Ok(default),
+        text => parse_bool(text).ok_or_else(|| {
+            format!("error parsing {what}: strconv.ParseBool: parsing {}: invalid syntax", Quoted(text))
+        }),
+    };
+    let histograms = HistogramOptions {
+        convert_classic: choice(
+            CONVERT_CLASSIC,
+            "convert classic histograms to nhcb",
+            config.convert_classic_histograms_to_nhcb,
+        )?,
+        keep_classic: choice(
+            KEEP_CLASSIC,
+            "always scrape classic histograms",
+            config.always_scrape_classic_histograms,
+        )?,
+        native: choice(NATIVE, "scrape native histograms", config.scrape_native_histograms)?,
+    };
     let scheme = b.get(SCHEME);
     if scheme != "http" && scheme != "https" {
         return Err(format!("unsupported scheme {}: use http or https", Quoted(scheme)));
@@ -209,6 +236,7 @@ fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result
         unix_socket,
         interval_ms,
         timeout_ms,
+        histograms,
         state: Mutex::new(TargetState {
             origin,
             health: TargetHealth::default(),
@@ -218,6 +246,15 @@ fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result
             metadata: None,
         }),
     })
+}
+
+/// The words that Go takes for a truth value.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 /// Characters that a path keeps as they are.

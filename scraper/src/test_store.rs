@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::{
-    AppendError, Appendable, Appender, Exemplar, Labels, Metadata, Sample, SampleValue, SeriesRef,
-    StorageError, is_stale_nan,
+    AppendError, Appendable, Appender, Exemplar, HistogramValue, Labels, Metadata, Sample, SampleValue,
+    SeriesRef, StorageError,
 };
 use parking_lot::Mutex;
 
@@ -21,8 +21,8 @@ struct Inner {
     labels: BTreeMap<u64, Labels>,
     next_ref: u64,
     /// Samples in order of their commits.
-    log: Vec<(Labels, i64, f64)>,
-    newest: HashMap<Labels, (i64, u64)>,
+    log: Vec<(Labels, Sample)>,
+    newest: HashMap<Labels, (i64, SampleValue)>,
     exemplars: Vec<(Labels, Exemplar)>,
     metadata: Vec<(Labels, Metadata)>,
     by_labels: usize,
@@ -49,12 +49,18 @@ impl TestStore {
     /// Takes what was committed, one line per sample: `labels timestamp value`.
     pub(crate) fn drain(&self) -> Vec<String> {
         let log = std::mem::take(&mut self.inner.lock().log);
-        log.into_iter().map(|(l, t, v)| format!("{l} {t} {}", show(v))).collect()
+        log.into_iter().map(|(l, s)| format!("{l} {} {}", s.timestamp_ms, show(&s))).collect()
     }
 
     /// All samples of series with this name, in order of their commits.
     pub(crate) fn samples(&self, name: &str) -> Vec<(Labels, i64, f64)> {
-        self.inner.lock().log.iter().filter(|(l, _, _)| l.metric_name() == name).cloned().collect()
+        let inner = self.inner.lock();
+        let of_name = inner.log.iter().filter(|(l, _)| l.metric_name() == name);
+        let float = |(l, s): &(Labels, Sample)| match &s.value {
+            SampleValue::Float(v) => Some((l.clone(), s.timestamp_ms, *v)),
+            SampleValue::Histogram(_) => None,
+        };
+        of_name.filter_map(float).collect()
     }
 
     pub(crate) fn exemplars(&self) -> Vec<(Labels, Exemplar)> {
@@ -71,8 +77,22 @@ impl TestStore {
     }
 }
 
-fn show(v: f64) -> String {
-    if is_stale_nan(v) { "stale".into() } else { v.to_string() }
+fn show(s: &Sample) -> String {
+    let mut out = match &s.value {
+        v if v.is_stale() => "stale".to_owned(),
+        SampleValue::Float(v) => v.to_string(),
+        SampleValue::Histogram(h) => {
+            let (kind, schema) = match h {
+                HistogramValue::Int(h) => ("int", h.schema),
+                HistogramValue::Float(h) => ("float", h.schema),
+            };
+            format!("{kind} s={schema} n={}", h.to_float().count)
+        }
+    };
+    if s.start_timestamp_ms != 0 {
+        out.push_str(&format!(" st={}", s.start_timestamp_ms));
+    }
+    out
 }
 
 impl Appendable for TestStore {
@@ -86,21 +106,22 @@ impl Appendable for TestStore {
 
 struct TestAppender {
     store: TestStore,
-    batch: Vec<(Labels, i64, f64)>,
+    batch: Vec<(Labels, Sample)>,
 }
 
 impl TestAppender {
-    fn push(&mut self, labels: Labels, t: i64, v: f64) -> Result<(), AppendError> {
+    fn push(&mut self, labels: Labels, sample: Sample) -> Result<(), AppendError> {
         let inner = self.store.inner.lock();
+        let t = sample.timestamp_ms;
         match inner.newest.get(&labels) {
             Some((newest, _)) if t < *newest => return Err(AppendError::OutOfOrder),
-            Some((newest, bits)) if t == *newest && *bits != v.to_bits() => {
+            Some((newest, value)) if t == *newest && *value != sample.value => {
                 return Err(AppendError::DuplicateTimestamp);
             }
             _ => {}
         }
         drop(inner);
-        self.batch.push((labels, t, v));
+        self.batch.push((labels, sample));
         Ok(())
     }
 
@@ -110,11 +131,22 @@ impl TestAppender {
 }
 
 impl Appender for TestAppender {
-    fn append(&mut self, _: SeriesRef, labels: &Labels, sample: Sample) -> Result<SeriesRef, AppendError> {
-        let SampleValue::Float(v) = sample.value else {
-            return Err(AppendError::InvalidHistogram("only floats in this test".into()));
-        };
-        self.push(labels.clone(), sample.timestamp_ms, v)?;
+    fn append(
+        &mut self,
+        series: SeriesRef,
+        labels: &Labels,
+        sample: Sample,
+    ) -> Result<SeriesRef, AppendError> {
+        if let SampleValue::Histogram(HistogramValue::Int(h)) = &sample.value {
+            h.validate().map_err(|e| AppendError::InvalidHistogram(e.to_string()))?;
+        }
+        if let Some(known) = self.labels(series) {
+            return self.push(known, sample).map(|()| series);
+        }
+        if labels.is_empty() {
+            return Err(AppendError::InvalidLabels("no labels".into()));
+        }
+        self.push(labels.clone(), sample)?;
         let mut inner = self.store.inner.lock();
         inner.by_labels += 1;
         if let Some(r) = inner.refs.get(labels) {
@@ -129,7 +161,22 @@ impl Appender for TestAppender {
 
     fn append_float(&mut self, series: SeriesRef, t: i64, v: f64) -> Result<(), AppendError> {
         let labels = self.labels(series).ok_or(AppendError::UnknownRef)?;
-        self.push(labels, t, v)
+        self.push(labels, Sample::float(t, v))
+    }
+
+    fn append_start_as_zero(
+        &mut self,
+        series: SeriesRef,
+        labels: &Labels,
+        sample: &Sample,
+    ) -> Result<(), AppendError> {
+        let labels = self.labels(series).unwrap_or_else(|| labels.clone());
+        if labels.is_empty() {
+            return Err(AppendError::UnknownRef);
+        }
+        // Out of order is expected from the second scrape on.
+        let _ = self.push(labels, Sample::float(sample.start_timestamp_ms, 0.0));
+        Ok(())
     }
 
     fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
@@ -146,9 +193,9 @@ impl Appender for TestAppender {
 
     fn commit(self: Box<Self>) -> Result<(), StorageError> {
         let mut inner = self.store.inner.lock();
-        for (labels, t, v) in self.batch {
-            inner.newest.insert(labels.clone(), (t, v.to_bits()));
-            inner.log.push((labels, t, v));
+        for (labels, sample) in self.batch {
+            inner.newest.insert(labels.clone(), (sample.timestamp_ms, sample.value.clone()));
+            inner.log.push((labels, sample));
         }
         Ok(())
     }

@@ -61,6 +61,7 @@ pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
             .as_deref()
             .map(ScrapeProtocol::parse)
             .transpose()?,
+        scrape_failure_log_file: job.scrape_failure_log_file.clone().filter(|p| !p.as_os_str().is_empty()),
         scrape_native_histograms: job.scrape_native_histograms.unwrap_or(false),
         always_scrape_classic_histograms: job.always_scrape_classic_histograms.unwrap_or(false),
         convert_classic_histograms_to_nhcb: job.convert_classic_histograms_to_nhcb.unwrap_or(false),
@@ -73,7 +74,6 @@ pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
         http: http_config(&job.http())?,
     };
     config.check().map_err(|e| Problem::new(e.to_string()))?;
-    config.check_runnable().map_err(|e| Problem::not_built_in(e.to_string()))?;
     Ok(config)
 }
 

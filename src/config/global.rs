@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::http::{RESERVED_HEADERS, Tls, join};
 use super::scalar::{Bytes, Ms};
-use super::scrape::{check_protocols, check_validation_scheme, name_validation};
+use super::scrape::{PROTO_FIRST_PROTOCOLS, check_protocols, check_validation_scheme, name_validation};
 use super::yaml::Problem;
 
 /// `global`
@@ -56,6 +56,27 @@ pub struct Global {
     pub always_scrape_classic_histograms: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub extra_scrape_metrics: Option<bool>,
+}
+
+/// Defaults that features of the command line change.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FeatureDefaults {
+    /// Ask for protobuf first.
+    pub protobuf_first: bool,
+    /// Write the extra series about scrapes.
+    pub extra_scrape_metrics: bool,
+}
+
+impl FeatureDefaults {
+    /// Writes them where the section says nothing.
+    pub fn apply(&self, global: &mut Global) {
+        if self.protobuf_first && global.scrape_protocols.is_none() {
+            global.scrape_protocols = Some(PROTO_FIRST_PROTOCOLS.map(str::to_owned).to_vec());
+        }
+        if self.extra_scrape_metrics {
+            global.extra_scrape_metrics.get_or_insert(true);
+        }
+    }
 }
 
 impl Global {

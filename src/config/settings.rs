@@ -96,8 +96,7 @@ impl Config {
             sender(&w.value, &external_labels, names).map_err(|p| p.or_at(w.position))
         });
         let storage = self.storage.clone().unwrap_or_default();
-        let mut notes = self.notes();
-        notes.extend(job_notes(&jobs));
+        let notes = self.notes();
         Ok(Settings {
             jobs,
             longterm: longterm.transpose()?,
@@ -157,10 +156,6 @@ impl Config {
                 notes.push(text.to_owned());
             }
         };
-        note(
-            self.scrape_configs.iter().flatten().any(|j| j.scrape_failure_log_file.is_some()),
-            "scrape_failure_log_file has no effect: failed scrapes show in the log and at /api/v1/targets",
-        );
         note(self.otlp.is_some(), "otlp has no effect: the OTLP receiver is not built in");
         note(
             self.runtime.as_ref().is_some_and(|r| r.gogc.is_some()),
@@ -168,21 +163,6 @@ impl Config {
         );
         notes
     }
-}
-
-/// What jobs ask for in vain. A setting of the section `global` reaches every job, so each sentence comes once, with
-/// the jobs that it is about.
-fn job_notes(jobs: &[ScrapeConfig]) -> Vec<String> {
-    let mut notes: Vec<(String, Vec<&str>)> = Vec::new();
-    for job in jobs {
-        for text in job.notes() {
-            match notes.iter_mut().find(|(known, _)| *known == text) {
-                Some((_, names)) => names.push(&job.job_name),
-                None => notes.push((text, vec![&job.job_name])),
-            }
-        }
-    }
-    notes.into_iter().map(|(text, names)| format!("{text} (scrape config {})", names.join(", "))).collect()
 }
 
 fn sender(

@@ -180,7 +180,7 @@ impl ZeroBucket {
 
 // === Sides ===
 
-fn check_resolution(from: i32, to: i32) -> Result<(), HistogramError> {
+pub(super) fn check_resolution(from: i32, to: i32) -> Result<(), HistogramError> {
     if is_exponential_schema(from) && is_exponential_schema(to) && to <= from {
         return Ok(());
     }

@@ -2,14 +2,14 @@
 //!
 //! Invariant: each sample that is parsed becomes a line of the scrape under way, also when the store refuses it.
 
-use model::labels::{TYPE_LABEL, UNIT_LABEL};
-use model::{AppendError, Exemplar, Labels, MetricType, Sample, SeriesRef};
+use model::{AppendError, Exemplar, Labels, Sample, SeriesRef};
 
 use super::entries::NONE;
 use super::metadata::{Fact, Families, is_part_of};
 use super::{Line, Run, ScrapeCache};
 use crate::error::ScrapeFailure;
 use crate::exposition::{self, Tail};
+use crate::sample_labels::add_type_and_unit;
 
 /// How a sample ended.
 enum Fate {
@@ -221,22 +221,9 @@ impl Run<'_> {
         self.parser.labels(&mut self.pairs)?;
         if self.rules.type_and_unit_labels {
             let unit = self.family.and_then(|f| self.metadata.unit(f));
-            self.add_type_and_unit(&unit.unwrap_or_default());
+            add_type_and_unit(&mut self.pairs, self.parser.metric_type(), &unit.unwrap_or_default());
         }
         self.rules.series_labels(&mut self.pairs, &mut self.writer)
-    }
-
-    fn add_type_and_unit(&mut self, unit: &str) {
-        let kind = match self.parser.metric_type() {
-            MetricType::Unknown => "",
-            known => known.as_str(),
-        };
-        for (name, value) in [(TYPE_LABEL, kind), (UNIT_LABEL, unit)] {
-            if !value.is_empty() {
-                self.pairs.retain(|(n, _)| n != name);
-                self.pairs.push((name.into(), value.to_owned().into()));
-            }
-        }
     }
 
     /// Appends by reference, or by labels where there is none that counts.

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 const SCRAPES_KEPT: u32 = 10;
 
 /// Number of a family.
-pub(super) type FamilyId = u32;
+pub(crate) type FamilyId = u32;
 
 /// Metadata of one target.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub struct MetadataStore {
 
 /// All families of a target. Names are hashed with a seed, so that a target cannot choose collisions.
 #[derive(Debug)]
-pub(super) struct Families {
+pub(crate) struct Families {
     slots: Vec<Option<Family>>,
     free: Vec<FamilyId>,
     by_name: HashTable<FamilyId>,
@@ -59,7 +59,7 @@ impl Family {
 }
 
 /// What a line says about its family.
-pub(super) enum Fact<'a> {
+pub(crate) enum Fact<'a> {
     Type(MetricType),
     Help(&'a str),
     Unit(&'a [u8]),
@@ -67,19 +67,19 @@ pub(super) enum Fact<'a> {
 
 impl MetadataStore {
     /// The families, to note facts.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Families> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Families> {
         self.families.lock()
     }
 
     /// Name and metadata of a family.
-    pub(super) fn get(&self, id: FamilyId) -> Option<(String, Metadata)> {
+    pub(crate) fn get(&self, id: FamilyId) -> Option<(String, Metadata)> {
         let families = self.families.lock();
         let f = families.slots.get(id as usize)?.as_ref()?;
         Some((String::from_utf8_lossy(&f.name).into_owned(), f.metadata()))
     }
 
     /// Unit of a family.
-    pub(super) fn unit(&self, id: FamilyId) -> Option<Arc<str>> {
+    pub(crate) fn unit(&self, id: FamilyId) -> Option<Arc<str>> {
         self.families.lock().slots.get(id as usize)?.as_ref()?.unit.clone()
     }
 
@@ -94,7 +94,7 @@ impl MetadataStore {
     }
 
     /// Forgets families that have been gone for more than ten scrapes.
-    pub(super) fn expire(&self, scrape: u32) {
+    pub(crate) fn expire(&self, scrape: u32) {
         let mut families = self.families.lock();
         let families = &mut *families;
         for (id, slot) in families.slots.iter_mut().enumerate() {
@@ -141,7 +141,7 @@ impl Families {
     }
 
     /// Notes a fact; returns the family and whether this is news.
-    pub(super) fn set(&mut self, family: &[u8], fact: &Fact<'_>, scrape: u32) -> (FamilyId, bool) {
+    pub(crate) fn set(&mut self, family: &[u8], fact: &Fact<'_>, scrape: u32) -> (FamilyId, bool) {
         let id = self.id(family);
         self.last = Some(id);
         let Some(Some(f)) = self.slots.get_mut(id as usize) else { return (id, false) };
@@ -205,7 +205,10 @@ fn replace_text(old: &mut Option<Arc<str>>, new: &str) -> bool {
 }
 
 /// Whether a series belongs to a family of this name and type: the name, plus the suffixes that the type has.
-pub(super) fn is_part_of(metric: &str, family: &str, metric_type: MetricType) -> bool {
+pub(crate) fn is_part_of(metric: &str, family: &str, metric_type: MetricType) -> bool {
+    if !metric.starts_with(family) {
+        return false;
+    }
     let cut =
         |suffixes: &[&str]| suffixes.iter().find_map(|s| metric.strip_suffix(s)).unwrap_or(metric).to_owned();
     let base = |suffix: &str| family.strip_suffix(suffix).unwrap_or(family).to_owned();

@@ -98,9 +98,18 @@ pub(crate) fn float(token: &[u8], at: usize) -> Result<f64, Failure> {
     }
 }
 
-/// Prints as Go's `'g'` with the shortest digits, and `.0` where neither point nor exponent shows: how OpenMetrics writes
-/// the bounds in `le` and `quantile`.
+/// Prints with `.0` where neither point nor exponent shows: how OpenMetrics writes the bounds in `le` and `quantile`.
 pub(crate) fn format_openmetrics(v: f64) -> String {
+    // Both zeros are one bound.
+    let mut out = if v == 0.0 { "0".to_owned() } else { format_g(v) };
+    if v.is_finite() && !out.contains(['.', 'e']) {
+        out.push_str(".0");
+    }
+    out
+}
+
+/// Prints as Go's `'g'` with the shortest digits.
+pub(crate) fn format_g(v: f64) -> String {
     if v.is_nan() {
         return "NaN".into();
     }
@@ -114,8 +123,7 @@ pub(crate) fn format_openmetrics(v: f64) -> String {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs());
     }
-    let plain = format!("{v}");
-    if plain.contains('.') { plain } else { plain + ".0" }
+    format!("{v}")
 }
 
 /// Whether a bound is surely written as [`format_openmetrics`] would: saves parsing and printing it.

@@ -8,8 +8,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use model::histogram::CounterResetHint;
 use model::{
-    AppendError, Appender, Exemplar, Labels, Metadata, Sample, SampleValue, SeriesRef, StorageError,
+    AppendError, Appender, Exemplar, FloatHistogram, Histogram, HistogramValue, Labels, Metadata, Sample,
+    SampleValue, SeriesRef, StorageError,
 };
 
 use super::Head;
@@ -286,6 +288,28 @@ impl HeadAppender {
     }
 }
 
+/// An empty histogram of the same layout: by definition the counter begins anew with it.
+fn zero_like(h: &HistogramValue) -> HistogramValue {
+    match h {
+        HistogramValue::Int(h) => Histogram {
+            counter_reset_hint: CounterResetHint::CounterReset,
+            schema: h.schema,
+            zero_threshold: h.zero_threshold,
+            custom_values: h.custom_values.clone(),
+            ..Histogram::default()
+        }
+        .into(),
+        HistogramValue::Float(h) => FloatHistogram {
+            counter_reset_hint: CounterResetHint::CounterReset,
+            schema: h.schema,
+            zero_threshold: h.zero_threshold,
+            custom_values: h.custom_values.clone(),
+            ..FloatHistogram::default()
+        }
+        .into(),
+    }
+}
+
 impl Appender for HeadAppender {
     fn append(
         &mut self,
@@ -328,6 +352,37 @@ impl Appender for HeadAppender {
         let known = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
         let known = self.add(known, (timestamp_ms, 0, SampleValue::Float(value)), None)?;
         if known { Ok(()) } else { Err(AppendError::UnknownRef) }
+    }
+
+    fn append_start_as_zero(
+        &mut self,
+        series: SeriesRef,
+        labels: &Labels,
+        sample: &Sample,
+    ) -> Result<(), AppendError> {
+        let start = sample.start_timestamp_ms;
+        if start >= sample.timestamp_ms || start < self.bounds.min_valid {
+            return Ok(());
+        }
+        let zero = match &sample.value {
+            SampleValue::Float(_) => SampleValue::Float(0.0),
+            SampleValue::Histogram(h) => {
+                chunk::validate(h).map_err(AppendError::InvalidHistogram)?;
+                SampleValue::Histogram(zero_like(h))
+            }
+        };
+        let known = match self.head.series.get(series) {
+            Some(known) => known,
+            None if labels.is_empty() => return Err(AppendError::UnknownRef),
+            None => self.head.get_or_create(labels),
+        };
+        // A zero that would come late is one that has been there before, or that others have overtaken.
+        let overtaken = known.state.lock().last_timestamp_ms().is_some_and(|last| last >= start);
+        if !overtaken {
+            // Whatever else may be wrong shows with the sample itself.
+            let _ = self.add(known, (start, 0, zero), (!labels.is_empty()).then_some(labels));
+        }
+        Ok(())
     }
 
     /// An exemplar without a timestamp gets that of the newest sample of its series in this batch, or else of the series.
