@@ -94,6 +94,9 @@ pub(crate) fn resolve(index: &impl PostingsIndex, matchers: &[Matcher]) -> Resul
     named.sort_by_key(List::len);
     let mut named = named.into_iter();
     let mut out = match named.next() {
+        Some(List::Bitmap(first)) => {
+            intersect_bitmaps(first, named.as_slice()).into_iter().map(u64::from).collect()
+        }
         Some(first) => first.into_vec(),
         // Without a list to begin with, the union over a matcher's values is shorter than all series.
         None => match scanned.iter().position(|m| !m.matches("")) {
@@ -111,6 +114,19 @@ pub(crate) fn resolve(index: &impl PostingsIndex, matchers: &[Matcher]) -> Resul
         scan(index, m, &mut out)?;
     }
     Ok(out)
+}
+
+/// What all bitmaps of the lists have. They are intersected container by container, before any of them is spelled out.
+fn intersect_bitmaps(first: &RoaringBitmap, others: &[List<'_>]) -> RoaringBitmap {
+    let mut bitmaps = others.iter().filter_map(|l| match l {
+        List::Bitmap(b) => Some(*b),
+        _ => None,
+    });
+    let Some(second) = bitmaps.next() else { return first.clone() };
+    bitmaps.fold(first & second, |mut all, b| {
+        all &= b;
+        all
+    })
 }
 
 /// Keeps the series of `out` that pass `m`.
@@ -245,8 +261,7 @@ fn mark(of: &[u64], other: &List<'_>, found: &mut [bool]) {
     match other {
         List::Packed(ids) => mark_in(of, ids, found),
         List::Slots(ids) => mark_in(of, ids, found),
-        List::Bitmap(ids) if ids.len() as usize / LOOK_UP < of.len() => mark_each(of, ids.iter(), found),
-        List::Bitmap(ids) => of.iter().zip(found).for_each(|(id, found)| *found |= has(ids, *id)),
+        List::Bitmap(ids) => mark_in_bitmap(of, ids, found),
     }
 }
 
@@ -265,6 +280,19 @@ const LOOK_UP: usize = 8;
 
 fn has(bitmap: &RoaringBitmap, id: u64) -> bool {
     u32::try_from(id).is_ok_and(|id| bitmap.contains(id))
+}
+
+/// [`mark_in`] for a bitmap. Only what lies between its ends is looked at: slots of a target's series are neighbours.
+fn mark_in_bitmap(of: &[u64], other: &RoaringBitmap, found: &mut [bool]) {
+    let (Some(min), Some(max)) = (other.min(), other.max()) else { return };
+    let from = of.partition_point(|id| *id < u64::from(min));
+    let to = from + of[from..].partition_point(|id| *id <= u64::from(max));
+    let (of, found) = (&of[from..to], &mut found[from..to]);
+    if other.len() as usize / LOOK_UP < of.len() {
+        mark_each(of, other.iter(), found);
+    } else {
+        of.iter().zip(found).for_each(|(id, found)| *found |= has(other, *id));
+    }
 }
 
 /// [`retain`] for a bitmap.
