@@ -409,7 +409,7 @@ impl Engine {
         let slot = inner.slots.take(clock, deadline, options.cancel.as_ref());
         let queued = clock.monotonic();
         stats.exec_queue_seconds = (queued - begin).as_secs_f64();
-        metrics.observe("queue_time", stats.exec_queue_seconds, queued);
+        metrics.observe("queue_time", stats.exec_queue_seconds);
         let slot = slot?;
         let _active = inner.active.as_ref().map(|log| Active::insert(&**log, slot.number(), text));
 
@@ -426,7 +426,7 @@ impl Engine {
         let selections = Selections::new(selections);
         let prepared = clock.monotonic();
         stats.query_preparation_seconds = (prepared - queued).as_secs_f64();
-        metrics.observe("prepare_time", stats.query_preparation_seconds, prepared);
+        metrics.observe("prepare_time", stats.query_preparation_seconds);
 
         let builder = Builder { ctx: &ctx, selections: &selections, tally: ctx.tallies.root() };
         // A bug in an operator fails this query and no other: nothing it touched outlives it.
@@ -437,7 +437,7 @@ impl Engine {
         stats.result_sort_seconds = ctx.sort_seconds();
         stats.inner_eval_seconds = (evaluated - prepared).as_secs_f64() - stats.result_sort_seconds;
         stats.eval_total_seconds = (evaluated - queued).as_secs_f64();
-        metrics.observe("inner_eval", stats.inner_eval_seconds, evaluated);
+        metrics.observe("inner_eval", stats.inner_eval_seconds);
         let counts = ctx.tallies.finish();
         stats.total_queryable_samples = counts.queryable;
         stats.samples_read = counts.read;
@@ -452,7 +452,7 @@ impl Engine {
         debug_assert_eq!(ctx.memory.passing(), 0, "operators give back what they hold");
         let mut value = result?;
         if matches!(value, Value::Matrix(_)) {
-            metrics.observe("result_sort", stats.result_sort_seconds, evaluated);
+            metrics.observe("result_sort", stats.result_sort_seconds);
         }
         let mut annotations = ctx.take_notes().into_annotations(text);
         ctx.take_storage_warnings().into_iter().for_each(|w| annotations.warn(w));

@@ -21,7 +21,6 @@ mod observer;
 pub mod parser;
 mod plan;
 mod stack;
-mod summary;
 pub mod value;
 
 #[cfg(test)]

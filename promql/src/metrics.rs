@@ -1,12 +1,11 @@
 //! Metrics of the engine, named as Prometheus names them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use model::Clock;
 use prometheus::{Counter, Gauge, HistogramOpts, HistogramVec, Opts, Registry};
+use summary::SummaryVec;
 
-use crate::summary::SummaryVec;
 use crate::value::QueryStats;
 
 pub(crate) struct EngineMetrics {
@@ -43,6 +42,17 @@ impl EngineMetrics {
         for slice in SLICES {
             let _ = durations.with_label_values(&[slice]);
         }
+        let quantiles = SummaryVec::new(
+            "prometheus_engine_query_duration_seconds",
+            "Durations of the stages of queries in seconds, over the last ten minutes.",
+            &["slice"],
+            &[0.5, 0.9, 0.99],
+            clock,
+        )
+        .expect("name and label are fixed and valid");
+        for slice in SLICES {
+            let _ = quantiles.with_label_values(&[slice]);
+        }
         Self {
             queries: gauge("prometheus_engine_queries", "Queries being evaluated or waiting."),
             concurrent_max: gauge(
@@ -66,13 +76,7 @@ impl EngineMetrics {
                 "Samples that queries read; a window counts at every step those that are new to it.",
             ),
             durations,
-            quantiles: SummaryVec::new(
-                "prometheus_engine_query_duration_seconds",
-                "Durations of the stages of queries in seconds, over the last ten minutes.",
-                "slice",
-                &SLICES,
-                clock,
-            ),
+            quantiles,
         }
     }
 
@@ -100,10 +104,10 @@ impl EngineMetrics {
         Running(&self.queries)
     }
 
-    /// One stage of a query has ended at `now` of the monotonic clock.
-    pub(crate) fn observe(&self, slice: &str, seconds: f64, now: Duration) {
+    /// One stage of a query has ended.
+    pub(crate) fn observe(&self, slice: &str, seconds: f64) {
         self.durations.with_label_values(&[slice]).observe(seconds);
-        self.quantiles.observe(slice, seconds, now);
+        self.quantiles.with_label_values(&[slice]).observe(seconds);
     }
 
     pub(crate) fn count_samples(&self, stats: &QueryStats) {

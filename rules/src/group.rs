@@ -136,6 +136,7 @@ impl Group {
         let (metrics, key) = (&environment.metrics, [key.as_str()]);
         metrics.samples.with_label_values(&key).set(samples as i64);
         metrics.last_duration_seconds.with_label_values(&key).set(self.evaluation_seconds);
+        metrics.group_duration.observe(self.evaluation_seconds);
         metrics.last_evaluation_seconds.with_label_values(&key).set(began_ms as f64 / 1000.0);
         self.show();
     }
@@ -230,6 +231,7 @@ impl Rule {
             .and_then(|samples| self.append(environment, &samples, ts_ms - group.query_offset_ms));
         self.evaluation_seconds = environment.clock.monotonic().saturating_sub(began).as_secs_f64();
         self.last_evaluation_ms = Some(began_ms);
+        environment.metrics.rule_duration.observe(self.evaluation_seconds);
         match outcome {
             Ok(count) => {
                 self.health = Health::Ok;

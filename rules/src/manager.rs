@@ -65,7 +65,7 @@ impl RuleManager {
         clock: Arc<dyn Clock>,
         registry: &prometheus::Registry,
     ) -> Result<Self, RulesError> {
-        let metrics = Arc::new(Metrics::new(registry)?);
+        let metrics = Arc::new(Metrics::new(registry, &clock)?);
         Ok(Self { engine, queryable, appendable, clock, metrics, running: Mutex::default() })
     }
 

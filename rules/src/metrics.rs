@@ -1,6 +1,11 @@
 //! Metrics of rule evaluation, named and labelled as Prometheus has them. The label `rule_group` is `FILE;GROUP`.
 
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use std::fmt;
+use std::sync::Arc;
+
+use model::Clock;
+use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry};
+use summary::Summary;
 
 use crate::error::RulesError;
 
@@ -15,10 +20,46 @@ pub(crate) struct Metrics {
     pub(crate) last_evaluation_seconds: GaugeVec,
     pub(crate) rules: IntGaugeVec,
     pub(crate) samples: IntGaugeVec,
+    /// Of single rules.
+    pub(crate) rule_duration: Durations,
+    /// Of whole groups.
+    pub(crate) group_duration: Durations,
+}
+
+/// Seconds, as a summary and as a histogram.
+pub(crate) struct Durations {
+    summary: Summary,
+    histogram: Histogram,
+}
+
+impl Durations {
+    fn new(
+        (summary_name, histogram_name): (&str, &str),
+        help: &str,
+        quantiles: &'static [f64],
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, prometheus::Error> {
+        let histogram = HistogramOpts::new(histogram_name, help).buckets(vec![0.01, 0.1, 1.0, 10.0]);
+        Ok(Self {
+            summary: Summary::new(summary_name, help, quantiles, clock.clone())?,
+            histogram: Histogram::with_opts(histogram)?,
+        })
+    }
+
+    pub(crate) fn observe(&self, seconds: f64) {
+        self.summary.observe(seconds);
+        self.histogram.observe(seconds);
+    }
+}
+
+impl fmt::Debug for Durations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Durations").finish_non_exhaustive()
+    }
 }
 
 impl Metrics {
-    pub(crate) fn new(registry: &Registry) -> Result<Self, RulesError> {
+    pub(crate) fn new(registry: &Registry, clock: &Arc<dyn Clock>) -> Result<Self, RulesError> {
         let group: &[&str] = &["rule_group"];
         let counter = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), group);
         let gauge = |name: &str, help: &str| GaugeVec::new(Opts::new(name, help), group);
@@ -51,6 +92,24 @@ impl Metrics {
                 "prometheus_rule_group_last_evaluation_samples",
                 "Samples of the group's last evaluation.",
             )?,
+            rule_duration: Durations::new(
+                (
+                    "prometheus_rule_evaluation_duration_seconds",
+                    "prometheus_rule_evaluation_duration_histogram_seconds",
+                ),
+                "The duration for a rule to execute.",
+                &[0.5, 0.9, 0.99],
+                clock,
+            )?,
+            group_duration: Durations::new(
+                (
+                    "prometheus_rule_group_duration_seconds",
+                    "prometheus_rule_group_duration_histogram_seconds",
+                ),
+                "The duration of rule group evaluations.",
+                &[0.01, 0.05, 0.5, 0.9, 0.99],
+                clock,
+            )?,
         };
         let collectors: Vec<Box<dyn prometheus::core::Collector>> = vec![
             Box::new(metrics.evaluations.clone()),
@@ -62,6 +121,10 @@ impl Metrics {
             Box::new(metrics.last_evaluation_seconds.clone()),
             Box::new(metrics.rules.clone()),
             Box::new(metrics.samples.clone()),
+            Box::new(metrics.rule_duration.summary.clone()),
+            Box::new(metrics.rule_duration.histogram.clone()),
+            Box::new(metrics.group_duration.summary.clone()),
+            Box::new(metrics.group_duration.histogram.clone()),
         ];
         for collector in collectors {
             match registry.register(collector) {

@@ -160,8 +160,8 @@ impl ScrapeManager {
         let services = Services {
             storage,
             clients: Clients::new(clock.clone()),
+            metrics: ScrapeMetrics::new(registry, &clock)?,
             clock,
-            metrics: ScrapeMetrics::new(registry)?,
             failure_logs: Mutex::default(),
             offset_seed: xxhash_rust::xxh3::xxh3_64(options.offset_seed.as_bytes()),
             options,

@@ -1,13 +1,20 @@
 //! The scraper's own metrics, named as Prometheus names them.
 
+use std::sync::Arc;
+
+use model::Clock;
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use summary::SummaryVec;
+
+/// Quantiles of durations, as Prometheus shows them.
+const QUANTILES: &[f64] = &[0.01, 0.05, 0.5, 0.9, 0.99];
 
 /// Counters and gauges of all scrape pools.
 #[derive(Clone)]
 pub(crate) struct ScrapeMetrics {
-    pub(crate) interval_length: HistogramVec,
-    pub(crate) sync_length: HistogramVec,
+    pub(crate) interval_length: Lengths,
+    pub(crate) sync_length: Lengths,
     pub(crate) syncs: IntCounterVec,
     pub(crate) syncs_failed: IntCounterVec,
     pub(crate) pool_targets: IntGaugeVec,
@@ -29,18 +36,20 @@ pub(crate) struct ScrapeMetrics {
 
 impl ScrapeMetrics {
     /// Registers everything; what is registered already stays and goes uncounted here.
-    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(registry: &Registry, clock: &Arc<dyn Clock>) -> Result<Self, prometheus::Error> {
         let r = Registrar(registry);
         Ok(Self {
-            interval_length: r.histogram(
-                "prometheus_target_interval_length_seconds",
+            interval_length: r.lengths(
+                "prometheus_target_interval_length",
                 "Actual intervals between scrapes.",
                 "interval",
+                clock,
             )?,
-            sync_length: r.histogram(
-                "prometheus_target_sync_length_seconds",
+            sync_length: r.lengths(
+                "prometheus_target_sync_length",
                 "Actual interval to sync the scrape pool.",
                 "scrape_job",
+                clock,
             )?,
             syncs: r.counters(
                 "prometheus_target_scrape_pool_sync_total",
@@ -114,11 +123,30 @@ impl ScrapeMetrics {
     /// Forgets a pool that is gone.
     pub(crate) fn forget_pool(&self, job: &str) {
         // A pool that never got as far as a metric has none to remove.
-        let _ = self.sync_length.remove_label_values(&[job]);
+        self.sync_length.forget(job);
         let _ = self.syncs.remove_label_values(&[job]);
         let _ = self.syncs_failed.remove_label_values(&[job]);
         let _ = self.pool_targets.remove_label_values(&[job]);
         let _ = self.pool_target_limit.remove_label_values(&[job]);
+    }
+}
+
+/// Seconds by one label, as a summary and as a histogram.
+#[derive(Clone)]
+pub(crate) struct Lengths {
+    summary: SummaryVec,
+    histogram: HistogramVec,
+}
+
+impl Lengths {
+    pub(crate) fn observe(&self, label: &str, seconds: f64) {
+        self.summary.with_label_values(&[label]).observe(seconds);
+        self.histogram.with_label_values(&[label]).observe(seconds);
+    }
+
+    fn forget(&self, label: &str) {
+        let _ = self.summary.remove_label_values(&[label]);
+        let _ = self.histogram.remove_label_values(&[label]);
     }
 }
 
@@ -144,8 +172,17 @@ impl Registrar<'_> {
         self.add(IntGaugeVec::new(Opts::new(name, help), &["scrape_job"])?)
     }
 
-    fn histogram(&self, name: &str, help: &str, label: &str) -> Result<HistogramVec, prometheus::Error> {
-        let opts = HistogramOpts::new(name, help).buckets(vec![0.01, 0.1, 1.0, 10.0]);
-        self.add(HistogramVec::new(opts, &[label])?)
+    /// `NAME_seconds` and `NAME_histogram_seconds`.
+    fn lengths(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Lengths, prometheus::Error> {
+        let summary = SummaryVec::new(&format!("{name}_seconds"), help, &[label], QUANTILES, clock.clone())?;
+        let histogram = HistogramOpts::new(format!("{name}_histogram_seconds"), help);
+        let histogram = HistogramVec::new(histogram.buckets(vec![0.01, 0.1, 1.0, 10.0]), &[label])?;
+        Ok(Lengths { summary: self.add(summary)?, histogram: self.add(histogram)? })
     }
 }

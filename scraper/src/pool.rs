@@ -180,7 +180,7 @@ impl Follower {
         let m = &self.services.metrics;
         let job = [self.config.job_name.as_str()];
         let length = self.services.clock.monotonic().saturating_sub(start).as_secs_f64();
-        m.sync_length.with_label_values(&job).observe(length);
+        m.sync_length.observe(job[0], length);
         m.syncs.with_label_values(&job).inc();
         m.syncs_failed.with_label_values(&job).inc_by(self.invalid);
         m.pool_targets.with_label_values(&job).set(self.loops.len() as i64);

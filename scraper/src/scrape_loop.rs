@@ -220,7 +220,7 @@ impl ScrapeLoop {
         if let Some(last) = self.last_start.replace(start) {
             let interval = model::duration::format_ms(self.target.interval_ms);
             let length = start.saturating_sub(last).as_secs_f64();
-            self.services.metrics.interval_length.with_label_values(&[&interval]).observe(length);
+            self.services.metrics.interval_length.observe(&interval, length);
         }
         let Some(fetched) = self.fetch(orders).await else { return };
         self.last_timestamp_ms = Some(timestamp_ms);

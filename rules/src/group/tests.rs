@@ -17,13 +17,14 @@ fn world() -> World {
     let answers: Arc<Mutex<BTreeMap<String, Result<Value, QueryError>>>> = Arc::default();
     let storage = MemoryStorage::new();
     let known = Arc::clone(&answers);
+    let clock: Arc<dyn model::Clock> = Arc::new(ManualClock::new(0));
     let environment = Environment {
         query: Arc::new(move |query, _| {
             known.lock().get(query).cloned().unwrap_or(Ok(Value::Vector(Vec::new())))
         }),
         appendable: Arc::new(storage.clone()),
-        clock: Arc::new(ManualClock::new(0)),
-        metrics: Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap()),
+        clock: clock.clone(),
+        metrics: Arc::new(Metrics::new(&prometheus::Registry::new(), &clock).unwrap()),
         around: Surroundings { external_labels: Labels::empty(), external_url: String::new() },
     };
     World { answers, storage, environment }
