@@ -60,7 +60,9 @@ pub(super) struct Journal {
 #[derive(Default)]
 struct Names {
     refs: HashMap<Labels, SeriesRef>,
-    /// By reference without the flag: labels, and whether the journal has them.
+    /// Number of the first of `series`. Numbers are not used again: a batch may hold some that are forgotten.
+    first: u64,
+    /// By number: labels, and whether the journal has them.
     series: Vec<(Labels, bool)>,
 }
 
@@ -69,7 +71,7 @@ impl Names {
         if let Some(r) = self.refs.get(labels) {
             return *r;
         }
-        let r = SeriesRef(FLAG | self.series.len() as u64);
+        let r = SeriesRef(FLAG | (self.first + self.series.len() as u64));
         self.series.push((labels.clone(), false));
         self.refs.insert(labels.clone(), r);
         r
@@ -79,7 +81,13 @@ impl Names {
         if r.0 & FLAG == 0 {
             return None;
         }
-        self.series.get_mut(usize::try_from(r.0 & !FLAG).ok()?)
+        self.series.get_mut(usize::try_from((r.0 & !FLAG).checked_sub(self.first)?).ok()?)
+    }
+
+    fn forget(&mut self) {
+        self.first += self.series.len() as u64;
+        self.refs = HashMap::new();
+        self.series = Vec::new();
     }
 }
 
@@ -160,7 +168,7 @@ impl Journal {
         pass();
         *passed = true;
         drop(passed);
-        *self.names.lock() = Names::default();
+        self.names.lock().forget();
         head.wal.sync()?;
         head.sync_late()?;
         if dir::exists(&self.dir) {

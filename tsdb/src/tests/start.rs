@@ -55,3 +55,25 @@ fn batches_are_taken_at_once_and_stay() {
         }
     }
 }
+
+#[test]
+fn a_batch_that_is_collected_while_the_replay_ends_is_whole() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut expected = Expected::new();
+    for step in 0..20 {
+        let clock = Arc::new(ManualClock::new(START));
+        let db = Db::start(config(dir.path()), clock, &prometheus::Registry::new()).expect("starts");
+        let t = START + step * 1000;
+        let mut appender = db.appender().expect("open");
+        for i in 0..100 {
+            if i == 50 {
+                db.wait_ready().expect("ready");
+            }
+            let sample = Sample::float(t, i as f64);
+            appender.append(SeriesRef::NONE, &labels(i), sample).expect("in order");
+            expected.entry(labels(i)).or_default().insert(t, (i as f64).to_bits());
+        }
+        appender.commit().expect("commits");
+        assert_eq!(read_all(&db), expected, "after batch {step}");
+    }
+}
