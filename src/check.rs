@@ -1,116 +1,109 @@
-//! `almanac check config`: loads files as a node would and says what is wrong, as promtool does.
+//! `almanac check …`: what promtool checks, with its output and exit codes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::config::http::Tls;
-use crate::config::yaml::{ConfigError, Problem};
-use crate::config::{Config, matching_files};
+use bytes::Bytes;
+use federation::http::{HttpClient, HttpConfig, Need, Outgoing, parse_url};
+use http::Method;
 
-/// Checks each file, prints what promtool prints, and says whether all are good.
-#[allow(clippy::print_stdout, reason = "the command's output")]
-pub fn configs(files: &[PathBuf], syntax_only: bool) -> bool {
+use crate::cli::{CheckCommand, ServerFlags};
+
+mod config;
+
+pub use config::Lint;
+
+/// How long a server may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer that is shown.
+const ANSWER_LEN_BYTES_MAX: usize = 1 << 20;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing was found.
+    Good,
+    /// Something is wrong.
+    Bad,
+    /// Something is unwise, and that was to be an error.
+    Lint,
+}
+
+impl Verdict {
+    /// The exit code of the program.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Good => 0,
+            Self::Bad => 1,
+            Self::Lint => 3,
+        }
+    }
+
+    fn of(good: bool) -> Self {
+        if good { Self::Good } else { Self::Bad }
+    }
+}
+
+/// Runs a check.
+pub fn run(command: CheckCommand) -> Verdict {
+    match command {
+        CheckCommand::Config { files, syntax_only, agent, lint, lint_fatal, lookback_delta } => {
+            config::run(&files, syntax_only, agent, Lint::new(&lint, lint_fatal, lookback_delta))
+        }
+        CheckCommand::WebConfig { files } => Verdict::of(web_configs(&files)),
+        CheckCommand::Healthy { server } => server_status(&server, "/-/healthy"),
+        CheckCommand::Ready { server } => server_status(&server, "/-/ready"),
+    }
+}
+
+fn web_configs(files: &[PathBuf]) -> bool {
     let mut good = true;
     for file in files {
-        println!("Checking {}", file.display());
-        match config(file, syntax_only) {
-            Ok(notes) => {
-                notes.iter().for_each(|n| println!("  {n}"));
-                println!(" SUCCESS: {} is valid prometheus config file syntax", file.display());
-            }
+        match crate::web_config::validate(file) {
+            Ok(()) => eprintln!("{} SUCCESS", file.display()),
             Err(e) => {
-                eprintln!("  FAILED: {e}");
+                eprintln!("{} FAILED: {e}", file.display());
                 good = false;
             }
         }
-        println!();
     }
     good
 }
 
-/// # Errors
-/// The first thing that is wrong.
-fn config(file: &Path, syntax_only: bool) -> Result<Vec<String>, ConfigError> {
-    let config = Config::load(file)?;
-    if syntax_only {
-        return Ok(Vec::new());
-    }
-    named_files(&config).map_err(|p| p.in_file(file))?;
-    let settings = config.settings().map_err(|p| p.in_file(file))?;
-    settings.rule_groups(promql::parser::ParserOptions::all())?;
-    Ok(settings.notes)
-}
-
-/// # Errors
-/// When a file that the configuration names by its full name is missing.
-fn named_files(config: &Config) -> Result<(), Problem> {
-    for pattern in config.rule_files.iter().flatten() {
-        let found = matching_files(pattern).map_err(|e| Problem::new(e.to_string()))?;
-        if found.is_empty() && !pattern.to_string_lossy().contains('*') {
-            return Err(Problem::new(format!(
-                "{:?} does not point to an existing file",
-                pattern.display().to_string()
-            )));
+fn server_status(flags: &ServerFlags, path: &str) -> Verdict {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answered = runtime.map_err(anyhow::Error::from).and_then(|r| r.block_on(ask(flags, path)));
+    match answered {
+        Ok(text) => {
+            eprintln!("  SUCCESS:  {text}");
+            Verdict::Good
+        }
+        Err(e) => {
+            eprintln!("{e:#}");
+            Verdict::Bad
         }
     }
-    for job in config.scrape_configs.iter().flatten() {
-        let credentials = job.authorization.as_ref().and_then(|a| a.credentials_file.as_ref());
-        let password = job.basic_auth.as_ref().and_then(|b| b.password_file.as_ref());
-        for file in credentials.into_iter().chain(password).chain(tls_files(job.tls_config.as_ref())) {
-            if !file.exists() {
-                return Err(job.problem(format!(
-                    "error checking file {:?}: it does not exist",
-                    file.display().to_string()
-                )));
-            }
-        }
-        static_targets(job)?;
-    }
-    Ok(())
 }
 
-fn tls_files(tls: Option<&Tls>) -> impl Iterator<Item = &PathBuf> {
-    tls.into_iter().flat_map(|t| [&t.ca_file, &t.cert_file, &t.key_file]).flatten()
-}
-
-/// # Errors
-/// When a static target, relabeled, has no usable address.
-fn static_targets(job: &crate::config::yaml::At<crate::config::scrape::Scrape>) -> Result<(), Problem> {
-    let rules = job.rules(job.relabel_configs.as_ref())?;
-    for group in job.static_configs.iter().flatten() {
-        for target in &group.targets {
-            let mut labels = model::LabelsBuilder::new();
-            labels.set("job", job.job()).set("__scheme__", "http").set("__metrics_path__", "/metrics");
-            group.labels.iter().for_each(|(n, v)| {
-                labels.set(n, v);
-            });
-            labels.set("__address__", target);
-            if model::relabel::process(&rules, &mut labels) && labels.get("__address__").contains('/') {
-                return Err(group.problem(format!("{:?} is not a valid hostname", labels.get("__address__"))));
-            }
-        }
+async fn ask(flags: &ServerFlags, path: &str) -> anyhow::Result<String> {
+    let config = match &flags.http_config {
+        Some(file) => crate::tsdb_tool::http_config(file)?,
+        None => HttpConfig::default(),
+    };
+    let url = if flags.url.contains("://") { flags.url.clone() } else { format!("http://{}", flags.url) };
+    let uri = parse_url(&format!("{}{path}", url.trim_end_matches('/')))?;
+    let outgoing = Outgoing {
+        method: Method::GET,
+        uri: &uri,
+        headers: &[],
+        body: Bytes::new(),
+        timeout: TIMEOUT,
+        response_limit_bytes: ANSWER_LEN_BYTES_MAX,
+        need: Need::Whole,
+    };
+    let response = HttpClient::new(&config)?.send(outgoing).await?;
+    if response.status.as_u16() != 200 {
+        anyhow::bail!("check failed: URL={url}, status={}", response.status.as_u16());
     }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conformance_files_that_only_a_check_refuses() {
-        let Some(root) = crate::testing::conformance_dir() else {
-            eprintln!("check config conformance: skipped, no conformance data");
-            return;
-        };
-        let dir = root.join("config");
-        let index = std::fs::read_to_string(dir.join("index.tsv")).expect("index");
-        let rows: Vec<_> = index.lines().filter(|l| l.contains("\tcheck-error\t")).collect();
-        assert!(rows.len() >= 4, "the index lists files");
-        for row in rows {
-            let file = dir.join(row.split('\t').next().expect("a column"));
-            assert!(config(&file, true).is_ok(), "{row}");
-            let refused = config(&file, false).expect_err(row).to_string();
-            assert!(refused.contains(".yml"), "{refused}");
-        }
-    }
+    Ok(String::from_utf8_lossy(&response.body).into_owned())
 }

@@ -67,7 +67,48 @@ pub enum CheckCommand {
         /// Only check the syntax, not the files that are named.
         #[arg(long = "syntax-only")]
         syntax_only: bool,
+        /// Check the file for an agent, which has neither rules nor alerts nor remote read.
+        #[arg(long)]
+        agent: bool,
+        /// What to look at beyond mistakes: all, duplicate-rules, too-long-scrape-interval, none.
+        #[arg(long, default_value = "duplicate-rules")]
+        lint: String,
+        /// Exit with code 3 when only that was found.
+        #[arg(long = "lint-fatal")]
+        lint_fatal: bool,
+        /// The server's lookback, which scrape intervals are held against.
+        #[arg(long = "query.lookback-delta", default_value = "5m", value_parser = duration)]
+        lookback_delta: Ms,
     },
+    /// Check files of `--web.config.file`, certificates included.
+    WebConfig {
+        /// Files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Check whether a server is healthy.
+    Healthy {
+        /// Which one.
+        #[command(flatten)]
+        server: ServerFlags,
+    },
+    /// Check whether a server is ready.
+    Ready {
+        /// Which one.
+        #[command(flatten)]
+        server: ServerFlags,
+    },
+}
+
+/// Flags of a server that is asked.
+#[derive(Args, Debug, Clone)]
+pub struct ServerFlags {
+    /// Address of the server.
+    #[arg(long, default_value = "http://localhost:9090")]
+    pub url: String,
+    /// File with the settings of the HTTP client.
+    #[arg(long = "http.config.file", value_name = "FILE")]
+    pub http_config: Option<PathBuf>,
 }
 
 /// `almanac promql …`
@@ -458,7 +499,7 @@ pub struct WebFlags {
     /// Document title of the pages.
     #[arg(long = "web.page-title", default_value = "almanac")]
     pub page_title: String,
-    /// Configuration file that can enable TLS or authentication. Not built in yet: refused when set.
+    /// Configuration file that can enable TLS or authentication.
     #[arg(long = "web.config.file", default_value = "")]
     pub web_config_file: String,
 }

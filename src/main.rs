@@ -32,10 +32,9 @@ mod tasks;
 mod testing;
 mod tsdb_tool;
 mod web;
+mod web_config;
 
-use cli::{
-    CheckCommand, Cli, Command, GeneralFlags, LongtermFlags, ScraperFlags, StandaloneFlags, TestCommand,
-};
+use cli::{Cli, Command, GeneralFlags, LongtermFlags, ScraperFlags, StandaloneFlags, TestCommand};
 use longterm_node::LongtermNode;
 use scraper_node::ScraperNode;
 use signals::{Event, Signals};
@@ -49,9 +48,7 @@ fn main() -> ExitCode {
     let flags = web::flag_values(&command, &matches);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let good = match cli.command {
-        Some(Command::Check { what: CheckCommand::Config { files, syntax_only } }) => {
-            check::configs(&files, syntax_only)
-        }
+        Some(Command::Check { what }) => return ExitCode::from(check::run(what).exit_code()),
         Some(Command::Promql { what }) => explain::run(&what),
         Some(Command::Test { what: TestCommand::Promql { files, storage, quiet } }) => {
             script::run(&files, storage, quiet)

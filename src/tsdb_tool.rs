@@ -20,6 +20,7 @@ mod list;
 mod openmetrics;
 mod progress;
 mod rule_import;
+pub use rule_import::http_config;
 #[cfg(test)]
 mod tests;
 

@@ -1,14 +1,17 @@
 //! From the web flags to the HTTP server's settings.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use api::config::{ApiConfig, CorsOrigin};
+use api::gate::GateSource;
 use url::Url;
 
 use crate::cli::{GeneralFlags, QueryFlags, WebFlags};
 use crate::config::scalar::Ms;
+use crate::web_config::WebConfigFile;
 
 /// Milliseconds as a duration; negative ones are none.
 pub fn span(ms: Ms) -> Duration {
@@ -25,12 +28,14 @@ pub fn api_config(
     receiver: bool,
     app_name: &str,
 ) -> anyhow::Result<ApiConfig> {
-    if !web.web_config_file.is_empty() {
-        bail!(
-            "--web.config.file={}: TLS and authentication of the server are not built in; put a proxy in front",
-            web.web_config_file
-        );
-    }
+    let gate = match web.web_config_file.as_str() {
+        "" => None,
+        file => {
+            let opened = WebConfigFile::open(file.into(), model::SystemClock::shared());
+            let opened = opened.map_err(|e| anyhow!("--web.config.file={file}: {e}"))?;
+            Some(Arc::new(opened) as Arc<dyn GateSource>)
+        }
+    };
     let first = listen.first().map_or("0.0.0.0:9090", String::as_str);
     let external_url = external_url(&web.external_url, first)?;
     let route_prefix = web.route_prefix.clone().unwrap_or_else(|| external_url.path().to_owned());
@@ -38,6 +43,7 @@ pub fn api_config(
         listen_addresses: listen.to_vec(),
         route_prefix: format!("/{}", route_prefix.trim_matches('/')),
         external_url,
+        gate,
         max_connections: web.max_connections,
         read_timeout: span(web.read_timeout),
         enable_lifecycle: web.enable_lifecycle,

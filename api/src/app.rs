@@ -21,6 +21,7 @@ use crate::body::{Body, BodyOut};
 use crate::config::{ApiConfig, CorsOrigin};
 use crate::error::ApiError;
 use crate::failure::{Failure, Kind};
+use crate::gate::Gatekeeper;
 use crate::intake::{BodyError, HeldBytes, collect};
 use crate::metrics::{CountedIn, Metrics};
 use crate::params::Params;
@@ -43,6 +44,10 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) receiver: Receiver,
     pub(crate) quitting: AtomicBool,
+    /// What stands before every request, if anything does.
+    pub(crate) gate: Option<Gatekeeper>,
+    /// As it was decided when the server started.
+    pub(crate) speaks_tls: bool,
     blocking: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
@@ -107,7 +112,14 @@ impl Drop for CancelOnDrop {
 impl App {
     pub(crate) fn new(config: ApiConfig, deps: Deps) -> Result<Self, ApiError> {
         let metrics = Metrics::new(&deps.registry)?;
+        let gate = config.gate.clone().map(Gatekeeper::new);
+        let speaks_tls = match &gate {
+            Some(gate) => gate.tls().map_err(|reason| ApiError::Config { name: "gate", reason })?.is_some(),
+            None => false,
+        };
         Ok(Self {
+            gate,
+            speaks_tls,
             blocking: Arc::new(Semaphore::new(config.max_blocking_requests)),
             reads: Arc::new(Semaphore::new(config.remote_read.max_concurrency.max(1))),
             writes: Arc::new(Semaphore::new(config.remote_write.max_concurrency.max(1))),

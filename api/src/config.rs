@@ -2,10 +2,13 @@
 //!
 //! Flags and their texts live in the binary; everything here is already parsed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
 use url::Url;
+
+use crate::gate::GateSource;
 
 /// Settings of a [`crate::Server`]. The defaults are Prometheus's.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub struct ApiConfig {
     pub route_prefix: String,
     /// Most connections at once; further ones wait to be accepted.
     pub max_connections: usize,
+    /// TLS, users and headers of all answers; `None` lets everyone in over plain HTTP.
+    pub gate: Option<Arc<dyn GateSource>>,
     /// Longest time a client may take for one whole request, and longest idle time of a connection.
     pub read_timeout: Duration,
     /// Longest time a client may take for the header of a request, the wait for a next request on an open connection
@@ -115,6 +120,7 @@ impl Default for ApiConfig {
             external_url: Url::parse("http://localhost:9090/").expect("a constant that parses"),
             route_prefix: "/".into(),
             max_connections: 512,
+            gate: None,
             read_timeout: Duration::from_secs(300),
             header_timeout: Duration::from_secs(75),
             write_stall_timeout: Duration::from_secs(60),

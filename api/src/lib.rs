@@ -23,6 +23,7 @@ mod body;
 mod exposition;
 mod failure;
 mod federate;
+pub mod gate;
 mod intake;
 mod json;
 mod labels;

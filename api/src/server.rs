@@ -1,19 +1,22 @@
 //! Sockets: binding, accepting within the connection limit, time-outs, draining.
 //!
 //! A connection costs a task and a permit. Over the limit the listener is not asked for more, so that newcomers wait in
-//! the kernel's queue and nobody who is inside suffers. Only HTTP/1 is spoken, as a server without TLS does.
+//! the kernel's queue and nobody who is inside suffers. Without TLS only HTTP/1 is spoken, with TLS HTTP/2 too where it
+//! was agreed on.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
 use crate::config::ApiConfig;
@@ -27,6 +30,8 @@ use crate::stall::StallGuard;
 const MAX_HEADER_BYTES: usize = 128 << 10;
 /// Most header lines of one request.
 const MAX_HEADERS: usize = 100;
+/// Most requests at once of one HTTP/2 connection, as Go's server has it.
+const MAX_HTTP2_STREAMS: u32 = 250;
 /// How long to wait after `accept` failed, for example because the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -142,11 +147,10 @@ async fn accept(
                 continue;
             }
         };
-        let connection = graceful.watch(serve(stream, peer, app.clone()));
-        let app = app.clone();
+        let (app, watcher) = (app.clone(), graceful.watcher());
         tokio::spawn(async move {
             let _counted = CountedIn::new(&app.metrics.connections);
-            if let Err(e) = connection.await {
+            if let Err(e) = serve(stream, peer, app.clone(), watcher).await {
                 tracing::debug!("connection from {peer}: {e}");
             }
             drop(permit);
@@ -154,22 +158,31 @@ async fn accept(
     }
 }
 
-type Connection<S> = http1::Connection<TokioIo<StallGuard<LenientTarget<TcpStream>>>, S>;
-
-fn serve(
+async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     app: Arc<App>,
-) -> Connection<
-    impl hyper::service::Service<
-        http::Request<hyper::body::Incoming>,
-        Response = http::Response<crate::body::Body>,
-        Error = std::convert::Infallible,
-        Future: Send,
-    >,
-> {
+    watcher: Watcher,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // Answers are written in one piece or in large ones: waiting to fill packets only delays them.
     let _ = stream.set_nodelay(true);
+    let Some(gate) = app.gate.as_ref().filter(|_| app.speaks_tls) else {
+        return Ok(watcher.watch(http1_connection(stream, peer, app)).await?);
+    };
+    let tls = gate.tls()?.ok_or("TLS is no longer configured")?;
+    let handshake = TlsAcceptor::from(tls).accept(stream);
+    let stream = tokio::time::timeout(app.config.header_timeout, handshake).await??;
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        return Ok(watcher.watch(http2_connection(stream, peer, app)).await?);
+    }
+    Ok(watcher.watch(http1_connection(stream, peer, app)).await?)
+}
+
+fn http1_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    peer: SocketAddr,
+    app: Arc<App>,
+) -> http1::Connection<TokioIo<StallGuard<LenientTarget<S>>>, impl Answering> {
     let io = TokioIo::new(StallGuard::new(LenientTarget::new(stream), app.config.write_stall_timeout));
     let mut builder = http1::Builder::new();
     builder
@@ -177,11 +190,61 @@ fn serve(
         .header_read_timeout(app.config.header_timeout)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS);
-    builder.serve_connection(
-        io,
-        service_fn(move |request| {
-            let app = app.clone();
-            async move { Ok::<_, std::convert::Infallible>(app.answer(request, peer).await) }
-        }),
-    )
+    builder.serve_connection(io, service(app, peer))
+}
+
+fn http2_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+    peer: SocketAddr,
+    app: Arc<App>,
+) -> http2::Connection<TokioIo<StallGuard<S>>, impl Answering, TokioExecutor> {
+    let io = TokioIo::new(StallGuard::new(stream, app.config.write_stall_timeout));
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_HTTP2_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        // A client that is gone is noticed; one that is idle is asked, and stays as long as it answers.
+        .keep_alive_interval(app.config.read_timeout)
+        .keep_alive_timeout(app.config.header_timeout);
+    builder.serve_connection(io, service(app, peer))
+}
+
+/// What answers the requests of a connection.
+trait Answering:
+    hyper::service::Service<
+        http::Request<hyper::body::Incoming>,
+        Response = http::Response<crate::body::Body>,
+        Error = std::convert::Infallible,
+        Future: Send + 'static,
+    >
+{
+}
+
+impl<S> Answering for S where
+    S: hyper::service::Service<
+            http::Request<hyper::body::Incoming>,
+            Response = http::Response<crate::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send + 'static,
+        >
+{
+}
+
+fn service(app: Arc<App>, peer: SocketAddr) -> impl Answering {
+    service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let app = app.clone();
+        async move {
+            let Some(keeper) = app.gate.as_ref() else { return Ok(app.answer(request, peer).await) };
+            let answer = match keeper.pass(request.headers()).await {
+                Err(refused) => refused,
+                Ok(gate) => {
+                    let mut answer = app.clone().answer(request, peer).await;
+                    gate.put_headers(answer.headers_mut());
+                    answer
+                }
+            };
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    })
 }

@@ -28,3 +28,4 @@ pub use config::{
     SecretSource, SignatureAlgorithm, TlsConfig, TlsVersion,
 };
 pub use error::Error;
+pub use trust::element as der_element;

@@ -224,8 +224,9 @@ fn time(tag: u8, text: &[u8]) -> Option<DateTime<Utc>> {
     chrono::NaiveDateTime::parse_from_str(&full, "%Y%m%d%H%M%SZ").ok().map(|t| t.and_utc())
 }
 
-/// Tag, content and what follows of the first DER element.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+/// Tag, content and what follows of the first DER element; `None` when it is not whole.
+#[must_use]
+pub fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (len, rest) = if first < 0x80 {

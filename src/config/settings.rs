@@ -103,12 +103,7 @@ impl Config {
             remote_write: remote_write.collect::<Result<_, _>>()?,
             external_labels,
             rule_files: self.rule_files.clone().unwrap_or_default(),
-            rule_defaults: super::rules::Defaults {
-                interval: self.global().evaluation(),
-                query_offset: self.global().rule_query_offset.unwrap_or_default(),
-                names: super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref()),
-                parser: promql::parser::ParserOptions::default(),
-            },
+            rule_defaults: self.rule_defaults(),
             out_of_order_window_ms: storage
                 .tsdb
                 .as_ref()
@@ -129,6 +124,16 @@ impl Config {
             query_log_file: self.global().query_log_file.clone().filter(|p| !p.as_os_str().is_empty()),
             notes,
         })
+    }
+
+    /// What rule files inherit, and expressions with everything that is an experiment.
+    pub fn rule_defaults(&self) -> super::rules::Defaults {
+        super::rules::Defaults {
+            interval: self.global().evaluation(),
+            query_offset: self.global().rule_query_offset.unwrap_or_default(),
+            names: super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref()),
+            parser: promql::parser::ParserOptions::all(),
+        }
     }
 
     /// Sections that would change what is stored or who is told, and are not built in, are refused: to drop them

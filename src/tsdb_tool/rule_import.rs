@@ -258,7 +258,11 @@ impl Server {
     }
 }
 
-fn http_config(file: &Path) -> anyhow::Result<HttpConfig> {
+/// Settings of an HTTP client from a file of their own.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn http_config(file: &Path) -> anyhow::Result<HttpConfig> {
     let text = yaml::read_file(file)?;
     let parsed = yaml::parse::<HttpFile>(&text).and_then(|mut parsed| {
         let dir = file.parent().unwrap_or(Path::new(""));
