@@ -112,7 +112,7 @@ impl Db {
     ) -> Result<Arc<Self>, Error> {
         config.check()?;
         let lock = Arc::new(dir::lock(&config.dir)?);
-        let metrics = Arc::new(Metrics::register(registry)?);
+        let metrics = Arc::new(Metrics::register(registry, &clock)?);
         metrics.retention_bytes.set(config.retention_bytes as i64);
         metrics.retention_percentage.set(config.retention_percentage);
         metrics.retention_seconds.set(config.retention_ms as f64 / 1000.0);
@@ -126,7 +126,7 @@ impl Db {
         dir::sync(&config.dir)?;
         checkpoint::remove_temporary(&wal_dir)?;
         checkpoint::remove_replaced(&wal_dir)?;
-        let unseen = LogMetrics::unseen().map_err(|e| Error::Metrics(e.to_string()))?;
+        let unseen = LogMetrics::unseen(&clock).map_err(|e| Error::Metrics(e.to_string()))?;
         let journal = Arc::new(Journal::open(&config, unseen)?);
         let db = Arc::new(Self {
             head: Arc::default(),

@@ -95,7 +95,7 @@ impl Head {
             metrics,
         };
         head.metrics.exemplars_max.set(config.exemplars_max as i64);
-        head.metrics.exemplars_in_storage.set(head.exemplars.lock().len() as i64);
+        head.exemplars.lock().show(&head.metrics);
         head.metrics.head_series.set(head.series.index().len() as i64);
         let mut chunks = 0;
         head.series.for_each(|s| chunks += s.state.lock().chunk_count());
@@ -150,6 +150,8 @@ impl Head {
     fn show_times(&self) {
         self.metrics.head_min_time.set(self.min_time.load(Ordering::SeqCst));
         self.metrics.head_max_time.set(self.max_time.load(Ordering::SeqCst));
+        self.metrics.head_min_time_seconds.set(self.min_time.load(Ordering::SeqCst) / 1000);
+        self.metrics.head_max_time_seconds.set(self.max_time.load(Ordering::SeqCst) / 1000);
     }
 
     /// The series with these labels, made when there is none.

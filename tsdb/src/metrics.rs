@@ -1,20 +1,24 @@
 //! Metrics of the database, under Prometheus's names where it has one.
 
+use std::sync::Arc;
+
+use model::Clock;
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
+use summary::Summary;
 
 use crate::error::Error;
 
 macro_rules! metrics {
-    ($( $field:ident : $kind:ty = $make:expr; )*) => {
+    ($clock:ident; $( $field:ident : $kind:ty = $make:expr; )*) => {
         /// All metrics of one database.
         pub(crate) struct Metrics { $( pub(crate) $field: $kind, )* }
 
         impl Metrics {
             /// Makes the metrics and registers them. Those that are registered already stay with their first owner.
-            pub(crate) fn register(registry: &Registry) -> Result<Self, Error> {
+            pub(crate) fn register(registry: &Registry, $clock: &Arc<dyn Clock>) -> Result<Self, Error> {
                 $( let $field = register(registry, $make)?; )*
                 let metrics = Self { $( $field, )* };
                 metrics.show_types();
@@ -63,9 +67,13 @@ fn gauge(name: &str, help: &str) -> prometheus::Result<IntGauge> {
     IntGauge::new(name, help)
 }
 
-fn duration(name: &str, help: &str) -> prometheus::Result<Histogram> {
-    let buckets = vec![0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 300.0];
-    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+fn fsyncs(name: &str, clock: &Arc<dyn Clock>) -> prometheus::Result<Summary> {
+    Summary::new(name, "Duration of write log fsync.", &[0.5, 0.9, 0.99], clock.clone())
+}
+
+/// Count and sum of durations alone.
+fn durations(name: &str, help: &str, clock: &Arc<dyn Clock>) -> prometheus::Result<Summary> {
+    Summary::new(name, help, &[], clock.clone())
 }
 
 /// Buckets from the first number on, each so many times the one before.
@@ -87,18 +95,20 @@ pub(crate) struct LogMetrics {
     pub(crate) segment_current: IntGauge,
     pub(crate) writes_failed: IntCounter,
     pub(crate) truncations: IntCounter,
-    pub(crate) fsync_duration: Histogram,
+    pub(crate) truncations_failed: IntCounter,
+    pub(crate) fsync_duration: Summary,
     pub(crate) storage_bytes: IntGauge,
 }
 
 impl LogMetrics {
     /// Metrics that nobody sees: of a log that lives for seconds.
-    pub(crate) fn unseen() -> prometheus::Result<Self> {
+    pub(crate) fn unseen(clock: &Arc<dyn Clock>) -> prometheus::Result<Self> {
         Ok(Self {
             segment_current: gauge("segment_current", "-")?,
             writes_failed: counter("writes_failed", "-")?,
             truncations: counter("truncations", "-")?,
-            fsync_duration: duration("fsync_duration", "-")?,
+            truncations_failed: counter("truncations_failed", "-")?,
+            fsync_duration: fsyncs("fsync_duration", clock)?,
             storage_bytes: gauge("storage_bytes", "-")?,
         })
     }
@@ -111,6 +121,7 @@ impl Metrics {
             segment_current: self.wal_segment_current.clone(),
             writes_failed: self.wal_writes_failed.clone(),
             truncations: self.wal_truncations.clone(),
+            truncations_failed: self.wal_truncations_failed.clone(),
             fsync_duration: self.wal_fsync_duration.clone(),
             storage_bytes: self.wal_storage_bytes.clone(),
         }
@@ -122,6 +133,7 @@ impl Metrics {
             segment_current: self.wbl_segment_current.clone(),
             writes_failed: self.wbl_writes_failed.clone(),
             truncations: self.wbl_truncations.clone(),
+            truncations_failed: self.wbl_truncations_failed.clone(),
             fsync_duration: self.wbl_fsync_duration.clone(),
             storage_bytes: self.wbl_storage_bytes.clone(),
         }
@@ -129,6 +141,7 @@ impl Metrics {
 }
 
 metrics! {
+    clock;
     head_series: IntGauge = gauge("prometheus_tsdb_head_series", "Total number of series in the head block.");
     series_created: IntCounter = counter("prometheus_tsdb_head_series_created_total", "Total number of series created in the head");
     series_removed: IntCounter = counter("prometheus_tsdb_head_series_removed_total", "Total number of series removed in the head");
@@ -144,21 +157,34 @@ metrics! {
     duplicates: IntCounterVec = by_type("almanac_tsdb_duplicate_samples_total", "Total number of samples refused because their series has another value at that timestamp.");
     head_min_time: IntGauge = gauge("prometheus_tsdb_head_min_time", "Minimum time bound of the head block. The unit is decided by the library consumer.");
     head_max_time: IntGauge = gauge("prometheus_tsdb_head_max_time", "Maximum timestamp of the head block. The unit is decided by the library consumer.");
+    head_min_time_seconds: IntGauge = gauge("prometheus_tsdb_head_min_time_seconds", "Minimum time bound of the head block.");
+    head_max_time_seconds: IntGauge = gauge("prometheus_tsdb_head_max_time_seconds", "Maximum timestamp of the head block.");
+    head_gc_duration: Summary = durations("prometheus_tsdb_head_gc_duration_seconds", "Runtime of garbage collection in the head block.", clock);
+    series_not_found: IntCounter = counter("prometheus_tsdb_head_series_not_found_total", "Total number of requests for series that were not found.");
+    appenders_created: IntCounter = counter("prometheus_tsdb_head_appenders_created_total", "Total number of appender transactions created.");
+    appenders_active: IntGauge = gauge("prometheus_tsdb_head_active_appenders", "Number of currently active appender transactions");
+    isolation_low: IntGauge = gauge("prometheus_tsdb_isolation_low_watermark", "The lowest TSDB append ID that is still referenced.");
+    isolation_high: IntGauge = gauge("prometheus_tsdb_isolation_high_watermark", "The highest TSDB append ID that has been given out.");
     head_truncations: IntCounter = counter("prometheus_tsdb_head_truncations_total", "Total number of head truncations attempted.");
     exemplars_appended: IntCounter = counter("prometheus_tsdb_exemplar_exemplars_appended_total", "Total number of appended exemplars.");
     exemplars_out_of_order: IntCounter = counter("prometheus_tsdb_exemplar_out_of_order_exemplars_total", "Total number of out of order exemplar ingestion failed attempts.");
     exemplars_in_storage: IntGauge = gauge("prometheus_tsdb_exemplar_exemplars_in_storage", "Number of exemplars currently in circular storage.");
+    exemplars_series: IntGauge = gauge("prometheus_tsdb_exemplar_series_with_exemplars_in_storage", "Number of series with exemplars currently in circular storage.");
+    exemplars_oldest_seconds: Gauge = Gauge::new("prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds", "The timestamp of the oldest exemplar stored in circular storage.");
     exemplars_max: IntGauge = gauge("prometheus_tsdb_exemplar_max_exemplars", "Total number of exemplars the exemplar storage can store, resizeable.");
     wal_segment_current: IntGauge = gauge("prometheus_tsdb_wal_segment_current", "Write log segment index that TSDB is currently writing to.");
     wal_writes_failed: IntCounter = counter("prometheus_tsdb_wal_writes_failed_total", "Total number of write log writes that failed.");
-    wal_fsync_duration: Histogram = duration("prometheus_tsdb_wal_fsync_duration_seconds", "Duration of write log fsync.");
+    wal_fsync_duration: Summary = fsyncs("prometheus_tsdb_wal_fsync_duration_seconds", clock);
     wal_corruptions: IntCounter = counter("prometheus_tsdb_wal_corruptions_total", "Total number of WAL corruptions.");
     wal_truncations: IntCounter = counter("prometheus_tsdb_wal_truncations_total", "Total number of write log truncations attempted.");
+    wal_truncations_failed: IntCounter = counter("prometheus_tsdb_wal_truncations_failed_total", "Total number of write log truncations that failed.");
+    wal_truncate_duration: Summary = durations("prometheus_tsdb_wal_truncate_duration_seconds", "Duration of WAL truncation.", clock);
     wal_storage_bytes: IntGauge = gauge("prometheus_tsdb_wal_storage_size_bytes", "Size of the write log directory.");
     wbl_segment_current: IntGauge = gauge("prometheus_tsdb_out_of_order_wbl_segment_current", "Write log segment index that TSDB is currently writing to.");
     wbl_writes_failed: IntCounter = counter("prometheus_tsdb_out_of_order_wbl_writes_failed_total", "Total number of write log writes that failed.");
     wbl_truncations: IntCounter = counter("prometheus_tsdb_out_of_order_wbl_truncations_total", "Total number of write log truncations attempted.");
-    wbl_fsync_duration: Histogram = duration("prometheus_tsdb_out_of_order_wbl_fsync_duration_seconds", "Duration of write log fsync.");
+    wbl_truncations_failed: IntCounter = counter("prometheus_tsdb_out_of_order_wbl_truncations_failed_total", "Total number of write log truncations that failed.");
+    wbl_fsync_duration: Summary = fsyncs("prometheus_tsdb_out_of_order_wbl_fsync_duration_seconds", clock);
     wbl_storage_bytes: IntGauge = gauge("prometheus_tsdb_out_of_order_wbl_storage_size_bytes", "Size of the write log directory.");
     checkpoints_created: IntCounter = counter("prometheus_tsdb_checkpoint_creations_total", "Total number of checkpoint creations attempted.");
     checkpoints_failed: IntCounter = counter("prometheus_tsdb_checkpoint_creations_failed_total", "Total number of checkpoint creations that failed.");
@@ -179,6 +205,7 @@ metrics! {
     blocks_loaded: IntGauge = gauge("prometheus_tsdb_blocks_loaded", "Number of currently loaded data blocks");
     blocks_bytes: IntGauge = gauge("prometheus_tsdb_storage_blocks_bytes", "The number of bytes that are currently used for local storage by all blocks.");
     lowest_timestamp: IntGauge = gauge("prometheus_tsdb_lowest_timestamp", "Lowest timestamp value stored in the database. The unit is decided by the library consumer.");
+    lowest_timestamp_seconds: IntGauge = gauge("prometheus_tsdb_lowest_timestamp_seconds", "Lowest timestamp value stored in the database.");
     time_retentions: IntCounter = counter("prometheus_tsdb_time_retentions_total", "The number of times that blocks were deleted because the maximum time limit was exceeded.");
     size_retentions: IntCounter = counter("prometheus_tsdb_size_retentions_total", "The number of times that blocks were deleted because the maximum number of bytes was exceeded.");
     retention_bytes: IntGauge = gauge("prometheus_tsdb_retention_limit_bytes", "Max number of bytes to be retained in the tsdb blocks, configured 0 means disabled");

@@ -163,7 +163,9 @@ impl Db {
         self.metrics.blocks_bytes.set(blocks.iter().map(|b| b.len_bytes as i64).sum());
         self.metrics.symbols_bytes.set(blocks.iter().map(|b| b.index.memory_bytes() as i64).sum());
         self.metrics.wal_storage_bytes.set(self.head.wal.len_bytes()? as i64);
-        self.metrics.lowest_timestamp.set(self.min_time().unwrap_or(i64::MAX));
+        let lowest = self.min_time().unwrap_or(i64::MAX);
+        self.metrics.lowest_timestamp.set(lowest);
+        self.metrics.lowest_timestamp_seconds.set(lowest / 1000);
         Ok(())
     }
 }

@@ -129,6 +129,8 @@ pub(crate) struct HeadAppender {
 impl HeadAppender {
     pub(crate) fn new(head: Arc<Head>) -> Self {
         let bounds = head.bounds();
+        head.metrics.appenders_created.inc();
+        head.metrics.appenders_active.inc();
         Self {
             head,
             bounds,
@@ -137,6 +139,13 @@ impl HeadAppender {
             exemplars: Vec::new(),
             metadata: Vec::new(),
         }
+    }
+
+    fn known(&self, series: SeriesRef) -> Result<Arc<MemSeries>, AppendError> {
+        self.head.series.get(series).ok_or_else(|| {
+            self.head.metrics.series_not_found.inc();
+            AppendError::UnknownRef
+        })
     }
 
     /// Takes a sample for a series that is known; false when the series has been removed meanwhile.
@@ -277,8 +286,10 @@ impl HeadAppender {
                     Added::Same | Added::Disabled => {}
                 }
             }
-            head.metrics.exemplars_in_storage.set(ring.len() as i64);
+            ring.show(&head.metrics);
         }
+        head.metrics.isolation_high.set(commit.number as i64);
+        head.metrics.isolation_low.set(commit.low_watermark as i64);
         drop(commit);
         head.metrics.samples_appended.with_label_values(&["float"]).inc_by(floats);
         head.metrics.samples_appended.with_label_values(&["histogram"]).inc_by(histograms);
@@ -349,7 +360,7 @@ impl Appender for HeadAppender {
     }
 
     fn append_float(&mut self, series: SeriesRef, timestamp_ms: i64, value: f64) -> Result<(), AppendError> {
-        let known = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
+        let known = self.known(series)?;
         let known = self.add(known, (timestamp_ms, 0, SampleValue::Float(value)), None)?;
         if known { Ok(()) } else { Err(AppendError::UnknownRef) }
     }
@@ -387,7 +398,7 @@ impl Appender for HeadAppender {
 
     /// An exemplar without a timestamp gets that of the newest sample of its series in this batch, or else of the series.
     fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
-        let series = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
+        let series = self.known(series)?;
         let mut exemplar = exemplar.clone();
         if exemplar.timestamp_ms.is_none() {
             let of_batch = self.samples.iter().rev().find(|s| Arc::ptr_eq(&s.series, &series)).map(|s| s.t);
@@ -406,7 +417,7 @@ impl Appender for HeadAppender {
     }
 
     fn append_metadata(&mut self, series: SeriesRef, metadata: &Metadata) -> Result<(), AppendError> {
-        let series = self.head.series.get(series).ok_or(AppendError::UnknownRef)?;
+        let series = self.known(series)?;
         let known = series.state.lock().metadata().is_some_and(|m| **m == *metadata);
         if !known {
             self.metadata.push((series, metadata.clone()));
@@ -432,5 +443,6 @@ impl Appender for HeadAppender {
 impl Drop for HeadAppender {
     fn drop(&mut self) {
         self.release();
+        self.head.metrics.appenders_active.dec();
     }
 }

@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 
 use model::{Exemplar, Labels, Matcher, SeriesRef};
 
+use crate::metrics::Metrics;
+
 /// Exemplars of a series.
 pub(crate) type SeriesExemplars = (Labels, Vec<Exemplar>);
 
@@ -37,8 +39,12 @@ impl ExemplarRing {
         Self { max, ..Self::default() }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.ring.len()
+    /// Shows what is held.
+    pub(crate) fn show(&self, metrics: &Metrics) {
+        metrics.exemplars_in_storage.set(self.ring.len() as i64);
+        metrics.exemplars_series.set(self.series.len() as i64);
+        let oldest = self.ring.front().and_then(|(_, e)| e.timestamp_ms).unwrap_or(0);
+        metrics.exemplars_oldest_seconds.set(oldest as f64 / 1000.0);
     }
 
     /// What would become of an exemplar.
@@ -128,6 +134,6 @@ mod tests {
         assert_eq!(got.len(), 1);
         assert_eq!(got[0].1, vec![e(2), e(3)]);
         assert_eq!(ring.add(SeriesRef(2), || None, e(9)), Added::Same);
-        assert_eq!((ring.len(), ring.series.len()), (2, 1), "a removed series leaves nothing");
+        assert_eq!((ring.ring.len(), ring.series.len()), (2, 1), "a removed series leaves nothing");
     }
 }

@@ -63,6 +63,7 @@ impl Head {
     /// Drops samples before `mint`, which are in a block, and series that have none left.
     pub(crate) fn truncate_memory(&self, mint: i64) {
         self.metrics.head_truncations.inc();
+        let _timer = self.metrics.head_gc_duration.start_timer();
         let mut dropped = 0;
         let mut oldest = i64::MAX;
         let mut empty = Vec::new();
@@ -98,6 +99,7 @@ impl Head {
     /// Replaces the older two thirds of the log by a checkpoint, as far as no reader holds them. Nothing happens when
     /// there are too few segments.
     pub(crate) fn truncate_wal(&self, mint: i64) -> Result<(), StorageError> {
+        let _timer = self.metrics.wal_truncate_duration.start_timer();
         let current = self.wal.next_segment()?;
         let Some(first) = segment::list(self.wal.dir())?.first().copied() else { return Ok(()) };
         // The segment before the current one stays too: commits may just have left it.

@@ -12,7 +12,9 @@ use crate::config::{Config, WalCompression};
 use crate::metrics::{LogMetrics, Metrics};
 
 fn metrics() -> LogMetrics {
-    Metrics::register(&prometheus::Registry::new()).expect("a new registry takes all").wal()
+    Metrics::register(&prometheus::Registry::new(), &model::SystemClock::shared())
+        .expect("a new registry takes all")
+        .wal()
 }
 
 fn config(dir: &Path) -> Config {

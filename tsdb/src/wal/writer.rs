@@ -197,7 +197,7 @@ impl Wal {
         for (i, segment) in handles.iter().enumerate() {
             self.sync_segment(i, segment)?;
         }
-        timer.observe_duration();
+        drop(timer);
         *synced = end;
         let mut current = self.current.lock();
         // The last one is the current segment, which will need syncing again.
@@ -280,6 +280,14 @@ impl Wal {
     pub(crate) fn truncate(&self, last: u32) -> Result<(), StorageError> {
         assert!(last < self.end().segment, "the current segment is never removed");
         self.metrics.truncations.inc();
+        let done = self.remove_upto(last);
+        if done.is_err() {
+            self.metrics.truncations_failed.inc();
+        }
+        done
+    }
+
+    fn remove_upto(&self, last: u32) -> Result<(), StorageError> {
         for s in segment::list(&self.dir)?.into_iter().filter(|s| *s <= last) {
             dir::remove_file(&segment::path(&self.dir, s))?;
         }
