@@ -1,8 +1,8 @@
-//! Finds targets: static lists, files, URLs and the Kubernetes API.
+//! Finds targets: static lists, files, URLs, DNS, Consul and the Kubernetes API.
 //!
 //! Reading order: [`config`] (what a job asks for), [`manager`] (who runs and who listens), `sink` (what a provider
-//! has found so far), then one file per mechanism: `file`, `http_sd`, `kubernetes`. `target_file` reads the format
-//! that files and URLs share.
+//! has found so far), then one file per mechanism: `file`, `http_sd`, `dns`, `consul`, `kubernetes`. `target_file` reads the
+//! format that files and URLs share.
 //!
 //! Invariants:
 //! - A source that is away never takes targets with it: the last known groups stay until the source says otherwise.
@@ -15,15 +15,21 @@ pub mod error;
 pub mod manager;
 
 mod client_config;
+mod consul;
+mod dns;
 mod file;
 mod http_sd;
 mod kubernetes;
 mod metrics;
+mod naming;
 mod sink;
 mod target_file;
 #[cfg(test)]
 mod testing;
 
-pub use config::{DiscoveryConfig, FileConfig, HttpDiscoveryConfig, KubernetesConfig, Role};
+pub use config::{
+    ConsulConfig, DiscoveryConfig, DnsConfig, DnsRecord, FileConfig, HttpDiscoveryConfig, KubernetesConfig,
+    Role,
+};
 pub use error::DiscoveryError;
 pub use manager::{DiscoveryManager, DiscoveryOptions};

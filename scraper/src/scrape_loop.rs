@@ -86,7 +86,7 @@ impl LoopHandle {
         let task = tokio::spawn(async move {
             let mut scrape_loop = scrape_loop;
             if let Some(predecessor) = predecessor
-                && let Some(left) = predecessor.stop(Order::HandOver).await
+                && let Some(left) = Box::pin(predecessor.stop(Order::HandOver)).await
             {
                 scrape_loop.inherit(left);
             }
@@ -197,7 +197,8 @@ impl ScrapeLoop {
                 continue;
             }
             let late = now_ms - planned_ms > tolerance_ms;
-            self.scrape(if late { now_ms } else { planned_ms }, &mut orders).await;
+            // Apart, so that a loop that waits is a few hundred bytes: it waits nearly always, and there are many.
+            Box::pin(self.scrape(if late { now_ms } else { planned_ms }, &mut orders)).await;
             planned_ms += interval_ms;
             let now_ms = self.services.clock.now_ms();
             if planned_ms <= now_ms {
@@ -205,7 +206,7 @@ impl ScrapeLoop {
             }
         }
         if *orders.borrow() == Order::End {
-            self.write_stale_markers().await;
+            Box::pin(self.write_stale_markers()).await;
         }
         Leftover {
             config: self.config,

@@ -12,7 +12,7 @@ use scraper::discovery as sd;
 use scraper::discovery::config::{AttachMetadata, Namespaces, Selector};
 use scraper::target_group::{GroupLabels, TargetGroup};
 
-use super::discovery::{KubernetesSd, StaticGroup};
+use super::discovery::{ConsulSd, DnsSd, KubernetesSd, StaticGroup};
 use super::http::{self, HttpClient};
 use super::scalar;
 use super::scrape::Scrape;
@@ -96,6 +96,15 @@ fn discovery(job: &mut Scrape) -> Result<Vec<sd::DiscoveryConfig>, Problem> {
         };
         out.push((sd::DiscoveryConfig::Http(config), h.position));
     }
+    for d in job.dns_sd_configs.iter().flatten() {
+        let config = dns(d).map_err(|e| Problem::new(e.to_string()).or_at(d.position))?;
+        out.push((sd::DiscoveryConfig::Dns(config), d.position));
+    }
+    for c in job.consul_sd_configs.iter_mut().flatten() {
+        let position = c.position;
+        let config = consul(&mut c.value).map_err(|p| p.or_at(position))?;
+        out.push((sd::DiscoveryConfig::Consul(Box::new(config)), position));
+    }
     for k in job.kubernetes_sd_configs.iter_mut().flatten() {
         let position = k.position;
         let config = kubernetes(&mut k.value).map_err(|p| p.or_at(position))?;
@@ -118,6 +127,36 @@ fn target_group(index: usize, group: &StaticGroup) -> TargetGroup {
         labels: group.labels.clone().into(),
         targets: group.targets.iter().map(address).collect(),
     }
+}
+
+fn dns(d: &DnsSd) -> Result<sd::DnsConfig, sd::DiscoveryError> {
+    Ok(sd::DnsConfig {
+        names: d.names.clone(),
+        record: d.kind.as_deref().unwrap_or("SRV").parse()?,
+        port: d.port,
+        refresh_interval_ms: refresh(d.refresh_interval),
+    })
+}
+
+fn consul(c: &mut ConsulSd) -> Result<sd::ConsulConfig, Problem> {
+    Ok(sd::ConsulConfig {
+        server: c.server.clone().unwrap_or_default(),
+        scheme: c.scheme.clone().unwrap_or_default(),
+        path_prefix: c.path_prefix.clone(),
+        token: c.token.as_ref().filter(|t| !t.0.is_empty()).map(|t| Secret::new(&t.0)),
+        datacenter: c.datacenter.clone(),
+        namespace: c.namespace.clone(),
+        partition: c.partition.clone(),
+        tag_separator: c.tag_separator.clone().unwrap_or_default(),
+        allow_stale: c.allow_stale.unwrap_or(true),
+        refresh_interval_ms: refresh(c.refresh_interval),
+        services: c.services.clone(),
+        tags: c.tags.clone(),
+        node_meta: c.node_meta.clone(),
+        filter: c.filter.clone(),
+        health_filter: c.health_filter.clone(),
+        http: http_config(&c.http())?,
+    })
 }
 
 fn kubernetes(k: &mut KubernetesSd) -> Result<sd::KubernetesConfig, Problem> {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::http::http_section;
-use super::scalar::{Ms, Url};
+use super::http::{BasicAuth, http_section};
+use super::scalar::{Ms, Secret, Url};
 use super::yaml::At;
 
 /// One of `static_configs`.
@@ -37,6 +37,58 @@ http_section! {
         pub url: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub refresh_interval: Option<Ms>,
+    }
+}
+
+/// One of `dns_sd_configs`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DnsSd {
+    pub names: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_interval: Option<Ms>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    pub port: u16,
+}
+
+http_section! {
+    /// One of `consul_sd_configs`.
+    pub struct ConsulSd {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub server: Option<String>,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub path_prefix: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub token: Option<Secret>,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub datacenter: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub namespace: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub partition: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub tag_separator: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub scheme: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub username: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub password: Option<Secret>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub allow_stale: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub refresh_interval: Option<Ms>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub services: Vec<String>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub tags: Vec<String>,
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        pub node_meta: BTreeMap<String, String>,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub filter: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub health_filter: String,
     }
 }
 
@@ -129,6 +181,50 @@ impl HttpSd {
     /// When the HTTP client's settings are not usable.
     pub fn finish(&mut self, dir: &Path) -> Result<(), String> {
         self.refresh_interval.get_or_insert(Ms(60_000));
+        self.http().finish(dir, true)
+    }
+}
+
+impl DnsSd {
+    /// Fills defaults.
+    pub fn finish(&mut self) {
+        self.refresh_interval.get_or_insert(Ms(30_000));
+        self.kind.get_or_insert_with(|| "SRV".into());
+    }
+}
+
+impl ConsulSd {
+    /// Fills defaults and makes file names relative to `dir`.
+    ///
+    /// # Errors
+    /// When credentials are given in two ways, or the HTTP client's settings are not usable.
+    pub fn finish(&mut self, dir: &Path) -> Result<(), String> {
+        self.server.get_or_insert_with(|| "localhost:8500".into());
+        self.tag_separator.get_or_insert_with(|| ",".into());
+        self.scheme.get_or_insert_with(|| "http".into());
+        self.allow_stale.get_or_insert(true);
+        self.refresh_interval.get_or_insert(Ms(30_000));
+        if self.username.is_some() || self.password.is_some() {
+            let credentials = BasicAuth {
+                username: self.username.clone(),
+                password: self.password.clone(),
+                ..BasicAuth::default()
+            };
+            // A second look at a finished section finds what the first one put there.
+            if self.basic_auth.as_ref().is_some_and(|known| {
+                known.username != credentials.username
+                    || known.password.as_ref().map(|p| &p.0) != credentials.password.as_ref().map(|p| &p.0)
+            }) {
+                return Err(
+                    "at most one of consul SD configuration username and password and basic auth can be configured"
+                        .into(),
+                );
+            }
+            self.basic_auth = Some(credentials);
+        }
+        if self.token.is_some() && (self.authorization.is_some() || self.oauth2.is_some()) {
+            return Err("at most one of consul SD token, authorization, or oauth2 can be configured".into());
+        }
         self.http().finish(dir, true)
     }
 }

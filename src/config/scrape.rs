@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use model::relabel::NameValidation;
 use serde::Deserialize;
 
-use super::discovery::{FileSd, HttpSd, KubernetesSd, NotBuiltIn, StaticGroup};
+use super::discovery::{ConsulSd, DnsSd, FileSd, HttpSd, KubernetesSd, NotBuiltIn, StaticGroup};
 use super::global::Global;
 use super::http::{http_section, join};
 use super::relabel::{self, Relabel};
@@ -81,11 +81,11 @@ http_section! {
         #[serde(skip_serializing_if = "Option::is_none")]
         pub azure_sd_configs: Option<At<NotBuiltIn>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        pub consul_sd_configs: Option<At<NotBuiltIn>>,
+        pub consul_sd_configs: Option<Vec<At<ConsulSd>>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub digitalocean_sd_configs: Option<At<NotBuiltIn>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        pub dns_sd_configs: Option<At<NotBuiltIn>>,
+        pub dns_sd_configs: Option<Vec<At<DnsSd>>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub docker_sd_configs: Option<At<NotBuiltIn>>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,6 +219,11 @@ impl Scrape {
             let at = h.position;
             h.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
         }
+        self.dns_sd_configs.iter_mut().flatten().for_each(|d| d.finish());
+        for c in self.consul_sd_configs.iter_mut().flatten() {
+            let at = c.position;
+            c.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
+        }
         for k in self.kubernetes_sd_configs.iter_mut().flatten() {
             let at = k.position;
             k.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
@@ -339,9 +344,7 @@ impl Scrape {
         refuse!(
             aws_sd_configs,
             azure_sd_configs,
-            consul_sd_configs,
             digitalocean_sd_configs,
-            dns_sd_configs,
             docker_sd_configs,
             dockerswarm_sd_configs,
             ec2_sd_configs,

@@ -32,8 +32,8 @@ fn errors_name_line_and_column() {
 fn what_is_not_built_in_loads_and_is_refused_when_it_is_to_run() {
     for (text, part) in [
         (
-            "scrape_configs:\n- job_name: a\n  consul_sd_configs: [{server: x}]\n",
-            "consul_sd_configs is not built in",
+            "scrape_configs:\n- job_name: a\n  nomad_sd_configs: [{server: x}]\n",
+            "nomad_sd_configs is not built in",
         ),
         ("remote_write:\n- url: http://h/w\n  sigv4: {region: x}\n", "sigv4 is not built in"),
         ("alerting: {alertmanagers: [{static_configs: [{targets: ['h:1']}]}]}\n", "alertmanagers"),
@@ -41,6 +41,50 @@ fn what_is_not_built_in_loads_and_is_refused_when_it_is_to_run() {
         let p = parse(text).expect("valid").settings().expect_err(text);
         assert!(p.not_built_in && p.reason.contains(part) && p.position.line > 0, "{p:?}");
     }
+}
+
+#[test]
+fn dns_and_consul_sections_fill_in_what_prometheus_does() {
+    use scraper::discovery::{ConsulConfig, DiscoveryConfig, DnsConfig, DnsRecord};
+    let discovery = |section: &str| {
+        let text = format!("scrape_configs:\n- job_name: a\n  {section}\n");
+        let mut config = parse(&text)?;
+        super::convert::scrape_config(&mut config.scrape_configs.as_mut().expect("a job")[0])
+            .map(|job| job.discovery[0].clone())
+    };
+    let dns = |record, port| {
+        let names = vec!["x".to_owned()];
+        DiscoveryConfig::Dns(DnsConfig { names, record, port, refresh_interval_ms: 30_000 })
+    };
+    let found = discovery("dns_sd_configs: [{names: [x]}]").expect("valid");
+    assert_eq!(found, dns(DnsRecord::Srv, 0));
+    let found = discovery("dns_sd_configs: [{names: [x], type: aaaa, port: 80}]").expect("valid");
+    assert_eq!(found, dns(DnsRecord::Aaaa, 80));
+    for (section, part) in [
+        ("dns_sd_configs: [{}]", "DNS-SD config must contain at least one SRV record name"),
+        ("dns_sd_configs: [{names: [x], type: A}]", "a port is required"),
+        ("dns_sd_configs: [{names: [x], type: TXT}]", "invalid DNS-SD records type TXT"),
+        ("consul_sd_configs: [{server: ' '}]", "requires a server address"),
+        (
+            "consul_sd_configs: [{token: t, authorization: {credentials: c}}]",
+            "at most one of consul SD token",
+        ),
+        (
+            "consul_sd_configs: [{username: u, basic_auth: {username: v}}]",
+            "username and password and basic auth",
+        ),
+    ] {
+        let problem = discovery(section).expect_err(section);
+        assert!(problem.reason.contains(part) && problem.position.line == 3, "{problem:?}");
+    }
+    let DiscoveryConfig::Consul(consul) =
+        discovery("consul_sd_configs: [{username: u, password: p}]").expect("valid")
+    else {
+        panic!("not Consul")
+    };
+    assert!(consul.http.basic_auth.is_some());
+    let plain = ConsulConfig { http: consul.http.clone(), ..ConsulConfig::default() };
+    assert_eq!(*consul, plain);
 }
 
 #[test]

@@ -32,8 +32,8 @@ fn a_bad_configuration_is_named_with_its_place() {
         ),
         (
             "kind.yml",
-            "scrape_configs:\n- job_name: a\n  consul_sd_configs: [{server: x}]\n",
-            vec!["kind.yml:3:", "consul_sd_configs is not built in", "file_sd_configs"],
+            "scrape_configs:\n- job_name: a\n  nomad_sd_configs: [{server: x}]\n",
+            vec!["kind.yml:3:", "nomad_sd_configs is not built in", "file_sd_configs"],
         ),
     ] {
         let file = write(dir.path(), name, text);

@@ -5,11 +5,12 @@
 //! provider, so every type here compares by value. The rules are Prometheus's, see
 //! <https://prometheus.io/docs/prometheus/latest/configuration/configuration/>.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use super::error::DiscoveryError;
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, Secret};
 use crate::target_group::TargetGroup;
 
 /// `refresh_interval` of `file_sd_configs` when none is given.
@@ -26,8 +27,78 @@ pub enum DiscoveryConfig {
     File(FileConfig),
     /// `http_sd_configs`.
     Http(HttpDiscoveryConfig),
+    /// `dns_sd_configs`.
+    Dns(DnsConfig),
+    /// `consul_sd_configs`.
+    Consul(Box<ConsulConfig>),
     /// `kubernetes_sd_configs`.
     Kubernetes(KubernetesConfig),
+}
+
+/// Targets from DNS records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// The names that are looked up.
+    pub names: Vec<String>,
+    /// The records that are asked for.
+    pub record: DnsRecord,
+    /// The port of the targets; SRV records have their own.
+    pub port: u16,
+    /// How often the names are looked up.
+    pub refresh_interval_ms: u64,
+}
+
+/// A type of DNS records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DnsRecord {
+    /// IPv4 addresses.
+    A,
+    /// IPv6 addresses.
+    Aaaa,
+    /// Mail servers.
+    Mx,
+    /// Name servers.
+    Ns,
+    /// Hosts and ports of a service.
+    #[default]
+    Srv,
+}
+
+/// Targets from Consul.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConsulConfig {
+    /// `HOST:PORT` of the agent; a scheme in front is taken instead of `scheme`.
+    pub server: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// What stands before the paths of the API.
+    pub path_prefix: String,
+    /// Sent as `X-Consul-Token`.
+    pub token: Option<Secret>,
+    /// Empty for the agent's own.
+    pub datacenter: String,
+    /// Empty for the token's own.
+    pub namespace: String,
+    /// Empty for the agent's own.
+    pub partition: String,
+    /// Stands between the tags of a service, and around them.
+    pub tag_separator: String,
+    /// Take answers of servers that do not lead.
+    pub allow_stale: bool,
+    /// Least time between two answers about one service.
+    pub refresh_interval_ms: u64,
+    /// The services; all of them when empty.
+    pub services: Vec<String>,
+    /// Tags that an instance must have, all of them.
+    pub tags: Vec<String>,
+    /// Metadata that a node must have.
+    pub node_meta: BTreeMap<String, String>,
+    /// Filter expression for the catalog.
+    pub filter: String,
+    /// Filter expression for instances.
+    pub health_filter: String,
+    /// How to connect and who we are.
+    pub http: HttpConfig,
 }
 
 /// Target groups read from JSON or YAML files.
@@ -132,6 +203,8 @@ impl DiscoveryConfig {
             Self::Static(_) => "static",
             Self::File(_) => "file",
             Self::Http(_) => "http",
+            Self::Dns(_) => "dns",
+            Self::Consul(_) => "consul",
             Self::Kubernetes(_) => "kubernetes",
         }
     }
@@ -145,6 +218,8 @@ impl DiscoveryConfig {
             Self::Static(_) => Ok(()),
             Self::File(file) => file.validate(),
             Self::Http(http) => http.validate(),
+            Self::Dns(dns) => dns.validate(),
+            Self::Consul(consul) => consul.validate(),
             Self::Kubernetes(kubernetes) => kubernetes.validate(),
         }
     }
@@ -190,6 +265,86 @@ impl HttpDiscoveryConfig {
             return Err(config_error("http_sd_configs: `refresh_interval` must be greater than 0"));
         }
         Ok(())
+    }
+}
+
+impl DnsConfig {
+    fn validate(&self) -> Result<(), DiscoveryError> {
+        if self.names.is_empty() {
+            return Err(config_error("DNS-SD config must contain at least one SRV record name"));
+        }
+        if self.record != DnsRecord::Srv && self.port == 0 {
+            return Err(config_error("a port is required in DNS-SD configs for all record types except SRV"));
+        }
+        if self.refresh_interval_ms == 0 {
+            return Err(config_error("dns_sd_configs: `refresh_interval` must be greater than 0"));
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for DnsRecord {
+    type Err = DiscoveryError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name.to_ascii_uppercase().as_str() {
+            "A" => Ok(Self::A),
+            "AAAA" => Ok(Self::Aaaa),
+            "MX" => Ok(Self::Mx),
+            "NS" => Ok(Self::Ns),
+            "SRV" => Ok(Self::Srv),
+            _ => Err(config_error(format!("invalid DNS-SD records type {name}"))),
+        }
+    }
+}
+
+impl Default for ConsulConfig {
+    fn default() -> Self {
+        Self {
+            server: "localhost:8500".into(),
+            scheme: "http".into(),
+            path_prefix: String::new(),
+            token: None,
+            datacenter: String::new(),
+            namespace: String::new(),
+            partition: String::new(),
+            tag_separator: ",".into(),
+            allow_stale: true,
+            refresh_interval_ms: 30_000,
+            services: Vec::new(),
+            tags: Vec::new(),
+            node_meta: BTreeMap::new(),
+            filter: String::new(),
+            health_filter: String::new(),
+            http: HttpConfig::default(),
+        }
+    }
+}
+
+impl ConsulConfig {
+    /// Scheme and address of the agent.
+    pub(super) fn base_url(&self) -> String {
+        match self.server.split_once("://") {
+            // Encryption that was asked for is not taken back.
+            Some(("http", server)) => format!("{}://{server}", self.scheme),
+            Some(_) => self.server.clone(),
+            None => format!("{}://{}", self.scheme, self.server),
+        }
+    }
+
+    fn validate(&self) -> Result<(), DiscoveryError> {
+        if self.server.trim().is_empty() {
+            return Err(config_error("consul SD configuration requires a server address"));
+        }
+        if self.token.is_some() && self.http.authorization.is_some() {
+            return Err(config_error(
+                "at most one of consul SD token, authorization, or oauth2 can be configured",
+            ));
+        }
+        if self.refresh_interval_ms == 0 {
+            return Err(config_error("consul_sd_configs: `refresh_interval` must be greater than 0"));
+        }
+        check_url("consul_sd_configs: `server`", &self.base_url())
     }
 }
 

@@ -5,6 +5,7 @@
 //! job's list. A job whose providers were replaced keeps its old list until each new one has seen its source once, or
 //! [`HOLD`] has passed, so that a changed setting does not make targets vanish for a moment.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::error::DiscoveryError;
 use super::kubernetes::Clusters;
 use super::metrics::Metrics;
 use super::sink::GroupSink;
-use super::{file, http_sd, kubernetes};
+use super::{consul, dns, file, http_sd, kubernetes};
 use crate::target_group::{TargetGroup, TargetGroupReceiver, TargetGroups};
 
 /// How long a reloaded job waits for its new providers before it gives up its old targets.
@@ -41,6 +42,10 @@ pub struct DiscoveryOptions {
     pub file_poll_ms: u64,
     /// `User-Agent` towards URLs and API servers.
     pub user_agent: String,
+    /// Names the DNS servers.
+    pub resolv_conf: PathBuf,
+    /// Port of the DNS servers.
+    pub dns_port: u16,
 }
 
 impl Default for DiscoveryOptions {
@@ -50,6 +55,8 @@ impl Default for DiscoveryOptions {
             debounce_ms: 50,
             file_poll_ms: 1_000,
             user_agent: concat!("almanac/", env!("CARGO_PKG_VERSION")).into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            dns_port: 53,
         }
     }
 }
@@ -217,6 +224,8 @@ impl DiscoveryManager {
             }
             DiscoveryConfig::File(config) => Some(tokio::spawn(file::run(config.clone(), context))),
             DiscoveryConfig::Http(config) => Some(tokio::spawn(http_sd::run(config.clone(), context))),
+            DiscoveryConfig::Dns(config) => Some(tokio::spawn(dns::run(config.clone(), context))),
+            DiscoveryConfig::Consul(config) => Some(tokio::spawn(consul::run((**config).clone(), context))),
             DiscoveryConfig::Kubernetes(config) => {
                 Some(tokio::spawn(kubernetes::run(config.clone(), context)))
             }

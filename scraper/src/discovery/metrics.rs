@@ -19,6 +19,9 @@ pub(super) struct Metrics {
     pub(super) file_read_errors: IntCounter,
     pub(super) file_mtime_seconds: GaugeVec,
     pub(super) http_failures: IntCounter,
+    pub(super) dns_lookups: IntCounter,
+    pub(super) dns_failures: IntCounter,
+    pub(super) consul_failures: IntCounter,
     pub(super) kubernetes_events: IntCounterVec,
     pub(super) kubernetes_failures: IntCounter,
 }
@@ -71,6 +74,15 @@ impl Metrics {
                 "prometheus_sd_http_failures_total",
                 "Fetches of target groups by HTTP that failed.",
             )?,
+            dns_lookups: IntCounter::new("prometheus_sd_dns_lookups_total", "DNS names looked up.")?,
+            dns_failures: IntCounter::new(
+                "prometheus_sd_dns_lookup_failures_total",
+                "DNS names that could not be looked up.",
+            )?,
+            consul_failures: IntCounter::new(
+                "prometheus_sd_consul_rpc_failures_total",
+                "Requests to Consul that failed.",
+            )?,
             kubernetes_events: IntCounterVec::new(
                 Opts::new("prometheus_sd_kubernetes_events_total", "Kubernetes events handled."),
                 &["role", "event"],
@@ -100,6 +112,9 @@ impl Metrics {
             Box::new(self.file_read_errors.clone()),
             Box::new(self.file_mtime_seconds.clone()),
             Box::new(self.http_failures.clone()),
+            Box::new(self.dns_lookups.clone()),
+            Box::new(self.dns_failures.clone()),
+            Box::new(self.consul_failures.clone()),
             Box::new(self.kubernetes_events.clone()),
             Box::new(self.kubernetes_failures.clone()),
         ];

@@ -64,7 +64,8 @@ pub(crate) fn pod_ip(pod: usize, revision: u32) -> String {
 /// Serves until the process is killed; prints the port first.
 pub(crate) fn serve(size: Size) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    println!("{}", listener.local_addr().expect("bound").port());
+    let port = listener.local_addr().expect("bound").port();
+    writeln!(std::io::stdout(), "{port}").expect("the test reads it");
     let state = State { version: 1000, oldest: 0, revisions: vec![0; size.pods], log: Vec::new(), epoch: 0 };
     let random = AtomicU64::new(size.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let shared = Arc::new(Shared { size, state: Mutex::new(state), changed: Condvar::new(), random });

@@ -214,7 +214,7 @@ async fn run(size: Size) {
         ..ScrapeConfig::default()
     };
     scraping.apply(vec![(job, pods.clone())]).await.expect("a valid job");
-    wait_for_targets(&scraping, size.pods).await;
+    wait_for_targets(&registry, size.pods).await;
     tokio::time::sleep(Duration::from_secs(settle)).await;
     let (rss_targets, cpu_targets) = usage();
 
@@ -223,7 +223,7 @@ async fn run(size: Size) {
     let (rss_after, cpu_after) = usage();
     let seconds = clock.monotonic().saturating_sub(follow_begun).as_secs_f64();
     let mb = |bytes: u64| bytes.saturating_sub(rss_before) as f64 / 1e6;
-    println!(
+    eprintln!(
         "{} pods, {} nodes: found after {:.1} s and {:.1} s CPU, {:.0} MB; with {} targets and idle loops {:.0} MB, {:.1} s CPU; \
          {} changes in {:.0} s at {:.3} cores, {:.0} MB; delay p50 {:?}, p99 {:?}, greatest {:?}",
         size.pods,
@@ -250,11 +250,14 @@ async fn run(size: Size) {
     scraping.stop().await;
 }
 
-async fn wait_for_targets(scraping: &ScrapeManager, expect: usize) {
+/// Asks the metric, not the list of targets: writing that list takes more memory than having it.
+async fn wait_for_targets(registry: &prometheus::Registry, expect: usize) {
     loop {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let gathered = scraping.targets();
-        if gathered.get("pods").is_some_and(|pool| pool.active.len() == expect) {
+        let families = registry.gather();
+        let targets = families.iter().find(|family| family.name() == "prometheus_target_scrape_pool_targets");
+        let targets = targets.and_then(|family| family.get_metric().first());
+        if targets.is_some_and(|metric| metric.get_gauge().get_value() == expect as f64) {
             return;
         }
     }
@@ -332,5 +335,5 @@ async fn expire(server: &Server, pods: &mut scraper::TargetGroupReceiver, size: 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let (rss, _) = usage();
-    println!("after a new list: {:.0} MB resident in all", rss as f64 / 1e6);
+    eprintln!("after a new list: {:.0} MB resident in all", rss as f64 / 1e6);
 }

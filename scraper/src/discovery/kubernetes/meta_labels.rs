@@ -1,10 +1,12 @@
-//! How objects become meta labels: the prefix, sanitised names, and the labels every object has in common.
+//! How objects become meta labels: the prefix, and the labels every object has in common.
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/configuration/configuration/#kubernetes_sd_config>.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+pub(super) use crate::discovery::naming::{host_port, sanitize};
 
 /// Labels by name.
 pub(super) type LabelSet = BTreeMap<String, String>;
@@ -26,11 +28,6 @@ pub(super) fn set_some<V: Into<String>>(labels: &mut LabelSet, name: &str, value
     }
 }
 
-/// Replaces every character that a classic label name cannot have, one `_` for each.
-pub(super) fn sanitize(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
-}
-
 /// Name, labels and annotations of an object, under the name of its role.
 pub(super) fn add_object(labels: &mut LabelSet, meta: &ObjectMeta, role: &str) {
     set(labels, &format!("{role}_name"), meta.name.as_deref().unwrap_or_default());
@@ -45,28 +42,5 @@ pub(super) fn add_labels_and_annotations(labels: &mut LabelSet, meta: &ObjectMet
             set(labels, &format!("{role}_{what}_{name}"), value.as_str());
             set(labels, &format!("{role}_{what}present_{name}"), "true");
         }
-    }
-}
-
-/// `HOST:PORT`, an IPv6 host in brackets.
-pub(super) fn host_port(host: &str, port: i64) -> String {
-    if host.contains([':', '%']) { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_sanitised_by_character() {
-        assert_eq!(sanitize("app.kubernetes.io/name"), "app_kubernetes_io_name");
-        assert_eq!(sanitize("é-ß"), "___");
-        assert_eq!(sanitize("0A_z"), "0A_z");
-    }
-
-    #[test]
-    fn ipv6_hosts_get_brackets() {
-        assert_eq!(host_port("10.1.2.3", 80), "10.1.2.3:80");
-        assert_eq!(host_port("fd00::1", 80), "[fd00::1]:80");
     }
 }
