@@ -36,7 +36,11 @@ struct Shared {
 
 /// Watches until the task is aborted.
 pub(super) async fn run(config: ConsulConfig, context: ProviderContext) {
-    let shared = Arc::new(connect(config, context).await);
+    let client = match ConsulClient::new(&config, &context.options.user_agent, Arc::clone(&context.clock)) {
+        Ok(client) => client,
+        Err(error) => return failed(&context, &error, "Consul cannot be asked"),
+    };
+    let shared = Arc::new(connect(config, context, client).await);
     let mut watches =
         Watches { shared: Arc::clone(&shared), tasks: JoinSet::new(), services: HashMap::new() };
     let config = &shared.config;
@@ -50,8 +54,7 @@ pub(super) async fn run(config: ConsulConfig, context: ProviderContext) {
 }
 
 /// Finds out which datacenter this is; tries until it is told.
-async fn connect(config: ConsulConfig, context: ProviderContext) -> Shared {
-    let client = ConsulClient::new(&config, &context.options.user_agent);
+async fn connect(config: ConsulConfig, context: ProviderContext, client: ConsulClient) -> Shared {
     let mut failures = 0;
     loop {
         if !config.datacenter.is_empty() {

@@ -3,21 +3,21 @@
 //! Spec: <https://developer.hashicorp.com/consul/api-docs/features/blocking>.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use kube::Client;
-use kube::client::Body;
-use kube::config::Config;
+use httpclient::Client;
+use model::Clock;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use tokio::time::timeout;
 use url::form_urlencoded::Serializer;
 
-use crate::discovery::client_config::apply_http;
 use crate::discovery::config::ConsulConfig;
 use crate::discovery::error::DiscoveryError;
 
@@ -79,30 +79,39 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> R
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
 }
 
-/// One Consul agent. Connections are kept; a client that failed is made anew, with files read again.
+/// One Consul agent.
 pub(super) struct ConsulClient {
     base: String,
     prefix: String,
     common: Vec<(&'static str, String)>,
     config: ConsulConfig,
     user_agent: String,
-    client: parking_lot::Mutex<Option<Client>>,
+    client: Client,
 }
 
 impl ConsulClient {
-    pub(super) fn new(config: &ConsulConfig, user_agent: &str) -> Self {
+    /// # Errors
+    /// When the settings make no client.
+    pub(super) fn new(
+        config: &ConsulConfig,
+        user_agent: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, DiscoveryError> {
+        let base = config.base_url();
+        let client = Client::new(config.http.clone(), clock)
+            .map_err(|message| DiscoveryError::Request { url: base.clone(), message })?;
         let prefix = config.path_prefix.trim_matches('/');
         let common =
             [("dc", &config.datacenter), ("ns", &config.namespace), ("partition", &config.partition)];
         let common = common.into_iter().filter(|(_, value)| !value.is_empty());
-        Self {
-            base: config.base_url(),
+        Ok(Self {
+            base,
             prefix: if prefix.is_empty() { String::new() } else { format!("/{prefix}") },
             common: common.map(|(name, value)| (name, value.clone())).collect(),
             config: config.clone(),
             user_agent: user_agent.to_owned(),
-            client: parking_lot::Mutex::default(),
-        }
+            client,
+        })
     }
 
     /// The agent's datacenter.
@@ -186,11 +195,7 @@ impl ConsulClient {
     ) -> Result<(Option<u64>, T), DiscoveryError> {
         let sent = timeout(WAIT + WAIT_GRACE, self.send(path, query)).await;
         let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {:?}", WAIT + WAIT_GRACE)));
-        sent.map_err(|message| {
-            // Files and certificates may have changed.
-            *self.client.lock() = None;
-            self.failed(path, message)
-        })
+        sent.map_err(|message| self.failed(path, message))
     }
 
     async fn send<T: DeserializeOwned>(
@@ -199,7 +204,7 @@ impl ConsulClient {
         query: &[(&'static str, String)],
     ) -> Result<(Option<u64>, T), String> {
         let query = Serializer::new(String::new()).extend_pairs(query).finish();
-        let mut request = Request::get(format!("{}{path}?{query}", self.prefix))
+        let mut request = Request::get(format!("{}{}{path}?{query}", self.base, self.prefix))
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, HeaderValue::from_str(&self.user_agent).map_err(|e| e.to_string())?);
         if let Some(token) = &self.config.token {
@@ -207,8 +212,8 @@ impl ConsulClient {
             token.set_sensitive(true);
             request = request.header("X-Consul-Token", token);
         }
-        let request = request.body(Body::empty()).map_err(|e| e.to_string())?;
-        let response = self.client()?.send(request).await.map_err(|e| e.to_string())?;
+        let request = request.body(Bytes::new()).map_err(|e| e.to_string())?;
+        let response = self.client.send(request).await.map_err(|e| e.reason().to_owned())?;
         let status = response.status();
         let index =
             response.headers().get("X-Consul-Index").and_then(|index| index.to_str().ok()?.parse().ok());
@@ -220,18 +225,6 @@ impl ConsulClient {
         }
         let answer = serde_json::from_slice(&body).map_err(|e| format!("the answer is not Consul's: {e}"))?;
         Ok((index, answer))
-    }
-
-    fn client(&self) -> Result<Client, String> {
-        if let Some(client) = &*self.client.lock() {
-            return Ok(client.clone());
-        }
-        let mut config = Config::new(self.base.parse().map_err(|e| format!("{}: {e}", self.base))?);
-        apply_http(&mut config, &self.config.http)?;
-        config.default_retry = false;
-        config.read_timeout = Some(WAIT + WAIT_GRACE);
-        let client = Client::try_from(config).map_err(|e| e.to_string())?;
-        Ok(self.client.lock().insert(client).clone())
     }
 
     fn failed(&self, path: &str, message: String) -> DiscoveryError {
