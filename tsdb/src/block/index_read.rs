@@ -5,6 +5,9 @@
 //! opened, those of series and postings each time they are read. Labels come as positions of symbols, which sort like the
 //! strings: what only compares them never looks at a string.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
