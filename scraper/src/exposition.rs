@@ -35,13 +35,13 @@ const EXEMPLAR_LABEL_LEN_BYTES_MAX: usize = 1 << 16;
 
 /// What becomes of histograms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HistogramOptions {
+pub struct HistogramOptions {
     /// Read the native part.
-    pub(crate) native: bool,
+    pub native: bool,
     /// Keep the classic series of what is also a native histogram, be it exposed or converted.
-    pub(crate) keep_classic: bool,
+    pub keep_classic: bool,
     /// Make a native histogram with custom buckets from what has only a classic part.
-    pub(crate) convert_classic: bool,
+    pub convert_classic: bool,
 }
 
 /// A text format.

@@ -20,7 +20,7 @@ mod report;
 mod sample_cache;
 pub mod sample_labels;
 mod scrape_loop;
-mod series_cache;
+pub mod series_cache;
 mod target;
 pub mod target_group;
 #[cfg(test)]

@@ -192,6 +192,8 @@ impl ScrapeManager {
         let mut gone = std::mem::take(&mut *self.pools.lock());
         for (config, groups) in jobs {
             let job = config.job_name.clone();
+            let (start, interval_ms) = (self.services.clock.monotonic(), config.scrape_interval_ms);
+            let is_reload = gone.contains_key(&job);
             let (loops, view) = match gone.remove(&job) {
                 Some(old) => {
                     self.services.metrics.reloads.inc();
@@ -204,7 +206,12 @@ impl ScrapeManager {
                 }
             };
             let pool = Pool::spawn(self.services.clone(), config, groups, loops, view);
+            self.services.metrics.views.lock().insert(job.clone(), pool.view.clone());
             self.pools.lock().insert(job, pool);
+            if is_reload {
+                let length = self.services.clock.monotonic().saturating_sub(start);
+                self.services.metrics.observe_reload(interval_ms, length.as_secs_f64());
+            }
         }
         self.end(gone).await;
         Ok(())

@@ -1,11 +1,18 @@
 //! The scraper's own metrics, named as Prometheus names them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::Clock;
-use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 use summary::SummaryVec;
+
+use crate::pool::PoolView;
 
 /// Quantiles of durations, as Prometheus shows them.
 const QUANTILES: &[f64] = &[0.01, 0.05, 0.5, 0.9, 0.99];
@@ -13,7 +20,12 @@ const QUANTILES: &[f64] = &[0.01, 0.05, 0.5, 0.9, 0.99];
 /// Counters and gauges of all scrape pools.
 #[derive(Clone)]
 pub(crate) struct ScrapeMetrics {
-    pub(crate) interval_length: Lengths,
+    interval_length: Lengths,
+    reload_length: SummaryVec,
+    /// Of jobs with extra scrape metrics.
+    pub(crate) scrape_duration: Histogram,
+    /// What the metadata of targets takes is counted when it is asked for.
+    pub(crate) views: PoolViews,
     pub(crate) sync_length: Lengths,
     pub(crate) syncs: IntCounterVec,
     pub(crate) syncs_failed: IntCounterVec,
@@ -38,7 +50,27 @@ impl ScrapeMetrics {
     /// Registers everything; what is registered already stays and goes uncounted here.
     pub(crate) fn new(registry: &Registry, clock: &Arc<dyn Clock>) -> Result<Self, prometheus::Error> {
         let r = Registrar(registry);
+        // Nothing ever makes a pool fail; the series is there for those who alert on it.
+        r.counter(
+            "prometheus_target_scrape_pools_failed_total",
+            "Total number of scrape pool creations that failed.",
+        )?;
+        let views = PoolViews::default();
+        r.add(MetadataCollector::new(views.clone())?)?;
+        let scrape_duration = HistogramOpts::new(
+            "prometheus_target_scrape_duration_seconds",
+            "Total duration of the scrape from start to commit completion in seconds.",
+        );
         Ok(Self {
+            reload_length: r.add(SummaryVec::new(
+                "prometheus_target_reload_length_seconds",
+                "Actual interval to reload the scrape pool with a given configuration.",
+                &["interval"],
+                QUANTILES,
+                clock.clone(),
+            )?)?,
+            scrape_duration: r.add(Histogram::with_opts(scrape_duration.buckets(vec![f64::INFINITY]))?)?,
+            views,
             interval_length: r.lengths(
                 "prometheus_target_interval_length",
                 "Actual intervals between scrapes.",
@@ -120,8 +152,19 @@ impl ScrapeMetrics {
         })
     }
 
+    /// Time from one scrape of a target to the next.
+    pub(crate) fn observe_interval(&self, interval_ms: i64, seconds: f64) {
+        self.interval_length.observe(&go_duration(interval_ms), seconds);
+    }
+
+    /// Time that a pool took to change its configuration.
+    pub(crate) fn observe_reload(&self, interval_ms: i64, seconds: f64) {
+        self.reload_length.with_label_values(&[&go_duration(interval_ms)]).observe(seconds);
+    }
+
     /// Forgets a pool that is gone.
     pub(crate) fn forget_pool(&self, job: &str) {
+        self.views.lock().remove(job);
         // A pool that never got as far as a metric has none to remove.
         self.sync_length.forget(job);
         let _ = self.syncs.remove_label_values(&[job]);
@@ -147,6 +190,73 @@ impl Lengths {
     fn forget(&self, label: &str) {
         let _ = self.summary.remove_label_values(&[label]);
         let _ = self.histogram.remove_label_values(&[label]);
+    }
+}
+
+/// A duration as Go writes it, which is how Prometheus labels intervals: `15s`, `1m0s`, `1.5s`, `500ms`.
+fn go_duration(ms: i64) -> String {
+    let ms = ms.unsigned_abs();
+    if ms < 1000 {
+        return if ms == 0 { "0s".into() } else { format!("{ms}ms") };
+    }
+    let (hours, minutes, rest) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
+    let seconds = (rest as f64 / 1000.0).to_string();
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+/// The pools by job.
+pub(crate) type PoolViews = Arc<Mutex<BTreeMap<String, Arc<Mutex<PoolView>>>>>;
+
+/// Tells how much metadata the targets of each pool have.
+#[derive(Clone)]
+struct MetadataCollector {
+    views: PoolViews,
+    entries: IntGaugeVec,
+    bytes: IntGaugeVec,
+}
+
+impl MetadataCollector {
+    fn new(views: PoolViews) -> Result<Self, prometheus::Error> {
+        let gauges = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["scrape_job"]);
+        Ok(Self {
+            views,
+            entries: gauges(
+                "prometheus_target_metadata_cache_entries",
+                "Total number of metric metadata entries in the cache",
+            )?,
+            bytes: gauges(
+                "prometheus_target_metadata_cache_bytes",
+                "The number of bytes that are currently used for storing metric metadata in the cache",
+            )?,
+        })
+    }
+}
+
+impl Collector for MetadataCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.entries.desc().into_iter().chain(self.bytes.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.entries.reset();
+        self.bytes.reset();
+        for (job, view) in self.views.lock().iter() {
+            let targets = view.lock().targets.clone();
+            let (mut entries, mut bytes) = (0, 0);
+            for target in targets {
+                let store = target.state.lock().metadata.clone();
+                let (n, b) = store.map_or((0, 0), |s| s.size());
+                entries += n;
+                bytes += b;
+            }
+            self.entries.with_label_values(&[job]).set(entries as i64);
+            self.bytes.with_label_values(&[job]).set(bytes as i64);
+        }
+        self.entries.collect().into_iter().chain(self.bytes.collect()).collect()
     }
 }
 
@@ -184,5 +294,26 @@ impl Registrar<'_> {
         let histogram = HistogramOpts::new(format!("{name}_histogram_seconds"), help);
         let histogram = HistogramVec::new(histogram.buckets(vec![0.01, 0.1, 1.0, 10.0]), &[label])?;
         Ok(Lengths { summary: self.add(summary)?, histogram: self.add(histogram)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for (ms, text) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (1500, "1.5s"),
+            (15_000, "15s"),
+            (60_000, "1m0s"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h0m0s"),
+            (5_400_250, "1h30m0.25s"),
+        ] {
+            assert_eq!(go_duration(ms), text);
+        }
     }
 }

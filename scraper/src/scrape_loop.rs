@@ -219,9 +219,8 @@ impl ScrapeLoop {
     async fn scrape(&mut self, timestamp_ms: i64, orders: &mut watch::Receiver<Order>) {
         let start = self.services.clock.monotonic();
         if let Some(last) = self.last_start.replace(start) {
-            let interval = model::duration::format_ms(self.target.interval_ms);
             let length = start.saturating_sub(last).as_secs_f64();
-            self.services.metrics.interval_length.observe(&interval, length);
+            self.services.metrics.observe_interval(self.target.interval_ms, length);
         }
         let Some(fetched) = self.fetch(orders).await else { return };
         self.last_timestamp_ms = Some(timestamp_ms);
@@ -380,7 +379,12 @@ impl AppendWork {
             body_len,
         ];
         self.report.append(self.timestamp_ms, values, app.as_mut())?;
-        if let Err(e) = app.commit() {
+        let committed = app.commit();
+        if self.config.extra_scrape_metrics {
+            let duration = self.services.clock.monotonic().saturating_sub(self.start);
+            self.services.metrics.scrape_duration.observe(duration.as_secs_f64());
+        }
+        if let Err(e) = committed {
             tracing::error!(error = %e, "scrape commit failed");
             outcome = outcome.and(Err(e.into()));
         }

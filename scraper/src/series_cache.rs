@@ -10,51 +10,59 @@ use model::{Appender, SeriesRef};
 
 use crate::cache::{MetadataStore, ScrapeCache, ScrapeCounts};
 use crate::error::ScrapeFailure;
-use crate::exposition::Format;
-use crate::exposition::HistogramOptions;
 use crate::exposition::negotiation::BodyFormat;
 use crate::exposition::protobuf::Protobuf;
 use crate::exposition::text_samples::{TextOptions, TextSamples};
+use crate::exposition::{Format, HistogramOptions};
 use crate::sample_cache::SampleCache;
 use crate::sample_labels::SampleRules;
 
-pub(crate) enum SeriesCache {
+/// What a target exposed, and how to know it again.
+#[derive(Default)]
+pub struct SeriesCache(Kind);
+
+enum Kind {
     Lines(ScrapeCache),
     Samples(SampleCache),
 }
 
-impl Default for SeriesCache {
+impl Default for Kind {
     fn default() -> Self {
-        Self::Lines(ScrapeCache::default())
+        Kind::Lines(ScrapeCache::default())
     }
 }
 
 /// What a body brought.
-pub(crate) struct Appended {
-    pub(crate) counts: ScrapeCounts,
-    pub(crate) result: Result<(), ScrapeFailure>,
+pub struct Appended {
+    /// What it brought; also when the scrape failed.
+    pub counts: ScrapeCounts,
+    /// Why the scrape must fail.
+    pub result: Result<(), ScrapeFailure>,
     /// The cache before, when this body could not go on with it.
-    pub(crate) outdated: Option<SeriesCache>,
+    pub outdated: Option<SeriesCache>,
 }
 
 impl SeriesCache {
-    pub(crate) fn metadata(&self) -> Arc<MetadataStore> {
-        match self {
-            Self::Lines(c) => c.metadata(),
-            Self::Samples(c) => c.metadata(),
+    /// Metadata of the target, shared.
+    #[must_use]
+    pub fn metadata(&self) -> Arc<MetadataStore> {
+        match &self.0 {
+            Kind::Lines(c) => c.metadata(),
+            Kind::Samples(c) => c.metadata(),
         }
     }
 
     /// How often entries of failed scrapes had to be dropped.
-    pub(crate) fn forced_flushes(&self) -> u64 {
-        match self {
-            Self::Lines(c) => c.forced_flushes(),
-            Self::Samples(c) => c.forced_flushes(),
+    #[must_use]
+    pub fn forced_flushes(&self) -> u64 {
+        match &self.0 {
+            Kind::Lines(c) => c.forced_flushes(),
+            Kind::Samples(c) => c.forced_flushes(),
         }
     }
 
     /// Appends the samples of a body that is not empty, and stale markers for what is gone.
-    pub(crate) fn append(
+    pub fn append(
         &mut self,
         body: &[u8],
         format: BodyFormat,
@@ -70,9 +78,9 @@ impl SeriesCache {
             BodyFormat::Protobuf => None,
         };
         let outdated = self.change_over(plain.is_some());
-        let (counts, result) = match (self, plain, format) {
-            (Self::Lines(c), Some(format), _) => c.append(body, format, timestamp_ms, rules, app),
-            (Self::Samples(c), _, BodyFormat::Text(format)) => {
+        let (counts, result) = match (&mut self.0, plain, format) {
+            (Kind::Lines(c), Some(format), _) => c.append(body, format, timestamp_ms, rules, app),
+            (Kind::Samples(c), _, BodyFormat::Text(format)) => {
                 let options = TextOptions {
                     convert_classic: histograms.convert_classic,
                     keep_classic: histograms.keep_classic,
@@ -81,39 +89,35 @@ impl SeriesCache {
                 let source = TextSamples::new(format, body, options);
                 c.append(source, Some(format), timestamp_ms, rules, app)
             }
-            (Self::Samples(c), _, BodyFormat::Protobuf) => {
+            (Kind::Samples(c), _, BodyFormat::Protobuf) => {
                 c.append(Protobuf::new(body, histograms), None, timestamp_ms, rules, app)
             }
-            (Self::Lines(_), None, _) => unreachable!("the cache was changed over just now"),
+            (Kind::Lines(_), None, _) => unreachable!("the cache was changed over just now"),
         };
         Appended { counts, result, outdated }
     }
 
     fn change_over(&mut self, to_lines: bool) -> Option<Self> {
-        let next = match self {
-            Self::Lines(c) if !to_lines => {
-                Self::Samples(SampleCache::new(c.metadata(), c.scrape(), c.forced_flushes()))
+        let next = match &self.0 {
+            Kind::Lines(c) if !to_lines => {
+                Kind::Samples(SampleCache::new(c.metadata(), c.scrape(), c.forced_flushes()))
             }
-            Self::Samples(c) if to_lines => {
-                Self::Lines(ScrapeCache::successor(c.metadata(), c.scrape(), c.forced_flushes()))
+            Kind::Samples(c) if to_lines => {
+                Kind::Lines(ScrapeCache::successor(c.metadata(), c.scrape(), c.forced_flushes()))
             }
             _ => return None,
         };
-        Some(std::mem::replace(self, next))
+        Some(std::mem::replace(self, Self(next)))
     }
 
     /// Appends a stale marker for every series that counts, as when the target is gone.
     ///
     /// # Errors
     /// When the store cannot take them.
-    pub(crate) fn append_stale(
-        &mut self,
-        timestamp_ms: i64,
-        app: &mut dyn Appender,
-    ) -> Result<(), ScrapeFailure> {
-        match self {
-            Self::Lines(c) => c.append_stale(timestamp_ms, app),
-            Self::Samples(c) => c.append_stale(timestamp_ms, &HashSet::new(), app),
+    pub fn append_stale(&mut self, timestamp_ms: i64, app: &mut dyn Appender) -> Result<(), ScrapeFailure> {
+        match &mut self.0 {
+            Kind::Lines(c) => c.append_stale(timestamp_ms, app),
+            Kind::Samples(c) => c.append_stale(timestamp_ms, &HashSet::new(), app),
         }
     }
 
@@ -121,23 +125,23 @@ impl SeriesCache {
     ///
     /// # Errors
     /// When the store cannot take them.
-    pub(crate) fn append_stale_except(
+    pub fn append_stale_except(
         &mut self,
         successor: &Self,
         timestamp_ms: i64,
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
         let going_on = successor.tracked_refs();
-        match self {
-            Self::Lines(c) => c.append_stale_except(timestamp_ms, &going_on, app),
-            Self::Samples(c) => c.append_stale(timestamp_ms, &going_on, app),
+        match &mut self.0 {
+            Kind::Lines(c) => c.append_stale_except(timestamp_ms, &going_on, app),
+            Kind::Samples(c) => c.append_stale(timestamp_ms, &going_on, app),
         }
     }
 
     fn tracked_refs(&self) -> HashSet<SeriesRef> {
-        match self {
-            Self::Lines(c) => c.tracked_refs(),
-            Self::Samples(c) => c.tracked_refs(),
+        match &self.0 {
+            Kind::Lines(c) => c.tracked_refs(),
+            Kind::Samples(c) => c.tracked_refs(),
         }
     }
 }

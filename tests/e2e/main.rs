@@ -12,4 +12,5 @@ mod federation;
 mod lifecycle;
 mod peers;
 mod queries;
+mod scrape;
 mod support;

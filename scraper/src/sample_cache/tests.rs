@@ -312,7 +312,6 @@ fn failing_scrapes_leave_bounded_memory() {
         let gauges: Vec<_> = (0..500).map(|i| gauge(&[("l", &name(i))], 1.0)).collect();
         assert_eq!(t.scrape(&family("g", GAUGE, &gauges), BodyFormat::Protobuf).1, "sample limit exceeded");
     }
-    let SeriesCache::Samples(c) = &t.cache else { panic!("protobuf comes as samples") };
-    assert!(c.table.metrics_len() <= 2000, "{}", c.table.metrics_len());
-    assert!(c.forced_flushes() > 0);
+    // Each flush is at most a thousand metrics after the one before.
+    assert!(t.cache.forced_flushes() >= 10, "{}", t.cache.forced_flushes());
 }
