@@ -5,6 +5,8 @@
 //! `make bench-cluster` runs the large one in a release build. The cluster is simulated by [`api_server`] in a second
 //! process of this program.
 
+#![allow(clippy::print_stdout, reason = "a measurement prints what it measured; the child says its port")]
+
 mod api_server;
 
 use std::collections::HashMap;
