@@ -551,13 +551,12 @@ impl<'a> Run<'a, '_> {
     }
 
     fn append_exemplars(&mut self, series: SeriesRef, timestamp_ms: i64) {
-        for e in &mut self.exemplars {
-            e.timestamp_ms.get_or_insert(timestamp_ms);
-        }
+        // One without a timestamp gets that of the sample, unless the store sees that it only repeats the last one.
+        let time = |e: &Exemplar| e.timestamp_ms.unwrap_or(timestamp_ms);
         self.exemplars.sort_by(|a, b| {
             let by_value = |a: f64, b: f64| a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal);
-            a.timestamp_ms
-                .cmp(&b.timestamp_ms)
+            time(a)
+                .cmp(&time(b))
                 .then_with(|| by_value(a.value, b.value))
                 .then_with(|| a.labels.cmp(&b.labels))
         });

@@ -2,7 +2,7 @@
 //!
 //! Invariant: each sample that is parsed becomes a line of the scrape under way, also when the store refuses it.
 
-use model::{AppendError, Exemplar, Labels, Sample, SeriesRef};
+use model::{AppendError, Labels, Sample, SeriesRef};
 
 use super::entries::NONE;
 use super::metadata::{Fact, Families, is_part_of};
@@ -135,22 +135,15 @@ impl ScrapeCache {
             self.entries.get_mut(id).tracked = true;
             run.tracked += 1;
         }
-        self.append_extras(run, stored, at, labels.as_ref(), known.is_none());
+        self.append_extras(run, stored, labels.as_ref(), known.is_none());
         Ok(Some(id))
     }
 
     /// Exemplar and metadata, whose refusal never fails a scrape.
-    fn append_extras(
-        &mut self,
-        run: &mut Run<'_>,
-        series: SeriesRef,
-        timestamp_ms: i64,
-        labels: Option<&Labels>,
-        is_new: bool,
-    ) {
+    fn append_extras(&mut self, run: &mut Run<'_>, series: SeriesRef, labels: Option<&Labels>, is_new: bool) {
         if let Some(exemplar) = run.parser.exemplar() {
-            let timestamp_ms = exemplar.timestamp_ms.or(Some(timestamp_ms));
-            if run.app.append_exemplar(series, &Exemplar { timestamp_ms, ..exemplar }).is_err() {
+            // One without a timestamp gets that of the sample, unless the store sees that it only repeats the last one.
+            if run.app.append_exemplar(series, &exemplar).is_err() {
                 run.counts.exemplars_refused += 1;
             }
         }

@@ -401,6 +401,10 @@ impl Appender for HeadAppender {
         let series = self.known(series)?;
         let mut exemplar = exemplar.clone();
         if exemplar.timestamp_ms.is_none() {
+            // A target exposes its last exemplar again and again; as in Prometheus the same one is stored once.
+            if self.head.exemplars.lock().repeats(series.reference, &exemplar) {
+                return Ok(());
+            }
             let of_batch = self.samples.iter().rev().find(|s| Arc::ptr_eq(&s.series, &series)).map(|s| s.t);
             let of_series = || series.state.lock().last_timestamp_ms();
             exemplar.timestamp_ms = of_batch.or_else(of_series);

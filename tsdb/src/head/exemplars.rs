@@ -59,6 +59,13 @@ impl ExemplarRing {
         }
     }
 
+    /// Whether the newest exemplar of the series is this one, whatever its timestamp.
+    pub(crate) fn repeats(&self, series: SeriesRef, e: &Exemplar) -> bool {
+        self.series
+            .get(&series)
+            .is_some_and(|s| s.newest.labels == e.labels && s.newest.value.to_bits() == e.value.to_bits())
+    }
+
     /// Adds an exemplar. `labels` gives those of the series; none when it has been removed, which nothing is kept of.
     pub(crate) fn add(
         &mut self,
