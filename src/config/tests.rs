@@ -49,7 +49,7 @@ fn dns_and_consul_sections_fill_in_what_prometheus_does() {
     let discovery = |section: &str| {
         let text = format!("scrape_configs:\n- job_name: a\n  {section}\n");
         let mut config = parse(&text)?;
-        super::convert::scrape_config(&mut config.scrape_configs.as_mut().expect("a job")[0])
+        super::convert::scrape_config(&config.scrape_configs.as_ref().expect("a job")[0])
             .map(|job| job.discovery[0].clone())
     };
     let dns = |record, port| {
