@@ -48,7 +48,7 @@ fn dns_and_consul_sections_fill_in_what_prometheus_does() {
     use scraper::discovery::{ConsulConfig, DiscoveryConfig, DnsConfig, DnsRecord};
     let discovery = |section: &str| {
         let text = format!("scrape_configs:\n- job_name: a\n  {section}\n");
-        let mut config = parse(&text)?;
+        let config = parse(&text)?;
         super::convert::scrape_config(&config.scrape_configs.as_ref().expect("a job")[0])
             .map(|job| job.discovery[0].clone())
     };
