@@ -678,7 +678,8 @@ pub fn version_text() -> &'static str {
 }
 
 /// Feature names that change something here.
-const FEATURES: [&str; 13] = [
+const FEATURES: [&str; 14] = [
+    "memory-snapshot-on-shutdown",
     "st-storage",
     "created-timestamp-zero-ingestion",
     "metadata-wal-records",
@@ -695,10 +696,9 @@ const FEATURES: [&str; 13] = [
 ];
 
 /// Feature names of Prometheus that are always on, or without meaning, here.
-const FEATURES_WITHOUT_EFFECT: [&str; 12] = [
+const FEATURES_WITHOUT_EFFECT: [&str; 11] = [
     "promql-duration-expr",
     "expand-external-labels",
-    "memory-snapshot-on-shutdown",
     "promql-at-modifier",
     "promql-negative-offset",
     "remote-write-receiver",

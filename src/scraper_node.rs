@@ -475,6 +475,7 @@ async fn open(
             tsdb::FloatEncoding::Xor
         }),
         histogram_start_encoding: options.general.has("histograms-st-encoding"),
+        snapshot_on_close: options.general.has("memory-snapshot-on-shutdown"),
         store_start_timestamps: options.general.has("st-storage"),
         exemplars_max: settings.exemplars_max.unwrap_or(defaults.exemplars_max),
         ..defaults

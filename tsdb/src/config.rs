@@ -62,6 +62,8 @@ pub struct Config {
     /// How far behind the newest sample of all a sample may be that is older than the newest one of its series. 0: samples
     /// of a series must come in order.
     pub out_of_order_window_ms: i64,
+    /// Whether closing the database takes a snapshot of the head, so that the next start reads nothing of the write-ahead log.
+    pub snapshot_on_close: bool,
     /// Exemplars kept in memory. 0: none.
     pub exemplars_max: usize,
 }
@@ -86,6 +88,7 @@ impl Config {
             histogram_start_encoding: false,
             store_start_timestamps: false,
             out_of_order_window_ms: 0,
+            snapshot_on_close: false,
             exemplars_max: 100_000,
         }
     }

@@ -9,6 +9,7 @@
 //! wal/00000007 …             write-ahead log
 //! wal/checkpoint.00000006/   what still counts of earlier segments
 //! journal/00000000 …         batches taken during a replay
+//! chunk_snapshot.000007.0000065536/  the head as it was there in the log
 //! 01BKGV7JBM69T2G1BGBGM6KB12/  a block: meta.json, index, chunks/, tombstones
 //! ```
 
@@ -178,7 +179,11 @@ impl Db {
         }
         let _maintenance = self.maintenance.lock();
         self.head.close_late()?;
-        self.head.wal.close().map_err(Error::from)
+        self.head.wal.close()?;
+        if self.config.snapshot_on_close {
+            self.head.take_snapshot()?;
+        }
+        Ok(())
     }
 
     /// Takes samples that are late by at most so much from now on; 0: samples of a series must come in order.

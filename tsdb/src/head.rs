@@ -3,13 +3,14 @@
 //! Reading order: `series` (one series), `chunk_list` (its finished chunks), `out_of_order` (its late samples), `series_map` (all
 //! series), `postings` and `slot_list` (label index), `append` (batches), `isolation` and `visibility` (what a reader sees), `read` (selections), `replay` (from the logs at open), `truncate` (what moves
 //! into a block leaves), `late` (late samples of the whole head), `delete`,
-//! `head_chunks` (finished chunks in files), `exemplars`.
+//! `head_chunks` (finished chunks in files), `snapshot` (files that make a start short) and `commits` (what it waits for), `exemplars`.
 //!
 //! Order of a commit: log the records, then apply them series by series under one commit number. On replay the same
 //! records are applied in the order of the log.
 
 pub(crate) mod append;
 mod chunk_list;
+mod commits;
 pub(crate) mod delete;
 pub(crate) mod exemplars;
 pub(crate) mod head_chunks;
@@ -22,6 +23,7 @@ pub(crate) mod replay;
 pub(crate) mod series;
 pub(crate) mod series_map;
 mod slot_list;
+pub(crate) mod snapshot;
 pub(crate) mod symbols;
 pub(crate) mod truncate;
 mod visibility;
@@ -38,13 +40,15 @@ use crate::block::tombstones::Tombstones;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::wal::Wal;
+use commits::Commits;
 use exemplars::ExemplarRing;
 use head_chunks::HeadChunks;
 use isolation::Isolation;
 use out_of_order::Bounds;
 use postings::MemPostings;
 use series::{ChunkForm, MemSeries};
-use series_map::SeriesMap;
+use series_map::{RefMap, SeriesMap};
+use snapshot::Snapshots;
 
 /// The head of a database.
 pub(crate) struct Head {
@@ -65,6 +69,11 @@ pub(crate) struct Head {
     pub(crate) files: Arc<HeadChunks>,
     exemplars: Mutex<ExemplarRing>,
     tombstones: ArcSwap<Tombstones>,
+    /// Commits that are being logged and applied.
+    commits: Commits,
+    snapshots: Snapshots,
+    /// References of the logs that are not their series' own.
+    aliases: RefMap<SeriesRef>,
     /// References that are gone but that segments after this one may still name.
     expiring: Mutex<HashMap<SeriesRef, u32>>,
     metrics: Arc<Metrics>,
@@ -91,6 +100,9 @@ impl Head {
             files: Arc::new(files),
             exemplars: Mutex::new(replayed.exemplars),
             tombstones: ArcSwap::from_pointee(replayed.tombstones),
+            commits: Commits::default(),
+            snapshots: Snapshots::new(&config.dir, replayed.snapshot),
+            aliases: replayed.aliases,
             expiring: Mutex::new(replayed.expiring),
             metrics,
         };

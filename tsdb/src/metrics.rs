@@ -189,6 +189,7 @@ metrics! {
     checkpoints_created: IntCounter = counter("prometheus_tsdb_checkpoint_creations_total", "Total number of checkpoint creations attempted.");
     checkpoints_failed: IntCounter = counter("prometheus_tsdb_checkpoint_creations_failed_total", "Total number of checkpoint creations that failed.");
     wal_unknown_refs: IntCounterVec = by_type("prometheus_tsdb_wal_replay_unknown_refs_total", "Total number of unknown series references encountered during WAL replay.");
+    snapshot_errors: IntCounter = counter("prometheus_tsdb_snapshot_replay_error_total", "Total number snapshot replays that failed.");
     replay_duration: Gauge = Gauge::new("prometheus_tsdb_data_replay_duration_seconds", "Time taken to replay the data on disk.");
     compactions: IntCounter = counter("prometheus_tsdb_compactions_total", "Total number of compactions that were executed for the partition.");
     compactions_failed: IntCounter = counter("prometheus_tsdb_compactions_failed_total", "Total number of compactions that failed for the partition.");

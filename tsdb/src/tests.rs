@@ -5,6 +5,7 @@ mod crash;
 mod deletes;
 mod late;
 mod promtool;
+mod snapshots;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};

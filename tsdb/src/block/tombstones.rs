@@ -47,16 +47,8 @@ impl Tombstones {
 
     /// Writes the file of a block, in place of the one that is there.
     pub(crate) fn write(&self, block: &Path) -> Result<(), StorageError> {
-        let mut series: Vec<_> = self.by_series.iter().collect();
-        series.sort();
         let mut body = Vec::new();
-        for (id, ranges) in series {
-            for (mint, maxt) in ranges {
-                put_uvarint(&mut body, *id);
-                put_varint(&mut body, *mint);
-                put_varint(&mut body, *maxt);
-            }
-        }
+        self.put(&mut body);
         let mut bytes = Vec::new();
         put_be32(&mut bytes, MAGIC);
         bytes.push(VERSION);
@@ -69,6 +61,19 @@ impl Tombstones {
         file.sync()?;
         drop(file);
         dir::publish(&temporary, &block.join(FILE))
+    }
+
+    /// Appends all ranges as they stand in a file.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        let mut series: Vec<_> = self.by_series.iter().collect();
+        series.sort();
+        for (id, ranges) in series {
+            for (mint, maxt) in ranges {
+                put_uvarint(out, *id);
+                put_varint(out, *mint);
+                put_varint(out, *maxt);
+            }
+        }
     }
 
     /// Deleted ranges of a series.

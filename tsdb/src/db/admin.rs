@@ -44,6 +44,17 @@ impl Db {
         self.show_sizes()
     }
 
+    /// Takes a snapshot of the head, so that the next start replays only what is logged from now on. Maintenance does that from
+    /// time to time.
+    ///
+    /// # Errors
+    /// When files cannot be written; the last snapshot stays then.
+    pub fn take_snapshot(&self) -> Result<(), StorageError> {
+        self.check_ready()?;
+        let _maintenance = self.maintenance.lock();
+        self.head.take_snapshot()
+    }
+
     /// Makes a directory below `snapshots/` with all blocks, as links to their files, and, unless `skip_head`, one more with
     /// what the head has. Returns its name.
     ///

@@ -146,7 +146,9 @@ impl Db {
         self.truncate_wal(state)?;
         cut?;
         late?;
+        let taken = if self.head.is_snapshot_due()? { self.head.take_snapshot() } else { Ok(()) };
         self.drop_blocks()?;
+        taken?;
         self.merge_blocks(state)
     }
 

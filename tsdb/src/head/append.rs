@@ -432,6 +432,7 @@ impl Appender for HeadAppender {
     fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
         let head = self.head.clone();
         let count = |_: &_| head.metrics.commits_failed.inc();
+        let _under_way = head.commits.begin();
         // On an error, dropping releases the series.
         self.head.log_rest_of_late().inspect_err(count)?;
         let new = self.take_unlogged();

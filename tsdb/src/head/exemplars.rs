@@ -47,6 +47,11 @@ impl ExemplarRing {
         metrics.exemplars_oldest_seconds.set(oldest as f64 / 1000.0);
     }
 
+    /// All exemplars, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(SeriesRef, Exemplar)> {
+        self.ring.iter()
+    }
+
     /// What would become of an exemplar.
     pub(crate) fn check(&self, series: SeriesRef, e: &Exemplar) -> Added {
         if self.max == 0 {

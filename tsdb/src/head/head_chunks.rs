@@ -52,6 +52,8 @@ pub(crate) struct FoundChunks {
     pub(crate) late: Vec<(u64, HeadChunk)>,
     /// A file was damaged: what it and later ones held is in the log only.
     pub(crate) damaged: bool,
+    /// A chunk has an encoding that this version does not know: only the log has its samples.
+    pub(crate) unknown: bool,
 }
 
 impl FoundChunks {
@@ -124,7 +126,7 @@ impl HeadChunks {
                     found.last_ref = found.last_ref.max(p.series);
                     let (from, to) = (at + p.from, at + p.to);
                     if crate::chunk::codec(p.encoding & !LATE).is_none() {
-                        // Of a later version: the log has the samples.
+                        found.unknown = true;
                     } else if p.encoding & LATE != 0 {
                         let bytes = file.bytes.slice(from..to);
                         let encoding = p.encoding & !LATE;
@@ -209,6 +211,16 @@ impl HeadChunks {
         let p = parse(file.bytes.get(offset..).unwrap_or_default()).map_err(corrupt)?;
         let bytes = file.bytes.slice(offset + p.from..offset + p.to);
         Ok(HeadChunk { mint: stored.mint, maxt: stored.maxt, encoding: p.encoding, bytes })
+    }
+
+    /// All files: number, length, and time of the newest sample.
+    pub(crate) fn files(&self) -> Vec<(u32, u64, i64)> {
+        self.files.read().iter().map(|(n, f)| (*n, f.bytes.len() as u64, f.maxt)).collect()
+    }
+
+    /// Whether there is a file of at least this length.
+    pub(crate) fn has(&self, number: u32, len_bytes: u64) -> bool {
+        self.files.read().get(&number).is_some_and(|f| f.bytes.len() as u64 >= len_bytes)
     }
 
     /// Removes the oldest files as far as all they hold is before `mint`. Who has a chunk of them keeps it.

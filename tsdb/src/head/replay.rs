@@ -1,23 +1,25 @@
-//! Builds the head when a database opens: from the chunks in files, from the write-ahead log, and then from the log of late
-//! samples.
+//! Builds the head when a database opens: from a snapshot (`snapshot`) if there is one, from the chunks in files, from the
+//! write-ahead log, and then from the log of late samples.
 //!
 //! Records come in order from a thread that reads ahead (`wal/reader`); series are made here; samples are added by several threads
 //! (`shards`). Passed over are samples before `min_valid`, which a block has already, and those up to the end of a series'
 //! chunks in files. A series that was removed and made again has several references in the log; the first one met stands for all.
 
 mod shards;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use model::{HistogramValue, Labels, SampleValue, SeriesRef, StorageError, WalRecord};
+use model::{Exemplar, HistogramValue, Labels, Metadata, SampleValue, SeriesRef, StorageError, WalRecord};
 
 use super::exemplars::ExemplarRing;
 use super::head_chunks::{FoundChunks, HeadChunks};
 use super::late::{ReplayedLate, WBL_DIR};
 use super::series::{ChunkForm, MemSeries};
 use super::series_map::{RefMap, SeriesMap};
+use super::snapshot::SnapshotDir;
 use crate::block::tombstones::Tombstones;
 use crate::config::Config;
 use crate::dir;
@@ -36,12 +38,35 @@ pub(crate) struct Replay {
     pub(crate) tombstones: Tombstones,
     pub(crate) late: ReplayedLate,
     /// References of the log that are not their series' own.
-    aliases: RefMap<SeriesRef>,
+    pub(crate) aliases: RefMap<SeriesRef>,
+    /// The snapshot that was used, and its length.
+    pub(crate) snapshot: Option<(SnapshotDir, u64)>,
+    /// A reference stands for one series in the snapshot, and for another one in the log.
+    conflict: Option<SeriesRef>,
     form: ChunkForm,
     min_valid: i64,
     unknown: Unknown,
     invalid_histograms: u64,
     floats: Vec<(u64, i64, f64)>,
+}
+
+/// Why a replay did not get through.
+enum Failed {
+    Storage(StorageError),
+    /// The snapshot cannot be used.
+    Snapshot(StorageError),
+}
+
+impl Failed {
+    fn of_snapshot(e: StorageError) -> Self {
+        if matches!(e, StorageError::Closed) { Self::Storage(e) } else { Self::Snapshot(e) }
+    }
+}
+
+impl From<StorageError> for Failed {
+    fn from(e: StorageError) -> Self {
+        Self::Storage(e)
+    }
 }
 
 /// Records whose reference no series record names.
@@ -64,6 +89,8 @@ impl Replay {
             tombstones: Tombstones::default(),
             late: ReplayedLate::default(),
             aliases: RefMap::default(),
+            snapshot: None,
+            conflict: None,
             form: config.chunk_form(),
             min_valid,
             unknown: Unknown::default(),
@@ -72,63 +99,126 @@ impl Replay {
         }
     }
 
-    /// Replays the log in `dir`, repairing it where needed.
+    /// Replays the log in `dir`, repairing it where needed; from where the newest snapshot was taken, if there is one and it can be
+    /// used.
     pub(crate) fn run(
         dir: &Path,
         config: &Config,
         min_valid: i64,
         (metrics, progress): (&Metrics, &Progress),
     ) -> Result<(Self, HeadChunks, Replayed), StorageError> {
+        let attempt = |snapshot: Option<&SnapshotDir>| {
+            Self::attempt(dir, config, min_valid, (metrics, progress), snapshot)
+        };
+        if let Some(snapshot) = SnapshotDir::newest(&config.dir, dir)? {
+            match attempt(Some(&snapshot)) {
+                Ok(done) => return Ok(done),
+                Err(Failed::Storage(e)) => return Err(e),
+                Err(Failed::Snapshot(e)) => {
+                    metrics.snapshot_errors.inc();
+                    tracing::error!(error = %e, path = %snapshot.path.display(),
+                        "the snapshot of the head is removed: the whole write-ahead log is replayed instead");
+                    snapshot.remove()?;
+                }
+            }
+        }
+        attempt(None).map_err(|(Failed::Storage(e) | Failed::Snapshot(e))| e)
+    }
+
+    fn attempt(
+        dir: &Path,
+        config: &Config,
+        min_valid: i64,
+        (metrics, progress): (&Metrics, &Progress),
+        snapshot: Option<&SnapshotDir>,
+    ) -> Result<(Self, HeadChunks, Replayed), Failed> {
         let (files, found) = HeadChunks::open(&config.dir, min_valid)?;
         let mut replay = Self::new(config, min_valid);
         replay.series.reserve_ref(SeriesRef(found.last_ref));
+        if let Some(s) = snapshot {
+            replay.snapshot = Some((s.clone(), dir::len_all(&s.path)?));
+        }
         let terms = Terms { form: replay.form, min_valid, files: &files };
         let (replayed, totals) = std::thread::scope(|scope| {
             let mut shards = Shards::start(scope, terms);
-            let replayed = reader::replay(dir, None, progress, |segment, bytes| {
-                replay.apply(&mut shards, &found, (segment, bytes))
+            let loaded = snapshot.map_or(Ok(()), |s| {
+                replay.load_snapshot(s, &mut shards, (&found, &files), progress).map_err(Failed::of_snapshot)
+            });
+            let replayed = loaded.and_then(|()| {
+                let from = snapshot.map(|s| s.position);
+                let apply = |segment, bytes: &[u8]| replay.apply(&mut shards, &found, (segment, bytes));
+                reader::replay(dir, from, progress, apply).map_err(Failed::from)
             });
             (replayed, shards.finish())
         });
         let replayed = replayed?;
+        for e in replayed.repaired.iter().chain(&replayed.checkpoint_corruption) {
+            metrics.wal_corruptions.inc();
+            tracing::error!(error = %e, "write-ahead log repaired: what came after the last good record is lost");
+        }
         (replay.min_time, replay.max_time) = (totals.min_time, totals.max_time);
         replay.unknown.samples += totals.unknown_floats;
         replay.unknown.histograms += totals.unknown_histograms;
         if let Some(e) = totals.contradiction {
+            if snapshot.is_some() {
+                return Err(Failed::Snapshot(e));
+            }
             // As far as they contradict each other they were not used: the log has the samples.
             tracing::warn!(error = %e, "head chunks contradict each other");
         }
-        for (r, chunk) in found.late {
-            if let Some(s) = replay.get(SeriesRef(r)) {
+        for (r, chunk) in &found.late {
+            if let Some(s) = replay.get(SeriesRef(*r)) {
                 replay.late.min_time = replay.late.min_time.min(chunk.mint);
                 replay.late.max_time = replay.late.max_time.max(chunk.maxt);
-                s.state.lock().restore_late(chunk);
+                s.state.lock().restore_late(chunk.clone());
             }
         }
-        let wbl_dir = config.dir.join(WBL_DIR);
-        if dir::exists(&wbl_dir) {
-            segment::remove_before_hole(&wbl_dir)?;
-            let apply = |_, bytes: &[u8]| {
-                replay.apply_late(record::decode(bytes)?);
-                Ok(())
-            };
-            let log = reader::replay(&wbl_dir, None, progress, apply)?;
-            // It is begun anew with the first late sample only; a sync before that would not know what is there.
-            segment::sync_all(&wbl_dir)?;
-            replay.late.next_segment = log.next_segment;
-            if let Some(e) = &log.repaired {
-                metrics.wal_corruptions.inc();
-                tracing::error!(error = %e, "log of late samples repaired: what came after the last good record is lost");
-            }
-        }
-        for e in replayed.repaired.iter().chain(&replayed.checkpoint_corruption) {
-            metrics.wal_corruptions.inc();
-            tracing::error!(error = %e, "write-ahead log repaired: what came after the last good record is lost");
+        replay.replay_late(config, (metrics, progress))?;
+        if snapshot.is_some() {
+            replay.check_references().map_err(Failed::Snapshot)?;
         }
         // What is deleted of late samples counts even where a block has all others.
         replay.tombstones = replay.tombstones.from(min_valid.min(replay.late.min_time));
         replay.report_unknown(metrics);
         Ok((replay, files, replayed))
+    }
+
+    /// Replays the log of late samples.
+    fn replay_late(
+        &mut self,
+        config: &Config,
+        (metrics, progress): (&Metrics, &Progress),
+    ) -> Result<(), StorageError> {
+        let wbl_dir = config.dir.join(WBL_DIR);
+        if !dir::exists(&wbl_dir) {
+            return Ok(());
+        }
+        segment::remove_before_hole(&wbl_dir)?;
+        let apply = |_, bytes: &[u8]| {
+            self.apply_late(record::decode(bytes)?);
+            Ok(())
+        };
+        let log = reader::replay(&wbl_dir, None, progress, apply)?;
+        // It is begun anew with the first late sample only; a sync before that would not know what is there.
+        segment::sync_all(&wbl_dir)?;
+        self.late.next_segment = log.next_segment;
+        if let Some(e) = &log.repaired {
+            metrics.wal_corruptions.inc();
+            tracing::error!(error = %e, "log of late samples repaired: what came after the last good record is lost");
+        }
+        Ok(())
+    }
+
+    /// Whether what the logs name fits the snapshot: a series that it should have had may be in the log before it.
+    fn check_references(&self) -> Result<(), StorageError> {
+        let wrong = |reason: String| Err(StorageError::decode("snapshot of the head", reason));
+        if let Some(r) = self.conflict {
+            return wrong(format!("the write-ahead log has another series with reference {}", r.0));
+        }
+        match self.unknown.samples + self.unknown.histograms {
+            0 => Ok(()),
+            n => wrong(format!("it has not got the series of {n} samples in the logs")),
+        }
     }
 
     /// The series that a reference of the log stands for.
@@ -265,30 +355,38 @@ impl Replay {
                 let list = list.into_iter().map(|(r, t, start, h)| (r, t, start, SampleValue::Histogram(h)));
                 self.others(shards, segment, list);
             }
-            WalRecord::Exemplars(list) => {
-                for (r, e) in list {
-                    match self.get(r) {
-                        Some(s) => {
-                            self.exemplars.add(s.reference, || self.series.labels(&s), e);
-                        }
-                        None => self.unknown.exemplars += 1,
-                    }
+            WalRecord::Exemplars(list) => self.add_exemplars(list),
+            WalRecord::Metadata(list) => self.set_metadata(list),
+        }
+    }
+
+    fn add_exemplars(&mut self, list: Vec<(SeriesRef, Exemplar)>) {
+        for (r, e) in list {
+            match self.get(r) {
+                Some(s) => {
+                    self.exemplars.add(s.reference, || self.series.labels(&s), e);
                 }
+                None => self.unknown.exemplars += 1,
             }
-            WalRecord::Metadata(list) => {
-                for (r, m) in list {
-                    match self.get(r) {
-                        Some(s) => s.state.lock().set_metadata(m),
-                        None => self.unknown.metadata += 1,
-                    }
-                }
+        }
+    }
+
+    fn set_metadata(&mut self, list: Vec<(SeriesRef, Metadata)>) {
+        for (r, m) in list {
+            match self.get(r) {
+                Some(s) => s.state.lock().set_metadata(m),
+                None => self.unknown.metadata += 1,
             }
         }
     }
 
     /// Makes the series that a record of the log names, or finds the one that is there.
     fn make(&mut self, found: &FoundChunks, segment: u32, r: SeriesRef, labels: &Labels) -> Restored {
+        let known = self.snapshot.as_ref().and_then(|_| self.series.get(r));
         let (series, created) = self.series.get_or_create(labels, Some(r));
+        if known.is_some_and(|k| !Arc::ptr_eq(&k, &series)) {
+            self.conflict = Some(r);
+        }
         if created {
             series.state.lock().set_logged();
         } else if series.reference != r {

@@ -156,6 +156,11 @@ impl SeriesMap {
         self.last_ref.fetch_max(reference.0, Ordering::Relaxed);
     }
 
+    /// The highest reference that has been given, or kept from being given.
+    pub(crate) fn last_ref(&self) -> u64 {
+        self.last_ref.load(Ordering::Relaxed)
+    }
+
     /// Calls `f` for every series. No lock is held meanwhile; series that come or go beside may be missed.
     pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<MemSeries>)) {
         let mut series: Vec<Arc<MemSeries>> = Vec::new();

@@ -1,10 +1,12 @@
 //! What leaves the head once a block has it: chunks, series without samples, segments of the write-ahead log.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use model::StorageError;
+use model::{SeriesRef, StorageError};
 
 use super::Head;
+use super::series::{HeadChunk, MemSeries};
 use crate::wal::{checkpoint, segment};
 
 /// Fewer bytes of finished chunks stay in memory.
@@ -45,12 +47,18 @@ impl Head {
                 chunks.extend(unstored.iter().map(|c| (s.reference, c.clone())));
             }
         });
-        if len_bytes < STORE_LEN_BYTES_MIN {
-            return Ok(());
-        }
+        if len_bytes < STORE_LEN_BYTES_MIN { Ok(()) } else { self.store_all(&chunks, owners) }
+    }
+
+    /// Moves chunks into files: of each owner the first so many in memory, in the same order.
+    pub(super) fn store_all(
+        &self,
+        chunks: &[(SeriesRef, HeadChunk)],
+        owners: Vec<(Arc<MemSeries>, usize)>,
+    ) -> Result<(), StorageError> {
         // The files must not have more than the log: of a batch that the log loses nothing is to be seen.
         self.wal.sync()?;
-        let places = self.files.write(&chunks)?;
+        let places = self.files.write(chunks)?;
         let mut rest = places.as_slice();
         for (series, n) in owners {
             let (of_series, others) = rest.split_at(n);
@@ -122,6 +130,8 @@ impl Head {
             self.metrics.checkpoints_failed.inc();
             return Err(e);
         }
+        // One that begins in what goes now is worth nothing.
+        self.drop_snapshot_upto(upto)?;
         self.wal.truncate(upto)?;
         self.expiring.lock().retain(|_, s| *s > upto);
         Ok(())

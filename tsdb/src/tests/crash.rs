@@ -7,6 +7,7 @@ mod history;
 mod model;
 
 use history::History;
+pub(super) use history::snapshot_errors;
 
 /// How many histories `cargo test` runs, of which seed on, unless the environment says otherwise.
 const HISTORIES: u64 = 100;

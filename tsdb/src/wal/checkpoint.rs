@@ -73,12 +73,7 @@ pub(crate) fn write(
     let target = segment::checkpoint_path(dir, last);
     let temporary = target.with_file_name(format!("{}{last:08}{TMP_SUFFIX}", segment::CHECKPOINT_PREFIX));
     dir::create_all(&temporary)?;
-    let mut out = CheckpointWriter {
-        writer: SegmentWriter::create(&temporary, 0, SEGMENT_LEN_BYTES)?,
-        batch: Vec::new(),
-        batch_len_bytes: 0,
-        compression,
-    };
+    let mut out = RecordWriter::create(&temporary, compression)?;
     // A reference that is no series' own any more may still have samples that stay: after a restart a series that was
     // collected and made again has two. Its record must stay with them, or the next replay would not know whose they are.
     let mut needed: BTreeSet<SeriesRef> = BTreeSet::new();
@@ -184,15 +179,22 @@ fn filter(
     }
 }
 
-struct CheckpointWriter {
+/// Writes records into segments in a directory of their own.
+pub(crate) struct RecordWriter {
     writer: SegmentWriter,
     batch: Vec<Payload>,
     batch_len_bytes: usize,
     compression: WalCompression,
 }
 
-impl CheckpointWriter {
-    fn push(&mut self, record: Vec<u8>) -> Result<(), StorageError> {
+impl RecordWriter {
+    /// Begins in a directory without segments.
+    pub(crate) fn create(dir: &Path, compression: WalCompression) -> Result<Self, StorageError> {
+        let writer = SegmentWriter::create(dir, 0, SEGMENT_LEN_BYTES)?;
+        Ok(Self { writer, batch: Vec::new(), batch_len_bytes: 0, compression })
+    }
+
+    pub(crate) fn push(&mut self, record: Vec<u8>) -> Result<(), StorageError> {
         self.batch_len_bytes += record.len();
         self.batch.push(Payload::new(record, self.compression));
         if self.batch_len_bytes >= BATCH_LEN_BYTES { self.flush() } else { Ok(()) }
@@ -208,7 +210,8 @@ impl CheckpointWriter {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(), StorageError> {
+    /// Makes all records durable.
+    pub(crate) fn finish(mut self) -> Result<(), StorageError> {
         self.flush()?;
         self.writer.out.sync()
     }

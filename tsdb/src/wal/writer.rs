@@ -240,6 +240,15 @@ impl Wal {
         dir::len_all(&self.dir)
     }
 
+    /// Bytes of the segments after a position.
+    pub(crate) fn len_since(&self, position: WalPosition) -> Result<u64, StorageError> {
+        let mut total = 0;
+        for s in segment::list(&self.dir)?.into_iter().filter(|s| *s >= position.segment) {
+            total += dir::len(&segment::path(&self.dir, s))?;
+        }
+        Ok(total.saturating_sub(position.offset))
+    }
+
     /// Sets or removes what a reader needs.
     pub(crate) fn hold(&self, reader: &str, position: Option<WalPosition>) {
         let mut holds = self.holds.lock();

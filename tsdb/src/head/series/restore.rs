@@ -1,6 +1,6 @@
 //! Puts a series back into the state that files have of it, before any newer sample is added.
 
-use model::{Samples, StorageError};
+use model::{SampleValue, Samples, StorageError};
 
 use super::{Bounds, ChunkForm, HeadChunk, HeadChunks, SeriesState, StoredChunk, to_model};
 
@@ -50,11 +50,24 @@ impl SeriesState {
         if times.first() != Some(&mint) || times.last() != Some(&maxt) || !times.is_sorted_by(|a, b| a < b) {
             return Err(wrong());
         }
+        let is_good = |s: &model::Sample| match &s.value {
+            SampleValue::Histogram(h) => crate::chunk::validate(h).is_ok(),
+            SampleValue::Float(_) => true,
+        };
+        if !scratch.iter().all(|s| is_good(&s)) {
+            return Err(wrong());
+        }
         for s in scratch.iter().filter(|s| s.timestamp_ms >= min_valid) {
             let sample = (s.timestamp_ms, s.start_timestamp_ms, s.value);
             self.append(sample, form, &Bounds::NONE, (0, 0));
         }
         Ok(())
+    }
+
+    /// The open chunk as it is now, and its newest value.
+    pub(in crate::head) fn open_now(&self) -> Option<(HeadChunk, &SampleValue)> {
+        let (open, (maxt, newest)) = (self.open.as_ref()?, self.last.as_ref()?);
+        Some((HeadChunk::of(open, self.cut.mint(), *maxt), newest))
     }
 
     /// Whether the newest sample is in a file, and not known.
