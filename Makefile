@@ -89,6 +89,12 @@ crash: ## Random histories of the local store on a disk that fails: CRASH_SEEDS=
 	$(if $(SEED),ALMANAC_CRASH_SEED=$(SEED)) ALMANAC_CRASH_SEEDS=$(CRASH_SEEDS) ALMANAC_CRASH_FROM=$(CRASH_FROM) \
 		nice cargo test -p tsdb --lib what_was_acknowledged_survives -- --nocapture
 
+ROUNDS ?= 200
+
+.PHONY: kill-loop
+kill-loop: deps ## kill -9 of the program under remote write and queries, ROUNDS=200 times, then everything is looked for
+	ALMANAC_KILL_ROUNDS=$(ROUNDS) nice cargo test --test e2e what_was_answered_survives_kill_nine -- --nocapture
+
 COMPARE_SECONDS ?= 600
 COMPARE_SEED ?= 1
 

@@ -203,23 +203,38 @@ pub fn write(dir: &Path, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// A target with one counter that rises by one with each scrape, and some series beside it.
+/// What a target answers to its nth scrape; `None`: that it is broken.
+type Body = dyn Fn(u64) -> Option<String> + Send + Sync;
+
+/// A target.
 pub struct Exporter {
     pub port: u16,
     scrapes: Arc<AtomicU64>,
 }
 
 impl Exporter {
-    /// Serves until the test ends.
+    /// One counter that rises by one with each scrape, and some series beside it; serves until the test ends.
     pub fn start() -> Self {
+        Self::serving(|n| {
+            let mut body = format!("# TYPE scrapes_total counter\nscrapes_total {n}\n");
+            for i in 0..20 {
+                body.push_str(&format!("keep_me{{i=\"{i}\"}} {}\nleave_me{{i=\"{i}\"}} {n}\n", n * i));
+            }
+            Some(body)
+        })
+    }
+
+    /// The same with another body.
+    pub fn serving(body: impl Fn(u64) -> Option<String> + Send + Sync + 'static) -> Self {
+        let body: Arc<Body> = Arc::new(body);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let scrapes = Arc::new(AtomicU64::new(0));
         let counter = scrapes.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().filter_map(Result::ok) {
-                let counter = counter.clone();
-                std::thread::spawn(move || answer(stream, &counter));
+                let (counter, body) = (counter.clone(), body.clone());
+                std::thread::spawn(move || answer(stream, &counter, &*body));
             }
         });
         Self { port, scrapes }
@@ -231,7 +246,7 @@ impl Exporter {
     }
 }
 
-fn answer(stream: TcpStream, counter: &AtomicU64) {
+fn answer(stream: TcpStream, counter: &AtomicU64, body: &Body) {
     let Ok(mut out) = stream.try_clone() else { return };
     let mut lines = BufReader::new(stream).lines();
     loop {
@@ -244,12 +259,12 @@ fn answer(stream: TcpStream, counter: &AtomicU64) {
             }
         }
         let n = counter.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut body = format!("# TYPE scrapes_total counter\nscrapes_total {n}\n");
-        for i in 0..20 {
-            body.push_str(&format!("keep_me{{i=\"{i}\"}} {}\nleave_me{{i=\"{i}\"}} {n}\n", n * i));
-        }
+        let (status, body) = match body(n) {
+            Some(body) => ("200 OK", body),
+            None => ("503 Service Unavailable", String::new()),
+        };
         let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         if out.write_all(head.as_bytes()).and_then(|()| out.write_all(body.as_bytes())).is_err() {

@@ -10,12 +10,15 @@
 mod analysis;
 mod block;
 mod block_builder;
+mod checksum;
 pub mod chunk;
 mod compact;
 mod config;
 mod db;
 mod dir;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod head;
 mod merge;
 mod metrics;

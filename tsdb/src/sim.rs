@@ -29,8 +29,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+#[cfg(test)]
+pub(crate) use fs::Loss;
+pub(crate) use fs::Plan;
 use fs::Tree;
-pub(crate) use fs::{Loss, Plan};
 use rng::Rng;
 
 /// Simulated disks are below this path.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use model::StorageError;
 
+use crate::checksum;
 use crate::dir::{self, OutFile};
 use crate::varint;
 
@@ -119,7 +120,7 @@ impl ChunkFiles {
         let covered =
             len.checked_add(1).and_then(|l| r.bytes(l)).ok_or_else(|| corrupt("chunk ends early"))?;
         let crc = r.be32().ok_or_else(|| corrupt("chunk ends early"))?;
-        if crc32c::crc32c(covered) != crc {
+        if !checksum::is_right(covered, crc) {
             return Err(corrupt("checksum of the chunk is wrong"));
         }
         const _: () = assert!(CRC_LEN_BYTES == size_of::<u32>());

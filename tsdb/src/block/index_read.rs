@@ -18,6 +18,7 @@ use model::labels::LabelsWriter;
 use super::ChunkMeta;
 use super::index_write::{MAGIC, SERIES_ALIGN, Toc, VERSION};
 use super::symbols::SymbolTable;
+use crate::checksum;
 use crate::dir;
 use crate::postings::{List, PostingsIndex};
 use crate::varint::Reader;
@@ -100,7 +101,7 @@ impl IndexReader {
         let at = self.bytes.len().saturating_sub(TOC_LEN_BYTES);
         let err = || self.corrupt(at as u64, "table of contents is damaged");
         let (body, crc) = self.bytes[at..].split_last_chunk::<4>().ok_or_else(err)?;
-        if crc32c::crc32c(body) != u32::from_be_bytes(*crc) {
+        if !checksum::is_right(body, u32::from_be_bytes(*crc)) {
             return Err(err());
         }
         let mut r = Reader::new(body);
@@ -121,7 +122,7 @@ impl IndexReader {
             let mut r = Reader::new(self.bytes.get(usize::try_from(offset).ok()?..)?);
             let len = r.be32()? as usize;
             let body = r.bytes(len)?;
-            (crc32c::crc32c(body) == r.be32()?).then_some(body)
+            checksum::is_right(body, r.be32()?).then_some(body)
         })();
         body.ok_or_else(|| self.corrupt(offset, format!("{what} is damaged")))
     }
@@ -264,7 +265,7 @@ impl IndexReader {
             let mut r = Reader::new(self.bytes.get(usize::try_from(offset).ok()?..)?);
             let len = usize::try_from(r.uvarint()?).ok()?;
             let body = r.bytes(len)?;
-            (crc32c::crc32c(body) == r.be32()?).then_some(body)
+            checksum::is_right(body, r.be32()?).then_some(body)
         })();
         let mut r = Reader::new(body.unwrap_or_default());
         let read = self

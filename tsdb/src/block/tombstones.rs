@@ -5,6 +5,7 @@ use std::path::Path;
 
 use model::{Samples, StorageError};
 
+use crate::checksum;
 use crate::dir::{self, OutFile};
 use crate::varint::{Reader, put_be32, put_uvarint, put_varint};
 
@@ -33,7 +34,7 @@ impl Tombstones {
         if r.be32() != Some(MAGIC) || r.u8() != Some(VERSION) {
             return Err(corrupt("not a tombstones file of version 1"));
         }
-        if crc32c::crc32c(r.rest) != u32::from_be_bytes(*crc) {
+        if !checksum::is_right(r.rest, u32::from_be_bytes(*crc)) {
             return Err(corrupt("checksum is wrong"));
         }
         let mut out = Self::default();

@@ -12,6 +12,7 @@ use model::{SeriesRef, StorageError};
 use parking_lot::RwLock;
 
 use super::series::HeadChunk;
+use crate::checksum;
 use crate::dir::{self, OutFile};
 use crate::varint::{self, Reader};
 
@@ -29,6 +30,14 @@ const CRC_LEN_BYTES: usize = 4;
 /// Where a chunk is: number of the file in the upper, offset in the lower 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(u64);
+
+impl Place {
+    /// In the first file.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn in_first(offset: u32) -> Self {
+        Self(1 << 32 | u64::from(offset))
+    }
+}
 
 /// A chunk in a file.
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +167,13 @@ impl HeadChunks {
         Ok(Some(MappedFile { bytes: dir::map(&path)?, path, maxt }))
     }
 
+    /// One file with these bytes.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of_bytes(bytes: Bytes) -> Self {
+        let file = MappedFile { path: PathBuf::new(), bytes, maxt: 0 };
+        Self { dir: PathBuf::new(), files: RwLock::new(BTreeMap::from([(1, file)])) }
+    }
+
     /// Writes chunks into new files; gives their places in the same order. Calls do not overlap.
     pub(crate) fn write(&self, chunks: &[(SeriesRef, HeadChunk)]) -> Result<Vec<Place>, StorageError> {
         if chunks.is_empty() {
@@ -276,7 +292,7 @@ fn parse(record: &[u8]) -> Result<Parsed, &'static str> {
         Some((Parsed { series, mint, maxt, encoding, from, to: from + len }, r.be32()?))
     })();
     let (parsed, crc) = read.ok_or("head chunk ends early")?;
-    if crc32c::crc32c(&record[..parsed.to]) != crc {
+    if !checksum::is_right(&record[..parsed.to], crc) {
         return Err("checksum of the head chunk is wrong");
     }
     Ok(parsed)

@@ -167,7 +167,7 @@ impl History {
         // A process that is killed between a failed fsync and its mending cannot tell the next one: that one's fsync succeeds.
         self.tainted |= self.disk.has_lost();
         if power_lost && std::mem::take(&mut self.tainted) {
-            self.model.acknowledged.clear();
+            self.model.lose_all();
         }
         self.disk.restart(power_lost);
         if power_lost {

@@ -22,6 +22,8 @@ pub(super) enum Survives {
 pub(super) struct Model {
     /// May be there.
     pub(super) sent: BTreeSet<Key>,
+    /// What of them was deleted.
+    hidden: BTreeSet<Key>,
     /// Must be there.
     pub(super) acknowledged: BTreeMap<Key, Survives>,
     /// Deleted, perhaps in part: `(series, mint, maxt)`. Late samples that come there may be hidden, as with Prometheus.
@@ -119,6 +121,12 @@ impl Model {
         self.acknowledged.retain(|_, s| *s == Survives::Machine);
     }
 
+    /// Nothing that was said can be relied on.
+    pub(super) fn lose_all(&mut self) {
+        self.acknowledged.clear();
+        self.sent.append(&mut self.hidden);
+    }
+
     /// Samples before `t` may be gone.
     pub(super) fn expire(&mut self, t: i64) {
         self.acknowledged.retain(|(_, at), _| *at >= t);
@@ -127,10 +135,15 @@ impl Model {
     /// A delete that ended well, or one of which nobody knows.
     pub(super) fn delete(&mut self, series: &[u64], mint: i64, maxt: i64, surely: bool) {
         let within = |(s, t): &Key| series.contains(s) && (mint..=maxt).contains(t);
+        let known: Vec<Key> = self.acknowledged.keys().copied().filter(|k| within(k)).collect();
         self.acknowledged.retain(|k, _| !within(k));
         self.deleted.extend(series.iter().map(|s| (*s, mint, maxt)));
         if surely {
-            self.sent.retain(|k| !within(k));
+            // A batch that failed may be in the log all the same, and is not seen yet, so that nobody can delete it.
+            for k in known {
+                self.sent.remove(&k);
+                self.hidden.insert(k);
+            }
         }
     }
 }
