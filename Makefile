@@ -95,6 +95,14 @@ ROUNDS ?= 200
 kill-loop: deps ## kill -9 of the program under remote write and queries, ROUNDS=200 times, then everything is looked for
 	ALMANAC_KILL_ROUNDS=$(ROUNDS) nice cargo test --test e2e what_was_answered_survives_kill_nine -- --nocapture
 
+SIM_SEEDS ?= 300
+SIM_SEED ?= 1
+
+.PHONY: sim
+sim: deps ## Federation under random faults on simulated time: SIM_SEEDS=300 from SIM_SEED=1 on
+	ALMANAC_SIM_SEEDS=$(SIM_SEEDS) ALMANAC_SEED=$(SIM_SEED) \
+		nice cargo test -p federation --test simulation -- --nocapture nothing_is_lost
+
 COMPARE_SECONDS ?= 600
 COMPARE_SEED ?= 1
 

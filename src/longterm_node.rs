@@ -89,6 +89,7 @@ impl LongtermNode {
             rules: None,
             exemplars: Some(Arc::new(StoreExemplars(store.clone()))),
             admin: None,
+            longterm: None,
             lifecycle: Arc::new(NothingToReload { quit }),
             readiness: readiness.clone(),
         };

@@ -20,6 +20,7 @@ mod config;
 mod explain;
 mod logging;
 mod longterm_node;
+mod longterm_tool;
 mod metrics;
 mod query_log;
 mod scraper_node;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             script::run(&files, storage, quiet)
         }
         Some(Command::Tsdb { what }) => tsdb_tool::run(&what),
+        Some(Command::Longterm(l)) if l.what.is_some() => longterm_tool::run(&l),
         Some(Command::Longterm(l)) => serve(&l.general.clone(), run_longterm(*l, flags)),
         Some(Command::Standalone(s)) => serve(&s.general.clone(), run_standalone(*s, flags)),
         None => serve(&cli.scraper.general.clone(), run_scraper(cli.scraper, flags)),

@@ -6,17 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use api::sources::{
-    AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus, WalReplayStatus,
+    AdminSource, BacklogRange, Deps, ExemplarSource, Lifecycle, LongtermSource, LongtermStatus, Preview,
+    Readiness, ReadyState, TsdbStatus, WalReplayStatus,
 };
-use federation::config::{RemoteReadConfig, SenderConfig};
+use federation::audit::RemoteDigests;
+use federation::backlog::{Backlog, LocalStore, NewRange, Reason};
+use federation::config::{BacklogConfig, RemoteReadConfig, SenderConfig};
 use federation::remote_read::RemoteRead;
-use federation::sender::{Sender, SenderHandle};
-use federation::tiered::{OnUnavailable, Tiered};
+use federation::sender::{RemoteSide, Sender, SenderHandle, SenderParts, selector_text};
+use federation::tiered::{OnUnavailable, Promoted, Tiered};
 use model::{Clock, Exemplar, Labels, Matcher, Queryable, StorageError};
 use prometheus::Registry;
 use rules::{RuleManager, TemplateContext};
@@ -100,6 +103,8 @@ struct Core {
     quit: Arc<Notify>,
     /// Also keeps reloads from overlapping.
     senders: Mutex<Vec<(SenderConfig, SenderHandle)>>,
+    /// History on its way to the long-term node.
+    backlog: Arc<RwLock<Option<Arc<Backlog>>>>,
     phase: Mutex<Phase>,
     /// Why the node cannot go on.
     failure: std::sync::Mutex<Option<anyhow::Error>>,
@@ -159,6 +164,7 @@ impl ScraperNode {
             rules: Some(Arc::new(Rules(core.rules.clone()))),
             exemplars: Some(Arc::new(DbExemplars(db.clone()))),
             admin: Some(Arc::new(DbAdmin(db.clone()))),
+            longterm: Some(Arc::new(LongtermWay(core.clone()))),
             lifecycle: Arc::new(Reloading(core.clone())),
             readiness: core.readiness.clone(),
         };
@@ -254,6 +260,7 @@ impl Core {
             readiness: Readiness::new(),
             quit,
             senders: Mutex::default(),
+            backlog: Arc::default(),
             phase: Mutex::new(Phase::Replaying(None)),
             failure: std::sync::Mutex::default(),
             clock,
@@ -365,7 +372,16 @@ impl Core {
         let config = RemoteReadConfig::new(LONGTERM_SENDER, format!("{}/api/v1/read", longterm.url));
         let remote = RemoteRead::new(config, self.runtime.clone()).context("longterm.url")?;
         let db = self.db.clone();
+        let backlog = self.backlog.clone();
+        let promoted = Promoted {
+            tags: federation::backlog::tag_label_names(&longterm.matchers),
+            until: Arc::new(move || {
+                let backlog = backlog.read().unwrap_or_else(PoisonError::into_inner);
+                backlog.as_ref()?.promoted_until_ms()
+            }),
+        };
         Ok(Arc::new(Tiered {
+            promoted: Some(promoted),
             local: self.db.clone(),
             local_min_time: Arc::new(move || db.min_time()),
             remote: Arc::new(remote),
@@ -398,21 +414,49 @@ impl Core {
             if senders.iter().any(|(running, _)| *running == config) {
                 continue;
             }
-            let (source, clock, registry, runtime) =
-                (self.db.clone(), self.clock.clone(), self.registry.clone(), self.runtime.clone());
+            // Third parties get what the log has, in order; the long-term node gets history too.
+            let is_longterm = config.name == LONGTERM_SENDER;
+            let local = is_longterm.then(|| Arc::new(LocalHistory(self.db.clone())) as Arc<dyn LocalStore>);
+            let parts = SenderParts {
+                source: self.db.clone(),
+                local,
+                remote: is_longterm.then(|| self.longterm_side(&config)).transpose()?,
+                transport: None,
+                clock: self.clock.clone(),
+                registry: self.registry.clone(),
+                runtime: self.runtime.clone(),
+            };
             let settings = config.clone();
-            let handle =
-                blocking(move || Sender::start(settings, source, clock, &registry, &runtime)).await??;
+            let handle = blocking(move || Sender::start_with(settings, parts)).await??;
             senders.push((config, handle));
         }
+        let longterm = senders.iter().find(|(config, _)| config.name == LONGTERM_SENDER);
+        *self.backlog.write().unwrap_or_else(PoisonError::into_inner) =
+            longterm.and_then(|(_, handle)| handle.backlog().cloned());
         Ok(())
+    }
+}
+
+impl Core {
+    /// The long-term node as the audit reads it.
+    fn longterm_side(&self, config: &SenderConfig) -> anyhow::Result<RemoteSide> {
+        let base = config.url.trim_end_matches("/api/v1/write");
+        let read = RemoteReadConfig {
+            http: config.http.clone(),
+            ..RemoteReadConfig::new(LONGTERM_SENDER, format!("{base}/api/v1/read"))
+        };
+        let digests = RemoteDigests::new(base, read.clone(), self.runtime.clone()).context("longterm.url")?;
+        let samples = RemoteRead::new(read, self.runtime.clone()).context("longterm.url")?;
+        Ok(RemoteSide { digests: Arc::new(digests), samples: Arc::new(samples) })
     }
 }
 
 fn longterm_sender(longterm: &Longterm, settings: &Settings) -> SenderConfig {
     let url = format!("{}/api/v1/write", longterm.url);
+    let late_ms = u64::try_from(settings.out_of_order_window_ms).unwrap_or(0);
     SenderConfig {
         external_labels: settings.external_labels.clone(),
+        backlog: BacklogConfig { late_window: Duration::from_millis(late_ms), ..BacklogConfig::default() },
         ..SenderConfig::longterm(LONGTERM_SENDER, url, "", longterm.matchers.clone())
     }
 }
@@ -514,6 +558,25 @@ impl StoreStatus for StoreOf {
     }
 }
 
+/// The local store as a source of history for the backlog lane.
+struct LocalHistory(Arc<Db>);
+
+impl Queryable for LocalHistory {
+    fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn model::Querier>, StorageError> {
+        self.0.querier(mint, maxt)
+    }
+}
+
+impl LocalStore for LocalHistory {
+    fn min_time(&self) -> Option<i64> {
+        self.0.min_time()
+    }
+
+    fn exemplars(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.0.exemplars(sets, mint, maxt)
+    }
+}
+
 struct DbExemplars(Arc<Db>);
 
 impl ExemplarSource for DbExemplars {
@@ -524,6 +587,78 @@ impl ExemplarSource for DbExemplars {
         sets: &[Vec<Matcher>],
     ) -> Result<Vec<(Labels, Vec<Exemplar>)>, StorageError> {
         Ok(self.0.exemplars(sets, mint, maxt))
+    }
+}
+
+/// The sender to the long-term node, for the API. Called on blocking threads.
+struct LongtermWay(Arc<Core>);
+
+impl LongtermWay {
+    fn with<T>(&self, use_it: impl FnOnce(&SenderConfig, &SenderHandle, &Backlog) -> T) -> Option<T> {
+        let senders = self.0.senders.blocking_lock();
+        let (config, handle) = senders.iter().find(|(config, _)| config.name == LONGTERM_SENDER)?;
+        Some(use_it(config, handle, handle.backlog()?))
+    }
+
+    fn backlog<T>(
+        &self,
+        use_it: impl FnOnce(&Backlog) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        let none = || StorageError::Unavailable {
+            who: "long-term node".into(),
+            reason: "the configuration names none".into(),
+        };
+        self.with(|_, _, backlog| use_it(backlog)).ok_or_else(none)?
+    }
+}
+
+impl LongtermSource for LongtermWay {
+    fn status(&self) -> Option<LongtermStatus> {
+        self.with(|config, handle, backlog| {
+            let (sender, queue) = (handle.status(), backlog.status());
+            let text = |sets: &[Vec<Matcher>]| sets.iter().map(|set| selector_text(set)).collect();
+            let ranges = queue.ranges.iter().map(|r| BacklogRange {
+                id: r.id,
+                reason: r.reason.as_str().to_owned(),
+                selectors: text(&r.selectors),
+                start_ms: r.mint,
+                end_ms: r.maxt,
+                done_until_ms: r.done_until,
+                samples: r.samples,
+            });
+            LongtermStatus {
+                url: config.url.trim_end_matches("/api/v1/write").to_owned(),
+                selectors: text(&config.matchers),
+                live_lag_seconds: sender.live_lag.as_secs_f64(),
+                complete_until_ms: queue.verified_until_ms,
+                paused: queue.paused,
+                last_error: queue.last_error.clone(),
+                samples_sent: queue.sent,
+                windows_left: queue.windows_left,
+                samples_left: queue.samples_left,
+                samples_per_second: queue.samples_per_second,
+                ranges: ranges.collect(),
+            }
+        })
+    }
+
+    fn enqueue(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<u64, StorageError> {
+        let (selectors, strip) = (sets.to_vec(), Vec::new());
+        self.backlog(|b| b.enqueue(NewRange { reason: Reason::Manual, selectors, strip, mint, maxt }))
+    }
+
+    fn cancel(&self, id: u64) -> Result<bool, StorageError> {
+        self.backlog(|b| b.cancel(id))
+    }
+
+    fn preview(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<Preview, StorageError> {
+        let found = federation::preview::preview(&*self.0.db, sets, mint, maxt)?;
+        Ok(Preview {
+            seconds: found.span_ms as f64 / 1000.0,
+            series: found.series,
+            samples: found.samples,
+            bytes: found.bytes,
+        })
     }
 }
 

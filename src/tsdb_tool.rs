@@ -18,7 +18,7 @@ mod dump;
 mod go_text;
 mod list;
 mod openmetrics;
-mod progress;
+pub(crate) mod progress;
 mod rule_import;
 pub use rule_import::http_config;
 #[cfg(test)]

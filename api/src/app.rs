@@ -30,8 +30,8 @@ use crate::router::{Endpoint, NoRoute, Route, route};
 use crate::small::{close, empty, json_body, method_not_allowed, plain, redirect};
 use crate::sources::{Deps, ReadyState};
 use crate::{
-    admin, exposition, federate, labels, metadata, query, remote_read, remote_write, rules, status, targets,
-    web,
+    admin, exposition, federate, labels, longterm, metadata, query, remote_read, remote_write, rules, status,
+    targets, web,
 };
 
 /// Warnings and infos beyond this number are only counted.
@@ -59,6 +59,7 @@ pub(crate) struct App {
 /// A request as handlers see it.
 pub(crate) struct Request {
     pub(crate) endpoint: Endpoint,
+    pub(crate) method: Method,
     pub(crate) params: Params,
     pub(crate) headers: HeaderMap,
     /// The name in the path, escapes resolved.
@@ -213,6 +214,7 @@ impl App {
             E::RemoteRead => self.remote_read(request).await,
             E::Metrics => self.run(request, found, peer, exposition::metrics).await,
             E::Federate => self.run(request, found, peer, federate::federate).await,
+            E::Digest => self.run(request, found, peer, longterm::digest).await,
             _ => {
                 let headers = request.headers().clone();
                 let response = self.clone().run(request, found, peer, api).await;
@@ -297,7 +299,8 @@ impl App {
             method: parts.method.as_str().to_owned(),
             path: parts.uri.path().to_owned(),
         };
-        Ok(Request { endpoint: found.endpoint, params, headers: parts.headers, name, origin, cancel })
+        let (method, headers) = (parts.method, parts.headers);
+        Ok(Request { endpoint: found.endpoint, method, params, headers, name, origin, cancel })
     }
 
     /// Reads a body of at most `limit` bytes within the read time-out.
@@ -456,6 +459,8 @@ fn api(app: &Arc<App>, request: &Request, mut out: BodyOut) {
         E::DeleteSeries => admin::delete_series(app, request),
         E::CleanTombstones => admin::clean_tombstones(app),
         E::Snapshot => admin::snapshot(app, request),
+        E::Backlog => longterm::backlog(app, request),
+        E::LongtermPreview => longterm::preview(app, request),
         E::Search => Err(Failure::new(Kind::Disabled, "search API disabled")),
         E::TargetsRelabelSteps => {
             Err(Failure::new(Kind::Disabled, "not supported: /api/v1/targets/relabel_steps"))

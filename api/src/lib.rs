@@ -7,7 +7,7 @@
 //! 2. `router.rs` names the endpoints, `app.rs` takes a request through readiness, body, handler and metrics.
 //! 3. `intake.rs`, `params.rs`, `failure.rs`, `json.rs`, `body.rs`, `small.rs`: how requests are read and answers written.
 //! 4. One file per family of endpoints: `query`, `labels`, `metadata`, `targets`, `rules`, `status`, `admin`,
-//!    `federate`, `remote_write`, `remote_read`, `exposition`, `web`.
+//!    `federate`, `remote_write`, `remote_read`, `longterm`, `exposition`, `web`.
 //!
 //! Handlers block and run on blocking threads; none of them holds a lock while it writes.
 
@@ -27,6 +27,7 @@ pub mod gate;
 mod intake;
 mod json;
 mod labels;
+mod longterm;
 mod metadata;
 mod metrics;
 mod params;
@@ -50,7 +51,8 @@ pub use error::ApiError;
 pub use params::parse_time;
 pub use server::Server;
 pub use sources::{
-    ActiveTarget, AdminSource, Alert, AlertingRule, BuildInfo, Deps, DroppedTarget, ExemplarSource,
-    Lifecycle, Notification, Readiness, ReadyState, Rule, RuleGroup, RulesSource, RuntimeInfo, StatusSource,
-    TargetHealth, TargetsSource, TsdbStatus, WalReplayStatus,
+    ActiveTarget, AdminSource, Alert, AlertingRule, BacklogRange, BuildInfo, Deps, DroppedTarget,
+    ExemplarSource, Lifecycle, LongtermSource, LongtermStatus, Notification, Preview, Readiness, ReadyState,
+    Rule, RuleGroup, RulesSource, RuntimeInfo, StatusSource, TargetHealth, TargetsSource, TsdbStatus,
+    WalReplayStatus,
 };

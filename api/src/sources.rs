@@ -34,6 +34,8 @@ pub struct Deps {
     pub exemplars: Option<Arc<dyn ExemplarSource>>,
     /// Deletes and snapshots; `None` where the store cannot.
     pub admin: Option<Arc<dyn AdminSource>>,
+    /// The way to the long-term node; `None` on nodes that send nothing there.
+    pub longterm: Option<Arc<dyn LongtermSource>>,
     /// Reload and quit.
     pub lifecycle: Arc<dyn Lifecycle>,
     /// Whether the server answers queries yet.
@@ -422,6 +424,90 @@ pub trait AdminSource: Send + Sync {
     /// # Errors
     /// When it cannot be done.
     fn snapshot(&self, skip_head: bool) -> Result<String, StorageError>;
+}
+
+/// What a scraper node knows of its long-term node.
+pub trait LongtermSource: Send + Sync {
+    /// How sending stands; `None` while no long-term node is configured.
+    fn status(&self) -> Option<LongtermStatus>;
+
+    /// Has history sent from the local store: what one of the sets selects within `[mint, maxt]`. Durable on return.
+    /// Gives the number of the range.
+    ///
+    /// # Errors
+    /// When there is no long-term node, or the queue cannot be stored.
+    fn enqueue(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<u64, StorageError>;
+
+    /// Takes a range out of the queue; `false` when there is none of this number.
+    ///
+    /// # Errors
+    /// As for `enqueue`.
+    fn cancel(&self, id: u64) -> Result<bool, StorageError>;
+
+    /// What the sets select within `[mint, maxt]` of the local store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn preview(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<Preview, StorageError>;
+}
+
+/// How sending to the long-term node stands.
+#[derive(Clone, Debug, Default)]
+pub struct LongtermStatus {
+    /// Its base address.
+    pub url: String,
+    /// What is sent.
+    pub selectors: Vec<String>,
+    /// How long new samples wait.
+    pub live_lag_seconds: f64,
+    /// Everything before is known to be there.
+    pub complete_until_ms: Option<i64>,
+    /// Whether the backlog lane waits for the live lane.
+    pub paused: bool,
+    /// Why the backlog lane does not get on; empty when it does.
+    pub last_error: String,
+    /// Samples sent by the backlog lane.
+    pub samples_sent: u64,
+    /// Windows of two hours still to be looked at.
+    pub windows_left: u64,
+    /// Samples still to be sent, estimated.
+    pub samples_left: u64,
+    /// Pace of the backlog lane.
+    pub samples_per_second: f64,
+    /// What it has to send.
+    pub ranges: Vec<BacklogRange>,
+}
+
+/// A range of history to be sent.
+#[derive(Clone, Debug, Default)]
+pub struct BacklogRange {
+    /// Its number.
+    pub id: u64,
+    /// Why.
+    pub reason: String,
+    /// What.
+    pub selectors: Vec<String>,
+    /// First timestamp.
+    pub start_ms: i64,
+    /// Last timestamp.
+    pub end_ms: i64,
+    /// Everything before is done.
+    pub done_until_ms: i64,
+    /// Samples sent of it.
+    pub samples: u64,
+}
+
+/// What selectors select.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Preview {
+    /// Span of time that has samples.
+    pub seconds: f64,
+    /// Series.
+    pub series: u64,
+    /// Samples.
+    pub samples: u64,
+    /// Bytes that they would take in the long-term node, estimated.
+    pub bytes: u64,
 }
 
 /// Reload and quit.

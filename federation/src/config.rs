@@ -36,8 +36,20 @@ pub struct SenderConfig {
     /// Whether native histograms with custom buckets are sent too: Prometheus's remote write 1.0 leaves them out, the
     /// long-term node takes them.
     pub send_custom_buckets: bool,
-    /// Whether type, unit and help of metric families are sent.
+    /// Whether type, unit and help of metric families are sent. Version 2.0 always sends them.
     pub send_metadata: bool,
+    /// How often version 1.0 sends all that is known of metric families again.
+    pub metadata_interval: Duration,
+    /// The message to begin with. A destination that does not know version 2.0 gets 1.0.
+    pub protocol: Protocol,
+    /// Samples older than this are not sent, and counted. `None`: all are sent.
+    pub sample_age_limit: Option<Duration>,
+    /// How what was missed is sent later, from the local store.
+    pub backlog: BacklogConfig,
+    /// Whether selectors that the stored position was not reached with bring the whole local history with them.
+    pub history_of_new_selectors: bool,
+    /// How often the audit compares a slice of history.
+    pub audit_interval: Duration,
     /// Directory of the position files; made when it is not there.
     pub positions_dir: PathBuf,
 }
@@ -59,6 +71,12 @@ impl SenderConfig {
             send_native_histograms: false,
             send_custom_buckets: false,
             send_metadata: true,
+            metadata_interval: Duration::from_secs(60),
+            protocol: Protocol::V1,
+            sample_age_limit: None,
+            backlog: BacklogConfig::default(),
+            history_of_new_selectors: true,
+            audit_interval: Duration::from_secs(10),
             positions_dir: positions_dir.into(),
         }
     }
@@ -83,7 +101,51 @@ impl SenderConfig {
             send_exemplars: true,
             send_native_histograms: true,
             send_custom_buckets: true,
+            protocol: Protocol::V2,
             ..Self::new(name, url, positions_dir)
+        }
+    }
+}
+
+/// Messages of remote write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `prometheus.WriteRequest`.
+    V1,
+    /// `io.prometheus.write.v2.Request`.
+    V2,
+}
+
+/// Pace of the backlog lane. The live lane goes first whatever is set here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BacklogConfig {
+    /// Most samples per second; 0 for no limit.
+    pub samples_per_second: f64,
+    /// Samples in one request.
+    pub batch_samples: usize,
+    /// Requests under way at one time.
+    pub in_flight: usize,
+    /// The lane pauses while the live lane is behind by more than this.
+    pub yield_above: Duration,
+    /// When the live lane has not reached the end of the log for so long, it goes on at the end, and what lies between is
+    /// left to this lane.
+    pub leave_behind_after: Duration,
+    /// How long newly tagged series are collected before their history is looked for.
+    pub promotion_delay: Duration,
+    /// How late samples may come into the local store: a gap is widened by so much.
+    pub late_window: Duration,
+}
+
+impl Default for BacklogConfig {
+    fn default() -> Self {
+        Self {
+            samples_per_second: 500_000.0,
+            batch_samples: 10_000,
+            in_flight: 2,
+            yield_above: Duration::from_secs(1),
+            leave_behind_after: Duration::from_secs(300),
+            promotion_delay: Duration::from_secs(3),
+            late_window: Duration::ZERO,
         }
     }
 }

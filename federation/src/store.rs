@@ -49,6 +49,7 @@ use model::{Appendable, Appender, Clock, Querier, Queryable, StorageError};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{BoundColumnFamily, DB};
 
+pub(crate) use chunk::sealed_len_bytes;
 pub use chunk::{ANY_CHUNKS, AnyChunkCodec, FLOAT_CHUNKS, FloatChunkCodec};
 pub use config::StoreConfig;
 pub use error::StoreError;

@@ -9,6 +9,13 @@
 //! is the later one, the two overlap and nothing is missing. Where both have a sample at one time, they agree, since
 //! the remote one was sent from here.
 //!
+//! # Promoted history
+//!
+//! A series that got its tag today has its history under the tagged labels in the remote store only; the local store
+//! has it without the tag. Up to the end of promoted history ([`Promoted::until`]) the remote store is therefore asked
+//! beyond the seam as well, and a local sample without the tag is left out where the remote answer has one at its time
+//! under the same labels with the tag: one history, one name, nothing twice.
+//!
 //! # External labels
 //!
 //! The sender adds external labels that local series do not have. As in Prometheus's remote read, the remote store is
@@ -17,13 +24,15 @@
 //! label (`cluster!="x"`), the above holds; when it does not (`cluster="x"`), it goes to the remote store as it is
 //! and the label stays on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use model::chunk::decode_chunks;
 use model::storage::VecSeriesSet;
 use model::{
-    Labels, LabelsResult, Matcher, Querier, Queryable, SelectHints, Series, SeriesSet, StorageError,
+    Chunk, Labels, LabelsResult, Matcher, Querier, Queryable, Samples, SelectHints, Series, SeriesSet,
+    StorageError,
 };
 
 /// What to do when the remote store does not answer.
@@ -39,6 +48,15 @@ pub enum OnUnavailable {
 /// Tells the time of the oldest local sample in milliseconds; `None` while there is none.
 pub type LocalMinTime = Arc<dyn Fn() -> Option<i64> + Send + Sync>;
 
+/// What the remote store has under labels that the local one does not know.
+#[derive(Clone)]
+pub struct Promoted {
+    /// Names of the labels that make a series go there; the local history may lack them.
+    pub tags: Vec<String>,
+    /// End of promoted history in milliseconds; `None` while there is none.
+    pub until: LocalMinTime,
+}
+
 /// A local and a remote store behind one face.
 #[derive(Clone)]
 pub struct Tiered {
@@ -50,6 +68,8 @@ pub struct Tiered {
     pub remote: Arc<dyn Queryable>,
     /// Labels that the sender adds to what it sends there.
     pub external_labels: Labels,
+    /// History under other labels; `None` where there is never any.
+    pub promoted: Option<Promoted>,
     /// What to do when the remote store does not answer.
     pub on_unavailable: OnUnavailable,
 }
@@ -71,6 +91,11 @@ impl Queryable for Tiered {
             Some(seam) if mint >= seam => None,
             Some(seam) => Some(maxt.min(seam - 1)), // seam > mint, so this does not overflow
         };
+        let promoted = self.promoted.as_ref().and_then(|p| {
+            let until = (p.until)()?.min(maxt);
+            (until >= mint && remote_maxt.is_none_or(|m| until > m)).then_some((p, until))
+        });
+        let remote_maxt = promoted.map_or(remote_maxt, |(_, until)| Some(until));
         let mut missing = Vec::new();
         let remote = match remote_maxt.filter(|maxt| mint <= *maxt) {
             None => None,
@@ -83,8 +108,10 @@ impl Queryable for Tiered {
             },
         };
         Ok(Box::new(TieredQuerier {
+            mint,
             local,
             remote,
+            tags: promoted.map(|(p, _)| p.tags.clone()).unwrap_or_default(),
             missing,
             external_labels: self.external_labels.clone(),
             on_unavailable: self.on_unavailable,
@@ -111,8 +138,11 @@ struct Remote {
 }
 
 struct TieredQuerier {
+    mint: i64,
     local: Box<dyn Querier>,
     remote: Option<Remote>,
+    /// Not empty when the remote answer may hold promoted history.
+    tags: Vec<String>,
     /// Warning when the remote store could not be opened.
     missing: Vec<String>,
     external_labels: Labels,
@@ -189,9 +219,21 @@ impl Querier for TieredQuerier {
             }
             return Ok(Box::new(MergedSet::new(local, None, self.missing.clone(), self.on_unavailable)));
         };
-        let (remote, warnings) = match self.remote_select(remote, matchers, hints) {
-            Ok(set) => (Some(set), Vec::new()),
-            Err(e) => (None, vec![self.on_unavailable.warning(e)?]),
+        let answer = self.remote_select(remote, matchers, hints);
+        let answer = if self.tags.is_empty() {
+            answer.map(|set| (local, set))
+        } else {
+            answer.and_then(|set| {
+                let (set, renamed) = renamed(set, &self.tags, self.mint, remote.maxt)?;
+                Ok((WithoutRenamed::over(local, renamed), set))
+            })
+        };
+        let (local, remote, warnings) = match answer {
+            Ok((local, set)) => (local, Some(set), Vec::new()),
+            Err(e) => {
+                let warning = self.on_unavailable.warning(e)?;
+                (self.local.select(matchers, hints)?, None, vec![warning])
+            }
         };
         Ok(Box::new(MergedSet::new(local, remote, warnings, self.on_unavailable)))
     }
@@ -240,6 +282,65 @@ fn stripped(mut set: Box<dyn SeriesSet>, names: &[String]) -> Result<Box<dyn Ser
         same
     });
     Ok(Box::new(VecSeriesSet::new(list, set.warnings())))
+}
+
+/// Times at which a series has samples under the labels with the tag, by its labels without.
+type Renamed = HashMap<Labels, Vec<i64>>;
+
+/// Reads a set and gives it back with the times of its tagged series.
+fn renamed(
+    mut set: Box<dyn SeriesSet>,
+    tags: &[String],
+    mint: i64,
+    maxt: i64,
+) -> Result<(Box<dyn SeriesSet>, Renamed), StorageError> {
+    let (mut list, mut times, mut samples) = (Vec::new(), Renamed::new(), Samples::new());
+    while let Some(series) = set.next()? {
+        if tags.iter().any(|t| series.labels.contains(t)) {
+            decode_chunks(&series.chunks, mint, maxt, &mut samples)?;
+            let of = times.entry(series.labels.without(tags)).or_default();
+            of.extend_from_slice(&samples.timestamps_ms);
+            of.sort_unstable();
+        }
+        list.push(series);
+    }
+    let warnings = set.warnings();
+    Ok((Box::new(VecSeriesSet::new(list, warnings)), times))
+}
+
+/// A set without the samples that another answer has under the labels with the tag.
+struct WithoutRenamed {
+    set: Box<dyn SeriesSet>,
+    renamed: Renamed,
+}
+
+impl WithoutRenamed {
+    fn over(set: Box<dyn SeriesSet>, renamed: Renamed) -> Box<dyn SeriesSet> {
+        if renamed.is_empty() { set } else { Box::new(Self { set, renamed }) }
+    }
+}
+
+impl SeriesSet for WithoutRenamed {
+    fn next(&mut self) -> Result<Option<Series>, StorageError> {
+        while let Some(mut series) = self.set.next()? {
+            let Some(times) = self.renamed.get(&series.labels) else { return Ok(Some(series)) };
+            let (mut samples, mut kept) = (Samples::new(), Samples::new());
+            decode_chunks(&series.chunks, i64::MIN, i64::MAX, &mut samples)?;
+            samples
+                .iter()
+                .filter(|s| times.binary_search(&s.timestamp_ms).is_err())
+                .for_each(|s| kept.push(s));
+            if !kept.is_empty() {
+                series.chunks = vec![Chunk::columns(Arc::new(kept))];
+                return Ok(Some(series));
+            }
+        }
+        Ok(None)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.set.warnings()
+    }
 }
 
 /// Two sorted sets as one; series that both have get the chunks of both.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use federation::config::{QueueConfig, SenderConfig};
+use federation::config::{Protocol, QueueConfig, SenderConfig};
 use federation::http as fed;
 use model::{Labels, Matcher};
 use scraper::ScrapeConfig;
@@ -176,21 +176,11 @@ fn sender(
     names: model::relabel::NameValidation,
 ) -> Result<SenderConfig, Problem> {
     w.check_built_in()?;
-    if w.protobuf_message.as_deref() == Some("io.prometheus.write.v2.Request") {
-        return Err(Problem::not_built_in(
-            "protobuf_message io.prometheus.write.v2.Request is not built in for sending; remove the key to send 1.0",
-        ));
-    }
     if w.round_robin_dns == Some(true) {
         return Err(Problem::not_built_in("round_robin_dns is not built in"));
     }
     let url = w.url.as_ref().map(|u| u.0.to_string()).unwrap_or_default();
     let queue = w.queue_config.clone().unwrap_or_default();
-    if queue.sample_age_limit.is_some_and(|l| l.0 > 0) {
-        return Err(Problem::not_built_in(
-            "queue_config.sample_age_limit is not built in: samples are never dropped for their age",
-        ));
-    }
     // A name made from the URL stays the same over restarts, and with it the acknowledged position.
     let name = w
         .name
@@ -211,6 +201,13 @@ fn sender(
     config.send_exemplars = w.send_exemplars.unwrap_or(false);
     config.send_native_histograms = w.send_native_histograms.unwrap_or(false);
     config.send_metadata = w.metadata_config.as_ref().and_then(|m| m.send).unwrap_or(true);
+    if let Some(interval) = w.metadata_config.as_ref().and_then(|m| m.send_interval).filter(|i| i.0 > 0) {
+        config.metadata_interval = span(Some(interval));
+    }
+    if w.protobuf_message.as_deref() == Some("io.prometheus.write.v2.Request") {
+        config.protocol = Protocol::V2;
+    }
+    config.sample_age_limit = queue.sample_age_limit.filter(|l| l.0 > 0).map(|l| span(Some(l)));
     config.queue = QueueConfig {
         capacity: count(queue.capacity),
         max_shards: count(queue.max_shards),

@@ -21,18 +21,18 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// The user ended the command.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("interrupted; nothing unfinished is left behind")]
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 /// Whether the user wants the command to end. Cheap to ask and to clone.
 #[derive(Clone, Default)]
-pub(super) struct Interrupt {
+pub(crate) struct Interrupt {
     wanted: Arc<AtomicBool>,
     told: Arc<Notify>,
 }
 
 impl Interrupt {
     /// Takes over SIGINT and SIGTERM: the first asks the command to end by itself, the second ends the process.
-    pub(super) fn watch() -> anyhow::Result<Self> {
+    pub(crate) fn watch() -> anyhow::Result<Self> {
         let interrupt = Self::default();
         let mine = interrupt.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -55,19 +55,19 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    pub(super) fn raise(&self) {
+    pub(crate) fn raise(&self) {
         self.wanted.store(true, Ordering::Relaxed);
         self.told.notify_one();
     }
 
     /// # Errors
     /// [`Interrupted`] once the command shall end.
-    pub(super) fn check(&self) -> Result<(), Interrupted> {
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
         if self.wanted.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
     }
 
     /// Returns when the command shall end. One waiter.
-    pub(super) async fn raised(&self) {
+    pub(crate) async fn raised(&self) {
         if self.check().is_ok() {
             self.told.notified().await;
         }
@@ -75,20 +75,20 @@ impl Interrupt {
 }
 
 /// A line on standard error that says how far a command is; nothing where that is no terminal.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     clock: Option<SystemClock>,
     last: Duration,
 }
 
 impl Progress {
     /// Progress from now on, unless it would be `unwanted`.
-    pub(super) fn new(unwanted: bool) -> Self {
+    pub(crate) fn new(unwanted: bool) -> Self {
         let shown = !unwanted && std::io::stderr().is_terminal();
         Self { clock: shown.then(SystemClock::new), last: Duration::ZERO }
     }
 
     /// Shows that the `share`, of 1, is done, `count` things of a kind. Returns at once when it was called just before.
-    pub(super) fn show(&mut self, share: Option<f64>, count: u64, what: &str) {
+    pub(crate) fn show(&mut self, share: Option<f64>, count: u64, what: &str) {
         let Some(clock) = &self.clock else { return };
         let elapsed = clock.monotonic();
         if elapsed < self.last + INTERVAL {
@@ -99,7 +99,7 @@ impl Progress {
     }
 
     /// Takes the line away, so that something else can be written.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if self.clock.is_some() && self.last > Duration::ZERO {
             eprint!("\r\x1b[K");
             let _ = std::io::stderr().flush();

@@ -159,3 +159,67 @@ fn the_scraper_node_answers_for_what_only_the_long_term_node_has() {
     let (code, log) = scraper.terminate();
     assert_eq!(code, 0, "{log}");
 }
+
+/// Runs a command to its end; gives its exit code and what it printed.
+fn command(args: &[&str]) -> (i32, String) {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_almanac")).args(args).output().expect("it runs");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    (out.status.code().unwrap_or(-1), text)
+}
+
+#[test]
+fn audit_backfill_and_preview_by_hand() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::start();
+    let mut pair = Pair::new(dir.path(), exporter.port);
+    pair.scraper_args.push("--web.enable-admin-api".into());
+    let longterm = pair.longterm();
+    let scraper = pair.scraper();
+    eventually("samples arrive", || number(pair.longterm_port, "max(scrapes_total)").filter(|v| *v >= 20.0));
+    let url = format!("http://127.0.0.1:{}", pair.scraper_port);
+    let now = number(pair.scraper_port, "time()").expect("a number");
+    let end = format!("--end={}", now - 3.0);
+    let start = format!("--start={}", now - 3600.0);
+
+    let (code, said) = command(&["longterm", "audit", "--url", &url, &start, &end]);
+    assert!(code == 0 && said.starts_with("COMPLETE until"), "{code} {said}");
+    // `up` is not tagged, so the long-term node does not have it.
+    let (code, said) = command(&["longterm", "audit", "--url", &url, "--match=up", &start, &end]);
+    assert!(code == 1 && said.starts_with("INCOMPLETE") && said.contains("up{"), "{code} {said}");
+    let (code, said) = command(&["longterm", "backfill", "--url", &url, "--match=up"]);
+    assert!(code == 0 && said.contains("is sent"), "{code} {said}");
+    let (code, said) = command(&["longterm", "audit", "--url", &url, "--match=up", &start, &end]);
+    assert!(code == 0 && said.starts_with("COMPLETE until"), "{code} {said}");
+    let (code, said) = command(&["longterm", "preview", "--url", &url, "--match={longterm!=\"\"}"]);
+    assert!(code == 0 && said.contains(" series, "), "{code} {said}");
+    let (code, said) = command(&["longterm", "preview", "--url", &url, "--match={"]);
+    assert!(code == 1 && said.contains("match[]"), "{code} {said}");
+
+    // Another long-term node gets it all from the data directory, which the scraper node goes on using.
+    let other_port = free_port();
+    let other_dir = dir.path().join("other");
+    let other_args = [
+        "longterm".to_owned(),
+        format!("--storage.longterm.path={}", other_dir.display()),
+        format!("--web.listen-address=127.0.0.1:{other_port}"),
+    ];
+    let other = Pair::start(&other_args, other_port);
+    let (data, state) = (dir.path().join("tsdb"), dir.path().join("state"));
+    let (code, said) = command(&[
+        "longterm",
+        "backfill",
+        "--match=scrapes_total",
+        &format!("--data={}", data.display()),
+        &format!("--longterm-url=http://127.0.0.1:{other_port}"),
+        &format!("--state-dir={}", state.display()),
+        "--external-label=cluster=test",
+    ]);
+    assert!(code == 0 && said.contains("done: "), "{code} {said}");
+    let rows = query(other_port, "scrapes_total").expect("an answer");
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0].0["cluster"], "test");
+    for process in [scraper, longterm, other] {
+        let (code, log) = process.terminate();
+        assert_eq!(code, 0, "{log}");
+    }
+}

@@ -55,6 +55,7 @@ pub(crate) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> Test
         rules: Some(fixed.clone()),
         exemplars: Some(fixed.clone()),
         admin: Some(fixed.clone()),
+        longterm: None,
         lifecycle: fixed.clone(),
         readiness: readiness.clone(),
     };

@@ -148,6 +148,7 @@ async fn the_seam_cannot_be_seen_over_http() {
             local_min_time: Arc::new(|| Some(25)),
             remote: Arc::new(remote),
             external_labels: Labels::from_pairs([("cluster", "c")]),
+            promoted: None,
             on_unavailable: OnUnavailable::Fail,
         };
         for (mint, maxt) in [(0, 39), (10, 20), (30, 39), (24, 25), (5, 4)] {

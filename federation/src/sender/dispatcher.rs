@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::storage::WalPosition;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
@@ -18,7 +17,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::Shared;
-use crate::queue::{AckTracker, Batch, Item, Piece};
+use crate::backlog::Tagged;
+use crate::queue::{AckTracker, Acknowledged, Batch, Item, Piece};
 use crate::shard::planner::{self, Interval, Planner};
 use crate::shard::{Done, Shard};
 
@@ -42,11 +42,27 @@ struct Change {
     give_up: Instant,
 }
 
+/// The way to whoever looks at newly tagged series, and back.
+pub(super) struct Promotions {
+    pub(super) tagged: UnboundedSender<Tagged>,
+    pub(super) released: UnboundedReceiver<u64>,
+}
+
+/// The number of the next piece that need not be held; never without promotions.
+async fn released(promotions: &mut Option<Promotions>) -> Option<u64> {
+    match promotions {
+        Some(p) => p.released.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
 pub(super) struct Dispatcher {
     shared: Arc<Shared>,
     runtime: Handle,
     pieces: Receiver<Piece>,
-    position: watch::Sender<WalPosition>,
+    position: watch::Sender<Acknowledged>,
+    /// Where newly tagged series are looked at, and the pieces of which that is done.
+    promotions: Option<Promotions>,
     tracker: AckTracker,
     lanes: Vec<Lane>,
     done: UnboundedReceiver<Done>,
@@ -68,8 +84,9 @@ impl Dispatcher {
     pub(super) fn new(
         shared: Arc<Shared>,
         pieces: Receiver<Piece>,
-        position: watch::Sender<WalPosition>,
-        acknowledged: WalPosition,
+        position: watch::Sender<Acknowledged>,
+        acknowledged: Acknowledged,
+        promotions: Option<Promotions>,
         runtime: Handle,
     ) -> Self {
         let (done_in, done) = unbounded_channel();
@@ -81,6 +98,7 @@ impl Dispatcher {
             runtime,
             pieces,
             position,
+            promotions,
             tracker: AckTracker::new(acknowledged),
             lanes: Vec::new(),
             done,
@@ -106,6 +124,7 @@ impl Dispatcher {
                 biased;
                 deadline = &mut stop => break deadline.unwrap_or(Duration::ZERO),
                 Some(done) = self.done.recv() => self.acknowledge(done),
+                Some(piece) = released(&mut self.promotions) => self.release(piece),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.flush_due(Instant::now()),
                 _ = tick.tick() => self.tick(),
                 Some(piece) = self.pieces.recv(), if open => self.take(piece),
@@ -123,7 +142,13 @@ impl Dispatcher {
 
     fn take(&mut self, piece: Piece) {
         self.since_plan.items_in += piece.items.len();
-        let number = self.tracker.add(piece.end, piece.items.len());
+        let promotions = self.promotions.as_ref().filter(|_| !piece.newly_tagged.is_empty());
+        let number = self.tracker.add(piece.end, piece.items.len(), promotions.is_some(), piece.read_at);
+        if let Some(p) = promotions {
+            let tagged = Tagged { piece: number, series: piece.newly_tagged };
+            // Whoever looks at them ends only with this task; the piece stays held otherwise, which loses nothing.
+            let _ = p.tagged.send(tagged);
+        }
         for item in piece.items {
             self.push(number, item);
         }
@@ -159,8 +184,14 @@ impl Dispatcher {
         }
     }
 
-    /// Tells the position's keeper.
+    fn release(&mut self, piece: u64) {
+        self.tracker.release(piece);
+        self.publish();
+    }
+
+    /// Tells the position's keeper, and the backlog lane how long samples have been waiting.
     fn publish(&self) {
+        self.shared.note_waiting(self.tracker.waiting_since());
         let acknowledged = self.tracker.acknowledged();
         self.position.send_if_modified(|p| std::mem::replace(p, acknowledged) != acknowledged);
     }
@@ -235,9 +266,22 @@ impl Dispatcher {
         }
         self.lanes.iter_mut().for_each(Lane::flush);
         let end = Instant::now() + deadline;
-        while self.tracker.outstanding() > 0 {
-            match tokio::time::timeout_at(end, self.done.recv()).await {
-                Ok(Some(done)) => self.acknowledge(done),
+        // Whoever looks at newly tagged series does so at once when no more can come.
+        let mut released = self.promotions.take().map(|p| p.released);
+        while self.tracker.outstanding() > 0 || self.tracker.holds() {
+            let next = async {
+                match &mut released {
+                    Some(released) => tokio::select! {
+                        Some(done) = self.done.recv() => Some(Ok(done)),
+                        Some(piece) = released.recv() => Some(Err(piece)),
+                        else => None,
+                    },
+                    None => self.done.recv().await.map(Ok),
+                }
+            };
+            match tokio::time::timeout_at(end, next).await {
+                Ok(Some(Ok(done))) => self.acknowledge(done),
+                Ok(Some(Err(piece))) => self.release(piece),
                 Ok(None) => break,
                 Err(_) => {
                     tracing::warn!(
@@ -249,7 +293,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.tracker.outstanding() == 0
+        self.tracker.outstanding() == 0 && !self.tracker.holds()
     }
 }
 

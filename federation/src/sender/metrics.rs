@@ -8,9 +8,12 @@ use std::sync::Mutex;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, CounterVec, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry,
 };
 
+use crate::audit::worker::AuditMetrics;
+use crate::backlog::BacklogMetrics;
 use crate::queue::{Item, Value};
 
 /// Counters of one kind of item.
@@ -37,6 +40,7 @@ pub(crate) struct SenderMetrics {
     pub(crate) shards: IntGauge,
     pub(crate) shards_desired: Gauge,
     pub(crate) enqueue_retries: IntCounter,
+    pub(crate) split: IntCounter,
     pub(crate) gaps: IntCounter,
     pub(crate) read_errors: IntCounter,
     pub(crate) position_errors: IntCounter,
@@ -68,8 +72,36 @@ impl Counts {
     }
 }
 
+impl Counts {
+    /// Whether there is nothing.
+    pub(crate) fn is_zero(self) -> bool {
+        self == Self::default()
+    }
+
+    /// What `other` has not, kind by kind.
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self {
+            samples: self.samples.saturating_sub(other.samples),
+            histograms: self.histograms.saturating_sub(other.histograms),
+            exemplars: self.exemplars.saturating_sub(other.exemplars),
+            metadata: self.metadata.saturating_sub(other.metadata),
+        }
+    }
+
+    /// Both together.
+    #[cfg(test)]
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            samples: self.samples + other.samples,
+            histograms: self.histograms + other.histograms,
+            exemplars: self.exemplars + other.exemplars,
+            metadata: self.metadata + other.metadata,
+        }
+    }
+}
+
 /// Registers one collector after the other and remembers them.
-struct Registrar<'a> {
+pub(crate) struct Registrar<'a> {
     registry: &'a Registry,
     labels: HashMap<String, String>,
     done: Vec<Box<dyn Collector>>,
@@ -87,19 +119,39 @@ impl Registrar<'_> {
         Ok(c)
     }
 
-    fn int_counter(&mut self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    pub(crate) fn int_counter(&mut self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         let opts = self.opts(name, help);
         self.add(IntCounter::with_opts(opts))
     }
 
-    fn int_gauge(&mut self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    pub(crate) fn int_gauge(&mut self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         let opts = self.opts(name, help);
         self.add(IntGauge::with_opts(opts))
     }
 
-    fn gauge(&mut self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    pub(crate) fn gauge(&mut self, name: &str, help: &str) -> prometheus::Result<Gauge> {
         let opts = self.opts(name, help);
         self.add(Gauge::with_opts(opts))
+    }
+
+    pub(crate) fn gauge_vec(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<GaugeVec> {
+        let opts = self.opts(name, help);
+        self.add(GaugeVec::new(opts, labels))
+    }
+
+    pub(crate) fn int_counter_vec(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let opts = self.opts(name, help);
+        self.add(IntCounterVec::new(opts, labels))
     }
 
     fn counter_vec(&mut self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
@@ -185,6 +237,10 @@ impl SenderMetrics {
                 &format!("{P}enqueue_retries_total"),
                 "Times that reading the log paused because the queues were full.",
             )?,
+            split: r.int_counter(
+                &format!("{A}split_total"),
+                "Requests that were halved because the destination found them too large.",
+            )?,
             gaps: r.int_counter(
                 &format!("{A}gap_total"),
                 "Times that the log no longer reached back to the acknowledged position.",
@@ -207,15 +263,7 @@ impl SenderMetrics {
 
     /// Sets the gauges that show the configuration. They are only read, so they need no handle.
     pub(crate) fn show_config(&self, queue: &crate::config::QueueConfig) -> prometheus::Result<()> {
-        let mut r = Registrar {
-            registry: &self.registry,
-            labels: self.samples.total.desc()[0]
-                .const_label_pairs
-                .iter()
-                .map(|p| (p.name().to_owned(), p.value().to_owned()))
-                .collect(),
-            done: Vec::new(),
-        };
+        let mut r = self.registrar();
         for (name, help, value) in [
             ("shard_capacity", "Samples that a shard may hold.", queue.capacity),
             ("shards_max", "Most shards.", queue.max_shards),
@@ -229,12 +277,54 @@ impl SenderMetrics {
         Ok(())
     }
 
+    /// Registers the metrics of a backlog lane beside these.
+    pub(crate) fn register_backlog(&self) -> prometheus::Result<BacklogMetrics> {
+        let mut r = self.registrar();
+        let metrics = BacklogMetrics::register(&mut r);
+        // What is registered before a failure is taken off with the rest.
+        self.registered.lock().expect("nobody panics holding it").append(&mut r.done);
+        metrics
+    }
+
+    /// Registers the metrics of an audit beside these.
+    pub(crate) fn register_audit(&self) -> prometheus::Result<AuditMetrics> {
+        let mut r = self.registrar();
+        let metrics = AuditMetrics::register(&mut r);
+        self.registered.lock().expect("nobody panics holding it").append(&mut r.done);
+        metrics
+    }
+
+    fn registrar(&self) -> Registrar<'_> {
+        Registrar {
+            registry: &self.registry,
+            labels: self.samples.total.desc()[0]
+                .const_label_pairs
+                .iter()
+                .map(|p| (p.name().to_owned(), p.value().to_owned()))
+                .collect(),
+            done: Vec::new(),
+        }
+    }
+
     /// Adds `counts` to one counter of each kind.
     pub(crate) fn add(&self, counts: Counts, which: impl Fn(&Kind) -> &IntCounter) {
         which(&self.samples).inc_by(counts.samples);
         which(&self.histograms).inc_by(counts.histograms);
         which(&self.exemplars).inc_by(counts.exemplars);
         which(&self.metadata).inc_by(counts.metadata);
+    }
+
+    /// Counts what is not sent, by reason.
+    pub(crate) fn dropped(&self, counts: Counts, why: &str) {
+        for (kind, n) in [
+            (&self.samples, counts.samples),
+            (&self.histograms, counts.histograms),
+            (&self.exemplars, counts.exemplars),
+        ] {
+            if n > 0 {
+                reason(kind, why).inc_by(n as f64);
+            }
+        }
     }
 
     /// Moves the gauges of what is pending.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use model::relabel::{self, RelabelRule};
 use model::storage::SeriesRef;
 use model::{Labels, LabelsBuilder, Matcher};
-use wire::write_v1::encode::encode_labels;
 
 use crate::queue::SentSeries;
 
@@ -21,36 +20,22 @@ pub(crate) enum Lookup<'a> {
     Sent(&'a Arc<SentSeries>),
 }
 
-/// The decision for each series of the log.
-pub(crate) struct SeriesCache {
-    matchers: Vec<Vec<Matcher>>,
+/// Under which labels a series goes out.
+#[derive(Clone)]
+pub(crate) struct Naming {
     rules: Vec<RelabelRule>,
     external_labels: Labels,
-    series: HashMap<SeriesRef, Option<Arc<SentSeries>>, BuildHasherDefault<RefHasher>>,
     builder: LabelsBuilder,
 }
 
-impl SeriesCache {
-    pub(crate) fn new(matchers: Vec<Vec<Matcher>>, rules: Vec<RelabelRule>, external_labels: Labels) -> Self {
-        Self { matchers, rules, external_labels, series: HashMap::default(), builder: LabelsBuilder::new() }
+impl Naming {
+    pub(crate) fn new(rules: Vec<RelabelRule>, external_labels: Labels) -> Self {
+        Self { rules, external_labels, builder: LabelsBuilder::new() }
     }
 
-    /// Decides on a series. A reference that the log uses again stands for the new labels from then on.
-    pub(crate) fn add(&mut self, series: SeriesRef, labels: &Labels) {
-        let sent = self.labels_sent(labels).map(|labels| {
-            let mut raw_labels = Vec::new();
-            encode_labels(&labels, &mut raw_labels);
-            Arc::new(SentSeries {
-                raw_labels: raw_labels.into(),
-                hash: labels.hash64(),
-                metric_name: labels.metric_name().into(),
-            })
-        });
-        self.series.insert(series, sent);
-    }
-
-    /// The labels under which a series goes out; `None` when it does not.
-    fn labels_sent(&mut self, labels: &Labels) -> Option<Labels> {
+    /// The labels under which a series goes out when one of the matcher sets selects it (none: all); `None` when it
+    /// does not.
+    pub(crate) fn name(&mut self, labels: &Labels, sets: &[Vec<Matcher>]) -> Option<Labels> {
         let extended = if self.external_labels.is_empty() {
             labels.clone()
         } else {
@@ -62,8 +47,7 @@ impl SeriesCache {
             }
             self.builder.build()
         };
-        let selected =
-            self.matchers.is_empty() || self.matchers.iter().any(|set| Matcher::all_match(set, &extended));
+        let selected = sets.is_empty() || sets.iter().any(|set| Matcher::all_match(set, &extended));
         if !selected {
             return None;
         }
@@ -73,6 +57,40 @@ impl SeriesCache {
         self.builder.reset(&extended);
         (relabel::process(&self.rules, &mut self.builder) && !self.builder.is_empty())
             .then(|| self.builder.build())
+    }
+
+    /// What a local store is asked for so that it gives every series that [`Naming::name`] may select: matchers on
+    /// external labels are left out, since local series lack those.
+    pub(crate) fn local_sets(&self, sets: &[Vec<Matcher>]) -> Vec<Vec<Matcher>> {
+        if sets.is_empty() {
+            return vec![Vec::new()];
+        }
+        let local = |set: &Vec<Matcher>| {
+            set.iter().filter(|m| !self.external_labels.contains(&m.name)).cloned().collect()
+        };
+        sets.iter().map(local).collect()
+    }
+}
+
+/// The decision for each series of the log.
+pub(crate) struct SeriesCache {
+    matchers: Vec<Vec<Matcher>>,
+    naming: Naming,
+    series: HashMap<SeriesRef, Option<Arc<SentSeries>>, BuildHasherDefault<RefHasher>>,
+}
+
+impl SeriesCache {
+    pub(crate) fn new(matchers: Vec<Vec<Matcher>>, naming: Naming) -> Self {
+        Self { matchers, naming, series: HashMap::default() }
+    }
+
+    /// Decides on a series and says whether it is sent. A reference that the log uses again stands for the new labels
+    /// from then on.
+    pub(crate) fn add(&mut self, series: SeriesRef, labels: &Labels) -> bool {
+        let sent = self.naming.name(labels, &self.matchers).map(|labels| Arc::new(SentSeries::new(labels)));
+        let is_sent = sent.is_some();
+        self.series.insert(series, sent);
+        is_sent
     }
 
     #[inline]
@@ -122,22 +140,14 @@ mod tests {
     use super::*;
     use model::relabel::RelabelAction;
     use model::{MatchOp, Regexp};
-    use wire::write_v1::{LabelScratch, WriteRequest, WriteRequestEncoder, to_labels};
-
-    fn decoded(s: &SentSeries) -> String {
-        let mut out = WriteRequestEncoder::new();
-        out.series(&s.raw_labels).float(1, 1.0);
-        let s = WriteRequest::new(out.as_bytes()).next_series().expect("valid").expect("one");
-        to_labels(s.labels(&mut LabelScratch::default()).expect("valid")).expect("valid").to_string()
-    }
 
     fn check(mut cache: SeriesCache, labels: &[(&str, &str)], expect: Option<&str>) {
         cache.add(SeriesRef(1), &Labels::from_pairs(labels.iter().copied()));
         assert!(matches!(cache.get(SeriesRef(2)), Lookup::Unknown));
         match (cache.get(SeriesRef(1)), expect) {
-            (Lookup::Sent(s), Some(text)) => assert_eq!(decoded(s), text),
+            (Lookup::Sent(s), Some(text)) => assert_eq!(s.labels.to_string(), text),
             (Lookup::NotSelected, None) => {}
-            (Lookup::Sent(s), None) => panic!("{} is sent", decoded(s)),
+            (Lookup::Sent(s), None) => panic!("{} is sent", s.labels),
             (Lookup::Unknown, _) => panic!("it was added"),
             (_, Some(text)) => panic!("{text} is not sent"),
         }
@@ -153,7 +163,7 @@ mod tests {
                     Matcher::new(MatchOp::Regexp, "__name__", "x.*").expect("valid"),
                 ],
             ];
-            SeriesCache::new(sets, Vec::new(), Labels::empty())
+            SeriesCache::new(sets, Naming::new(Vec::new(), Labels::empty()))
         };
         check(longterm(), &[("__name__", "up"), ("longterm", "true")], Some("up{longterm=\"true\"}"));
         check(longterm(), &[("__name__", "up")], None);
@@ -164,7 +174,7 @@ mod tests {
     #[test]
     fn external_labels_are_added_and_rules_see_them() {
         let external = Labels::from_pairs([("cluster", "c"), ("job", "external")]);
-        let cache = |rules| SeriesCache::new(Vec::new(), rules, external.clone());
+        let cache = |rules| SeriesCache::new(Vec::new(), Naming::new(rules, external.clone()));
         check(
             cache(Vec::new()),
             &[("__name__", "up"), ("job", "own")],

@@ -10,7 +10,7 @@ use model::{
 use super::*;
 
 mod receiver;
-mod wal;
+pub(crate) mod wal;
 
 use receiver::{Act, Receiver};
 use wal::MemoryWal;
@@ -335,6 +335,13 @@ async fn histograms_exemplars_and_metadata_go_along() {
     let stored = setup.receiver.stored();
     assert_eq!(stored.len(), 2);
     assert!(stored.contains(&(labels(1).to_string(), Sample::histogram(7, histogram))));
+    // The receiver turns out not to say what it has written, so that metadata follows as version 1.0 has it.
+    let wait = async {
+        while setup.receiver.state.lock().expect("sound").families.is_empty() {
+            tokio::time::sleep(MS(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wait).await.expect("sent");
     let state = setup.receiver.state.lock().expect("sound");
     assert_eq!((state.exemplars, &state.families[..]), (1, &["m".to_owned()][..]));
     // The reference that the log never named.

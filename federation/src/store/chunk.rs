@@ -131,6 +131,19 @@ pub(super) fn encode(samples: &Samples, from: usize, to: usize) -> Vec<u8> {
     out
 }
 
+/// Bytes that samples take once sealed, keys included, as far as it is known before compression by RocksDB.
+pub(crate) fn sealed_len_bytes(samples: &Samples) -> usize {
+    /// What a record with a key of this store costs beside its value.
+    const RECORD_BYTES: usize = 19;
+    let (mut at, mut bytes) = (0, 0);
+    while at < samples.len() {
+        let to = at + page_len(samples, at, samples.len());
+        bytes += RECORD_BYTES + encode(samples, at, to).len();
+        at = to;
+    }
+    bytes
+}
+
 fn read_head(r: &mut Reader<'_>) -> Result<ChunkHead, StorageError> {
     let encoding = r.u8()?;
     if encoding != FLOATS && encoding != ANY {

@@ -87,6 +87,7 @@ fn setup(samples: &[(usize, i64)], seam: i64, down: bool) -> Setup {
         local_min_time: Arc::new(move || local_min),
         remote: remote.clone(),
         external_labels: external(),
+        promoted: None,
         on_unavailable: OnUnavailable::WarnLocalOnly,
     };
     Setup { tiered, whole, remote }
@@ -176,4 +177,49 @@ fn a_matcher_that_wants_the_external_label_goes_as_it_is() {
     let (data, _) = flat(q.select(&matchers, &SelectHints::default()).expect("selects"));
     let expect = vec![("up{a=\"1\", replica=\"r2\"}".to_owned(), vec![Sample::float(10, -1.0)])];
     assert_eq!(data, expect);
+}
+
+#[test]
+fn promoted_history_is_seen_once_under_its_tag() {
+    let l = |pairs: &[(&str, &str)]| Labels::from_pairs(pairs.iter().copied());
+    let (plain, tagged) = (l(&[("__name__", "up")]), l(&[("__name__", "up"), ("longterm", "x")]));
+    let other = l(&[("__name__", "up"), ("job", "b")]);
+    let (whole, local, remote) = (MemoryStorage::new(), MemoryStorage::new(), MemoryStorage::new());
+    for t in 0..100 {
+        whole.insert(&tagged, Sample::float(t, t as f64));
+        whole.insert(&other, Sample::float(t, 1.0));
+        local.insert(&other, Sample::float(t, 1.0));
+        local.insert(if t < 50 { &plain } else { &tagged }, Sample::float(t, t as f64));
+    }
+    // The series without the tag ends with a stale marker when the one with it begins.
+    local.insert(&plain, Sample::float(50, model::stale_nan()));
+    let mut sent = 0;
+    let mut check = |upto: i64, until: i64| {
+        while sent < upto {
+            let to = Labels::from_pairs(tagged.iter().chain(external().iter()));
+            remote.insert(&to, Sample::float(sent, sent as f64));
+            sent += 1;
+        }
+        let tiered = Tiered {
+            local: Arc::new(local.clone()),
+            local_min_time: Arc::new(|| Some(0)),
+            remote: Arc::new(remote.clone()),
+            external_labels: external(),
+            promoted: Some(Promoted { tags: vec!["longterm".into()], until: Arc::new(move || Some(until)) }),
+            on_unavailable: OnUnavailable::Fail,
+        };
+        let q = tiered.querier(0, 99).expect("opens");
+        flat(q.select(&[Matcher::equal("__name__", "up")], &SelectHints::default()).expect("selects")).0
+    };
+    let expect = {
+        let q = whole.querier(0, 99).expect("opens");
+        flat(q.select(&[Matcher::equal("__name__", "up")], &SelectHints::default()).expect("selects")).0
+    };
+    // While it is being sent every sample is there once, under one name or the other.
+    for upto in [0, 20, 49] {
+        let found = check(upto, 55);
+        let total: usize = found.iter().map(|(_, s)| s.len()).sum();
+        assert_eq!(total, 200 + 1, "{upto}: all, and the stale marker");
+    }
+    assert_eq!(check(60, 55), expect);
 }

@@ -572,6 +572,6 @@ pub(crate) fn metric_type_of(number: u64) -> MetricType {
     usize::try_from(number).ok().and_then(|i| METRIC_TYPES.get(i)).copied().unwrap_or_default()
 }
 
-fn metric_type_number(metric_type: MetricType) -> u64 {
+pub(crate) fn metric_type_number(metric_type: MetricType) -> u64 {
     METRIC_TYPES.iter().position(|t| *t == metric_type).unwrap_or(0) as u64
 }

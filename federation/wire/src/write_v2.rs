@@ -1,8 +1,8 @@
 //! `io.prometheus.write.v2.Request`, the message of remote write 2.0: read without copying.
 //!
 //! Strings sit once in a table of symbols and series refer to them by index, so [`Request::new`] reads the table
-//! first. Raw label bytes mean something only within one request and are no key between requests. There is no
-//! writer: almanac sends version 1.0.
+//! first. Raw label bytes mean something only within one request and are no key between requests. The writer is in
+//! [`encode`].
 //!
 //! Spec: <https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/>.
 
@@ -13,6 +13,10 @@ use model::{Exemplar, Metadata, Sample};
 use crate::error::Error;
 use crate::proto::{Cursor, WireType};
 use crate::write_v1::{LabelScratch, exemplar_of, histogram, metric_type_of};
+
+pub mod encode;
+
+pub use encode::{RequestEncoder, SeriesEncoder};
 
 const MESSAGE: &str = "write.v2.Request";
 

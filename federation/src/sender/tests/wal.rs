@@ -22,7 +22,7 @@ struct State {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct MemoryWal {
+pub(crate) struct MemoryWal {
     state: Arc<Mutex<State>>,
 }
 
@@ -38,27 +38,32 @@ fn record(position: WalPosition) -> usize {
 }
 
 impl MemoryWal {
-    pub(super) fn append(&self, record: WalRecord) {
+    pub(crate) fn append(&self, record: WalRecord) {
         self.state.lock().expect("sound").records.push(record);
     }
 
-    pub(super) fn truncate(&self, records: usize) {
+    pub(crate) fn truncate(&self, records: usize) {
         self.state.lock().expect("sound").truncated = records;
     }
 
-    pub(super) fn fail(&self, times: usize) {
+    /// Truncates under readers that are further back, too.
+    pub(crate) fn vanish(&self, records: usize) {
+        self.truncate(records);
+    }
+
+    pub(crate) fn fail(&self, times: usize) {
         self.state.lock().expect("sound").failures = times;
     }
 
-    pub(super) fn forget_series_from(&self, reference: u64) {
+    pub(crate) fn forget_series_from(&self, reference: u64) {
         self.state.lock().expect("sound").forgotten_from = Some(reference);
     }
 
-    pub(super) fn held(&self) -> Option<WalPosition> {
+    pub(crate) fn held(&self) -> Option<WalPosition> {
         self.state.lock().expect("sound").held
     }
 
-    pub(super) fn opened(&self) -> usize {
+    pub(crate) fn opened(&self) -> usize {
         self.state.lock().expect("sound").opened
     }
 }
@@ -67,7 +72,7 @@ impl WalSource for MemoryWal {
     fn tail(&self, from: Option<WalPosition>) -> Result<Box<dyn WalTail>, StorageError> {
         let mut s = self.state.lock().expect("sound");
         s.opened += 1;
-        let asked = from.map_or(s.records.len(), record);
+        let asked = from.map_or(s.records.len(), record).min(s.records.len());
         let next = asked.max(s.truncated);
         let gap = (asked < next).then(|| position(asked));
         let forgotten = s.forgotten_from.unwrap_or(u64::MAX);
@@ -109,6 +114,10 @@ impl WalTail for Tail {
             let n = self.names.len().min(max_records);
             out.extend(self.names.drain(..n));
             return Ok(position(self.next));
+        }
+        if self.next < s.truncated {
+            self.gap.get_or_insert(position(self.next));
+            self.next = s.truncated;
         }
         let end = s.records.len().min(self.next + max_records);
         out.extend_from_slice(&s.records[self.next..end]);

@@ -257,6 +257,11 @@ pub(crate) fn write(out: &mut Vec<u8>, timestamp_ms: i64, value: &HistogramValue
     }
 }
 
+/// Appends the start timestamp, which version 2.0 has; 0 is none.
+pub(crate) fn write_start(out: &mut Vec<u8>, start_timestamp_ms: i64) {
+    put_int64(out, field::START_TIMESTAMP, start_timestamp_ms);
+}
+
 fn put_shape(out: &mut Vec<u8>, sum: f64, schema: i32, zero_threshold: f64) {
     put_double(out, field::SUM, sum);
     put_sint64(out, field::SCHEMA, i64::from(schema));

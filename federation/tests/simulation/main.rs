@@ -1,0 +1,14 @@
+//! Sender, receiver and network in one process, on a clock that runs as fast as there is nothing to do.
+//!
+//! Real are the local store, the sender with both lanes and the audit, the wire format and the long-term store; the
+//! network ([`network`]) and the receiver before the store ([`receiver`]) are this file's own. [`world`] puts them
+//! together and lets them die. [`faults`] runs random histories from seeds, [`outage`] the stories that the design
+//! promises.
+//!
+//! `ALMANAC_SIM_SEEDS` says how many seeds to run (default 3), `ALMANAC_SEED` the first one; a failure names its seed.
+
+mod faults;
+mod network;
+mod outage;
+mod receiver;
+mod world;

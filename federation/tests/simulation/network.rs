@@ -1,0 +1,143 @@
+//! A network that loses, delays, doubles and reorders, by seed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use federation::http::{HttpError, Outgoing, Response};
+use federation::transport::{Answer, Transport};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::receiver::Receiver;
+
+/// A small generator: all randomness of a simulation comes from one seed.
+pub(crate) struct Rng(AtomicU64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d))
+    }
+
+    /// A number below `n`.
+    pub(crate) fn below(&self, n: u64) -> u64 {
+        // SplitMix64.
+        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+
+    /// True once in `n` times.
+    pub(crate) fn one_in(&self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// How the network is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Everything arrives within milliseconds.
+    Fine,
+    /// Each kind of fault now and then.
+    Storm,
+    /// Nothing arrives.
+    Cut,
+}
+
+/// The way from sender to receiver.
+pub(crate) struct Network {
+    pub(crate) receiver: Arc<Receiver>,
+    rng: Rng,
+    weather: Mutex<Weather>,
+    /// A request that the network still holds, to deliver it (again) later.
+    stray: Mutex<Option<(bool, Bytes)>>,
+    pub(crate) requests: AtomicU64,
+}
+
+impl Network {
+    pub(crate) fn new(receiver: Arc<Receiver>, seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            receiver,
+            rng: Rng::new(seed),
+            weather: Mutex::new(Weather::Fine),
+            stray: Mutex::default(),
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        *self.weather.lock().expect("sound") = weather;
+    }
+
+    fn weather(&self) -> Weather {
+        *self.weather.lock().expect("sound")
+    }
+
+    /// What was under way arrives at last.
+    fn deliver_stray(&self) {
+        let stray = self.stray.lock().expect("sound").take();
+        if let Some((is_v2, body)) = stray {
+            self.receiver.receive(is_v2, &body);
+        }
+    }
+
+    async fn carry(&self, is_v2: bool, body: Bytes) -> Result<Response, HttpError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let lost = |why: &str| Err(HttpError::Transport(why.into()));
+        let delay = |ms: u64| tokio::time::sleep(Duration::from_millis(ms));
+        match self.weather() {
+            Weather::Cut => {
+                delay(1).await;
+                return lost("no route to host");
+            }
+            Weather::Fine => delay(2).await,
+            Weather::Storm => {
+                delay(1 + self.rng.below(300)).await;
+                match self.rng.below(12) {
+                    0 => return lost("connection reset before the request arrived"),
+                    1 => {
+                        self.receiver.receive(is_v2, &body);
+                        return lost("connection reset within the answer");
+                    }
+                    2 => {
+                        // Arrives after what is sent later.
+                        *self.stray.lock().expect("sound") = Some((is_v2, body));
+                        return lost("no answer");
+                    }
+                    3 => return Ok(status(500, None)),
+                    4 => return Ok(status(503, Some("1"))),
+                    5 => return Ok(status(429, None)),
+                    6 => {
+                        self.receiver.receive(is_v2, &body);
+                    }
+                    7 => self.deliver_stray(),
+                    8 => delay(60_000).await,
+                    _ => {}
+                }
+            }
+        }
+        let (answer, samples) = self.receiver.receive(is_v2, &body);
+        self.receiver.note_acknowledged(samples);
+        Ok(answer)
+    }
+}
+
+fn status(code: u16, retry_after: Option<&'static str>) -> Response {
+    let mut headers = HeaderMap::new();
+    if let Some(after) = retry_after {
+        headers.insert("retry-after", HeaderValue::from_static(after));
+    }
+    Response { status: StatusCode::from_u16(code).expect("a status"), headers, body: Bytes::new() }
+}
+
+impl Transport for Network {
+    fn send<'a>(&'a self, outgoing: Outgoing<'a>) -> Answer<'a> {
+        let is_v2 = outgoing
+            .headers
+            .iter()
+            .any(|(n, v)| n == "content-type" && v.to_str().is_ok_and(|v| v.contains("v2.Request")));
+        let body = outgoing.body.clone();
+        Box::pin(self.carry(is_v2, body))
+    }
+}
