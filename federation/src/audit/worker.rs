@@ -23,7 +23,7 @@ use crate::sender::metrics::Registrar;
 
 /// How many windows are gone by before an old one is looked at again.
 const RECHECK_EVERY: u32 = 6;
-/// A slice shorter than this is not worth a request.
+/// With less than this settled a request is not worth it.
 const MIN_SLICE_MS: i64 = 60_000;
 /// A slice that still lacks samples after so many repairs is passed, and looked at again later.
 const MAX_REPAIRS: u32 = 3;
@@ -117,7 +117,12 @@ impl Worker {
             let outcome;
             (self, outcome) = match stepped.await {
                 Ok(both) => both,
-                Err(_) => return,
+                Err(e) => {
+                    if e.is_panic() {
+                        tracing::error!(error = %e, "the audit failed; it goes on after the next reload or start");
+                    }
+                    return;
+                }
             };
             if let Err(e) = outcome {
                 self.metrics.errors.inc();
@@ -150,7 +155,9 @@ impl Worker {
         let from = next.max(local_min);
         let to = window_start(from).saturating_add(WINDOW_MS).min(settled);
         self.state.ticks = self.state.ticks.wrapping_add(1);
-        if to.saturating_sub(from) >= MIN_SLICE_MS && !self.state.ticks.is_multiple_of(RECHECK_EVERY) {
+        // The rest of a window may be short; what counts is how much is settled.
+        let worth_it = settled.saturating_sub(from) >= MIN_SLICE_MS && to > from;
+        if worth_it && !self.state.ticks.is_multiple_of(RECHECK_EVERY) {
             if self.slice(from, to)? {
                 self.state.next = Some(to);
             }

@@ -5,7 +5,7 @@
 //! together and lets them die. [`faults`] runs random histories from seeds, [`outage`] the stories that the design
 //! promises.
 //!
-//! `ALMANAC_SIM_SEEDS` says how many seeds to run (default 3), `ALMANAC_SEED` the first one; a failure names its seed.
+//! `ALMANAC_SIM_SEEDS` says how many seeds to run (default 1), `ALMANAC_SEED` the first one; a failure names its seed.
 
 mod faults;
 mod network;

@@ -193,13 +193,18 @@ impl World {
 
     /// Waits until everything is acknowledged, the backlog is empty and the audit has come to `until`.
     pub(crate) async fn settle(&self, until: i64, what: &str) {
-        let give_up = Instant::now() + Duration::from_secs(30 * 86_400);
+        let give_up = Instant::now() + Duration::from_secs(2 * 86_400);
         loop {
             let status = self.sender().status();
             let backlog = self.sender().backlog().expect("there is one").status();
             let sent = status.acknowledged >= self.db().end();
             if sent && backlog.ranges.is_empty() && backlog.verified_until_ms.is_some_and(|t| t >= until) {
                 return;
+            }
+            if self.metric("almanac_longterm_audit_unrepaired") > 0.0 {
+                let found = contents(&*self.receiver.store());
+                assert_same(&found, &self.expected(), &format!("{what}: cannot be repaired"));
+                panic!("{what}: the audit sees a loss where there is none");
             }
             assert!(Instant::now() < give_up, "{what}: does not settle: {status:?} {backlog:?}");
             self.sleep(Duration::from_secs(1)).await;
