@@ -7,6 +7,8 @@
 //!
 //! `ALMANAC_SIM_SEEDS` says how many seeds to run (default 1), `ALMANAC_SEED` the first one; a failure names its seed.
 
+#![allow(clippy::print_stdout, reason = "which seed runs, and what a simulated outage took")]
+
 mod faults;
 mod network;
 mod outage;
