@@ -1,6 +1,6 @@
 //! The backlog lane: what the live lane could not send is read from the local store and sent later.
 //!
-//! A [`Backlog`] is a durable queue of ranges ([`range`]) in a file ([`file`]) beside the destination's position. The
+//! A [`Backlog`] is a durable queue of ranges ([`range`]) in a file ([`mod@file`]) beside the destination's position. The
 //! lane ([`lane`]) works through them in windows of two hours, oldest first, series in the order of their labels
 //! ([`read`]), at a limited pace and only while the live lane is not behind.
 //!
