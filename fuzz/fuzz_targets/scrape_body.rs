@@ -1,5 +1,5 @@
-#![no_main]
 //! Bodies of any bytes as any format, scraped twice: whole and cut short. No panic, bounded memory, and an end.
+#![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use model::{AppendError, Appender, Exemplar, Labels, Metadata, Sample, SeriesRef, StorageError};
