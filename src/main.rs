@@ -18,6 +18,7 @@ mod check;
 mod cli;
 mod config;
 mod explain;
+mod limits;
 mod logging;
 mod longterm_node;
 mod longterm_tool;
@@ -69,6 +70,7 @@ fn serve(general: &GeneralFlags, node: impl Future<Output = anyhow::Result<()>>)
     for (feature, why) in general.without_effect() {
         tracing::warn!(feature, "--enable-feature: {why}");
     }
+    limits::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -56,51 +56,51 @@ pub(crate) struct Fetched {
     pub(crate) content_type: String,
 }
 
-/// The client of one target.
-pub(crate) struct Client {
+/// What all targets of a job are asked with.
+pub(crate) struct JobClient {
     client: Result<httpclient::Client, String>,
-    url: String,
+    /// Headers but for the timeout, which targets may have of their own.
     headers: HeaderMap,
     body_limit: u64,
-    last_body_len: usize,
 }
 
-impl Client {
-    pub(crate) fn new(clients: &Clients, config: &ScrapeConfig, target: &Target, user_agent: &str) -> Self {
+impl JobClient {
+    pub(crate) fn new(clients: &Clients, config: &ScrapeConfig, user_agent: &str) -> Self {
         let mut headers = HeaderMap::new();
-        let mut put = |name, value: String| {
-            // What is built here from names and numbers is always a header value.
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(name, value);
-            }
-        };
-        put(ACCEPT, accept_header(&config.scrape_protocols, config.metric_name_escaping));
-        put(ACCEPT_ENCODING, if config.enable_compression { "gzip" } else { "identity" }.into());
-        put(USER_AGENT, user_agent.to_owned());
-        let timeout = (target.timeout_ms as f64 / 1000.0).to_string();
-        put(HeaderName::from_static("x-prometheus-scrape-timeout-seconds"), timeout);
-        let client = clients.get(&config.http).map(|c| match &*target.unix_socket {
-            "" => c,
-            path => c.over_unix_socket(path),
-        });
+        put(&mut headers, ACCEPT, accept_header(&config.scrape_protocols, config.metric_name_escaping));
+        let encoding = if config.enable_compression { "gzip" } else { "identity" };
+        put(&mut headers, ACCEPT_ENCODING, encoding.into());
+        put(&mut headers, USER_AGENT, user_agent.to_owned());
         let body_limit = match config.body_size_limit {
             0 => BODY_LEN_BYTES_MAX,
             n => n.min(BODY_LEN_BYTES_MAX),
         };
-        Self { client, url: target.url(), headers, body_limit, last_body_len: 0 }
+        Self { client: clients.get(&config.http), headers, body_limit }
     }
 
-    /// Fetches the target's body. The future may be dropped at any time.
+    /// Fetches a target's body. `socket` keeps the connections of one that has a unix socket; `expected_len` is a guess of
+    /// the body's length. The future may be dropped at any time.
     ///
     /// # Errors
     /// Why there is no body.
-    pub(crate) async fn fetch(&mut self) -> Result<Fetched, ScrapeFailure> {
-        let failure = |reason: String| ScrapeFailure::Http { url: self.url.clone(), reason };
+    pub(crate) async fn fetch(
+        &self,
+        target: &Target,
+        socket: &mut Option<httpclient::Client>,
+        expected_len: usize,
+    ) -> Result<Fetched, ScrapeFailure> {
+        let failure = |reason: String| ScrapeFailure::Http { url: target.url(), reason };
         let client = self.client.as_ref().map_err(|e| failure(e.clone()))?;
-        let uri: Uri = self.url.parse().map_err(|e: http::uri::InvalidUri| failure(e.to_string()))?;
+        let client = match &*target.unix_socket {
+            "" => client,
+            path => socket.get_or_insert_with(|| client.over_unix_socket(path)),
+        };
+        let uri: Uri = target.url.parse().map_err(|e: http::uri::InvalidUri| failure(e.to_string()))?;
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = uri;
         request.headers_mut().clone_from(&self.headers);
+        let timeout = (target.timeout_ms as f64 / 1000.0).to_string();
+        put(request.headers_mut(), HeaderName::from_static("x-prometheus-scrape-timeout-seconds"), timeout);
         let response = client
             .send(request)
             .await
@@ -118,16 +118,19 @@ impl Client {
         };
         let (content_type, encoding) = (header(CONTENT_TYPE), header(CONTENT_ENCODING));
         let body =
-            httpclient::body::read(response.into_body(), &encoding, self.body_limit, self.last_body_len)
-                .await;
+            httpclient::body::read(response.into_body(), &encoding, self.body_limit, expected_len).await;
         let body = body.map_err(|e| match e {
             BodyError::TooLarge => ScrapeFailure::BodySizeLimit,
             other => ScrapeFailure::Encoding(other.to_string()),
         })?;
-        if !body.is_empty() {
-            self.last_body_len = body.len();
-        }
         Ok(Fetched { body, content_type })
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    // What is built here from names and numbers is always a header value.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
     }
 }
 

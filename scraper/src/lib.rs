@@ -1,11 +1,12 @@
 //! Finds targets, scrapes them and hands their samples to a store.
 //!
 //! Reading order: [`config`] (what a job is), [`target_group`] (what discovery hands over), [`manager`] (the door), then
-//! `pool` and `target` (from groups to targets), `scrape_loop` and `client` (one target in time), [`exposition`] (the
+//! `pool` and `target` (from groups to targets), `scrape_loop`, `schedule`, `client` and `append_work` (one target in time), [`exposition`] (the
 //! formats), [`cache`] and `sample_cache` (the hot path: same body, new numbers), `report` and `metrics`. [`discovery`] finds targets.
 
 #![forbid(unsafe_code)]
 
+mod append_work;
 pub mod cache;
 mod client;
 pub mod config;
@@ -19,6 +20,7 @@ mod pool;
 mod report;
 mod sample_cache;
 pub mod sample_labels;
+mod schedule;
 mod scrape_loop;
 pub mod series_cache;
 mod target;

@@ -20,8 +20,9 @@ use crate::failure_log;
 use crate::metrics::ScrapeMetrics;
 use crate::pool::{Pool, end_all};
 use crate::sample_labels::StartRules;
-use crate::scrape_loop::Services;
-use crate::target::{Origin, Target, TargetFactory};
+use crate::schedule::Schedule;
+use crate::scrape_loop::{ScrapeLoop, Services};
+use crate::target::{Origin, TargetFactory};
 use crate::target_group::TargetGroupReceiver;
 
 /// Settings of the manager that do not come from the configuration file.
@@ -162,6 +163,7 @@ impl ScrapeManager {
             clients: Clients::new(clock.clone()),
             metrics: ScrapeMetrics::new(registry, &clock)?,
             clock,
+            schedule: Arc::<Schedule>::default(),
             failure_logs: Mutex::default(),
             offset_seed: xxhash_rust::xxh3::xxh3_64(options.offset_seed.as_bytes()),
             options,
@@ -240,8 +242,8 @@ impl ScrapeManager {
             .collect();
         drop(pools);
         let snapshot = |(job, factory, targets, dropped, dropped_count): (_, Arc<TargetFactory>, _, _, _)| {
-            let targets: Vec<Arc<Target>> = targets;
-            let mut active: Vec<_> = targets.iter().map(|t| t.snapshot(&factory)).collect();
+            let targets: Vec<Arc<ScrapeLoop>> = targets;
+            let mut active: Vec<_> = targets.iter().map(|t| t.target.snapshot(&factory)).collect();
             active.sort_by(|a, b| a.scrape_url.cmp(&b.scrape_url).then_with(|| a.labels.cmp(&b.labels)));
             let dropped: Vec<Origin> = dropped;
             let dropped = dropped.iter().map(|origin| DroppedTarget {
@@ -261,11 +263,12 @@ impl ScrapeManager {
         let mut all = Vec::new();
         for (job, pool) in pools.iter() {
             let mut targets = pool.view.lock().targets.clone();
-            targets.sort_by_cached_key(|t| (t.url(), t.labels.clone()));
-            for t in targets {
+            targets.sort_by_cached_key(|t| (t.target.url(), t.target.labels()));
+            for scrape_loop in targets {
+                let t = &scrape_loop.target;
                 let store = t.state.lock().metadata.clone();
                 all.push(TargetMetadata {
-                    labels: t.labels.clone(),
+                    labels: t.labels(),
                     scrape_pool: job.clone(),
                     families: store.map(|s| s.list()).unwrap_or_default(),
                 });

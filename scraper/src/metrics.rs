@@ -247,8 +247,8 @@ impl Collector for MetadataCollector {
         for (job, view) in self.views.lock().iter() {
             let targets = view.lock().targets.clone();
             let (mut entries, mut bytes) = (0, 0);
-            for target in targets {
-                let store = target.state.lock().metadata.clone();
+            for of in targets {
+                let store = of.target.state.lock().metadata.clone();
                 let (n, b) = store.map_or((0, 0), |s| s.size());
                 entries += n;
                 bytes += b;

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::ScrapeConfig;
-use crate::scrape_loop::{LoopHandle, Services};
+use crate::scrape_loop::{Job, ScrapeLoop, Services};
 use crate::target::{Origin, Outcome, Target, TargetFactory};
 use crate::target_group::{TargetGroup, TargetGroupReceiver};
 
@@ -25,12 +25,12 @@ use crate::target_group::{TargetGroup, TargetGroupReceiver};
 const RELABELED_PER_TURN: usize = 512;
 
 /// Loops by the hash of their targets.
-pub(crate) type Loops = HashMap<u64, LoopHandle>;
+pub(crate) type Loops = HashMap<u64, Arc<ScrapeLoop>>;
 
 /// What the API sees of a pool.
 #[derive(Default)]
 pub(crate) struct PoolView {
-    pub(crate) targets: Vec<Arc<Target>>,
+    pub(crate) targets: Vec<Arc<ScrapeLoop>>,
     /// No more than `keep_dropped_targets` allows.
     pub(crate) dropped: Vec<Origin>,
     pub(crate) dropped_count: usize,
@@ -57,6 +57,7 @@ impl Pool {
         let config = Arc::new(config);
         let factory = Arc::new(TargetFactory::new(Arc::clone(&config)));
         let follower = Follower {
+            job: Arc::new(Job::new(Arc::clone(&services), Arc::clone(&config))),
             services,
             config,
             factory: Arc::clone(&factory),
@@ -83,13 +84,14 @@ impl Pool {
 }
 
 /// Ends loops side by side; returns when their stale markers are written.
-pub(crate) async fn end_all(loops: impl IntoIterator<Item = LoopHandle>) {
-    join_all(loops.into_iter().map(LoopHandle::end)).await;
+pub(crate) async fn end_all(loops: impl IntoIterator<Item = Arc<ScrapeLoop>>) {
+    join_all(loops.into_iter().map(ScrapeLoop::end)).await;
 }
 
 struct Follower {
     services: Arc<Services>,
     config: Arc<ScrapeConfig>,
+    job: Arc<Job>,
     factory: Arc<TargetFactory>,
     groups: TargetGroupReceiver,
     loops: Loops,
@@ -121,7 +123,7 @@ enum Became {
 #[derive(Default)]
 struct Changes {
     /// Targets without a running loop.
-    fresh: HashMap<u64, Target>,
+    fresh: HashMap<u64, Box<Target>>,
     /// Hashes that no group has any more.
     gone: Vec<u64>,
 }
@@ -158,24 +160,23 @@ impl Follower {
     async fn sync(&mut self) {
         let start = self.services.clock.monotonic();
         let Changes { fresh, gone } = self.read_groups().await;
-        let mut retired: Vec<LoopHandle> = gone.iter().filter_map(|hash| self.loops.remove(hash)).collect();
+        let mut retired: Vec<Arc<ScrapeLoop>> =
+            gone.iter().filter_map(|hash| self.loops.remove(hash)).collect();
         let mut by_labels: HashMap<Labels, usize> = HashMap::new();
         for (i, old) in retired.iter().enumerate() {
-            by_labels.entry(old.target.labels.clone()).or_insert(i);
+            by_labels.entry(old.target.labels()).or_insert(i);
         }
-        let mut retired: Vec<Option<LoopHandle>> = retired.drain(..).map(Some).collect();
+        let mut retired: Vec<Option<Arc<ScrapeLoop>>> = retired.drain(..).map(Some).collect();
         for (hash, target) in fresh {
             // The loop of the same target under another configuration, else one whose series these are.
             let predecessor = self.loops.remove(&hash).or_else(|| {
-                let i = by_labels.get(&target.labels)?;
+                let i = by_labels.get(&target.labels())?;
                 retired[*i].take()
             });
-            let handle =
-                LoopHandle::spawn(self.services.clone(), self.config.clone(), Arc::new(target), predecessor);
-            self.loops.insert(hash, handle);
+            self.loops.insert(hash, ScrapeLoop::start(Arc::clone(&self.job), *target, predecessor));
         }
         self.apply_target_limit();
-        self.view.lock().targets = self.loops.values().map(|l| l.target.clone()).collect();
+        self.view.lock().targets = self.loops.values().cloned().collect();
         end_all(retired.into_iter().flatten()).await;
         let m = &self.services.metrics;
         let job = [self.config.job_name.as_str()];
@@ -249,14 +250,14 @@ impl Follower {
                     *self.members.entry(hash).or_default() += 1;
                     match self.loops.get(&hash) {
                         Some(running)
-                            if Arc::ptr_eq(&running.config, &self.config)
-                                || *running.config == *self.config =>
+                            if Arc::ptr_eq(&running.job, &self.job)
+                                || *running.job.config == *self.config =>
                         {
                             // Meta labels may have changed, which only the API shows.
                             running.target.state.lock().origin = Origin { group: Arc::clone(group), index };
                         }
                         _ => {
-                            changes.fresh.entry(hash).or_insert(*target);
+                            changes.fresh.entry(hash).or_insert(target);
                         }
                     }
                     Became::Active(hash)
@@ -319,6 +320,7 @@ impl Follower {
         if over.is_some() {
             self.services.metrics.exceeded_target_limit.inc();
         }
-        self.loops.values().for_each(|l| l.set_over_limit(over));
+        // Loops taken over as they run have their job of before.
+        self.loops.values().for_each(|l| l.job.set_over_limit(over));
     }
 }

@@ -16,37 +16,30 @@ const NAMES: [&str; 5] = [
 ];
 const EXTRA_NAMES: [&str; 3] = ["scrape_timeout_seconds", "scrape_sample_limit", "scrape_body_size_bytes"];
 
-/// Report series of one target.
+/// Report series of one target. Their labels are put together where the store does not know their references: there are as
+/// many reports as targets.
+#[derive(Default)]
 pub(crate) struct Report {
-    series: Vec<(Labels, SeriesRef)>,
-    written: bool,
+    series: [SeriesRef; NAMES.len() + EXTRA_NAMES.len()],
+    /// How many were written last.
+    written: u8,
 }
 
 impl Report {
-    pub(crate) fn new(target_labels: &Labels, extra: bool) -> Self {
-        let names = NAMES.iter().chain(if extra { EXTRA_NAMES.as_slice() } else { &[] });
-        let series = names.map(|name| {
-            let mut b = LabelsBuilder::from_labels(target_labels);
-            (b.set(METRIC_NAME, name).build(), SeriesRef::NONE)
-        });
-        Self { series: series.collect(), written: false }
-    }
-
-    /// Appends the values, in the order of the names; those of names that are not on are left out.
+    /// Appends the values, in the order of the names.
     ///
     /// # Errors
     /// When the store cannot take them.
     pub(crate) fn append(
         &mut self,
+        target_labels: &Labels,
+        extra: bool,
         timestamp_ms: i64,
-        values: [f64; 8],
+        values: [f64; NAMES.len() + EXTRA_NAMES.len()],
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
-        self.written = true;
-        for ((labels, series), value) in self.series.iter_mut().zip(values) {
-            append_one(labels, series, timestamp_ms, value, app)?;
-        }
-        Ok(())
+        self.written = (NAMES.len() + if extra { EXTRA_NAMES.len() } else { 0 }) as u8;
+        self.append_all(target_labels, timestamp_ms, values, app)
     }
 
     /// Appends stale markers, if ever anything was appended.
@@ -55,18 +48,31 @@ impl Report {
     /// When the store cannot take them.
     pub(crate) fn append_stale(
         &mut self,
+        target_labels: &Labels,
         timestamp_ms: i64,
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
-        if self.written {
-            self.append(timestamp_ms, [stale_nan(); 8], app)?;
+        self.append_all(target_labels, timestamp_ms, [stale_nan(); NAMES.len() + EXTRA_NAMES.len()], app)
+    }
+
+    fn append_all(
+        &mut self,
+        target_labels: &Labels,
+        timestamp_ms: i64,
+        values: [f64; NAMES.len() + EXTRA_NAMES.len()],
+        app: &mut dyn Appender,
+    ) -> Result<(), ScrapeFailure> {
+        let names = NAMES.iter().chain(&EXTRA_NAMES).take(usize::from(self.written));
+        for ((name, series), value) in names.zip(&mut self.series).zip(values) {
+            append_one(name, target_labels, series, timestamp_ms, value, app)?;
         }
         Ok(())
     }
 }
 
 fn append_one(
-    labels: &Labels,
+    name: &str,
+    target_labels: &Labels,
     series: &mut SeriesRef,
     timestamp_ms: i64,
     value: f64,
@@ -77,8 +83,9 @@ fn append_one(
         result = app.append_float(*series, timestamp_ms, value);
     }
     if let Err(AppendError::UnknownRef) = result {
+        let labels = LabelsBuilder::from_labels(target_labels).set(METRIC_NAME, name).build();
         result = app
-            .append(SeriesRef::NONE, labels, Sample::float(timestamp_ms, value))
+            .append(SeriesRef::NONE, &labels, Sample::float(timestamp_ms, value))
             .map(|known| *series = known);
     }
     match result {

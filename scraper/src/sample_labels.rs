@@ -6,6 +6,7 @@
 //! and nothing else.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use model::histogram::bounds::{EXPONENTIAL_SCHEMA_MAX, EXPONENTIAL_SCHEMA_MIN};
 use model::labels::{
@@ -32,7 +33,7 @@ pub struct SampleRules {
     /// Series with explicit timestamps get stale markers too.
     pub track_timestamps_staleness: bool,
     /// Metric relabeling.
-    pub relabel: Vec<RelabelRule>,
+    pub relabel: Arc<[RelabelRule]>,
     /// Names that series may have.
     pub names: NameValidation,
     /// Most samples of a scrape; 0 for any number.
@@ -73,7 +74,7 @@ impl SampleRules {
             honor_labels: config.honor_labels,
             honor_timestamps: config.honor_timestamps,
             track_timestamps_staleness: config.track_timestamps_staleness,
-            relabel: config.metric_relabel_rules.clone(),
+            relabel: config.metric_relabel_rules.clone().into(),
             names: config.metric_name_validation,
             sample_limit: config.sample_limit,
             label_limit: config.label_limit,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::duration::{format_ms, parse_ms};
-use model::labels::Quoted;
+use model::labels::{LabelsWriter, Quoted};
 use model::relabel::process;
 use model::{Labels, LabelsBuilder};
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use crate::cache::MetadataStore;
 use crate::config::ScrapeConfig;
 use crate::exposition::HistogramOptions;
 use crate::manager::{ActiveTarget, TargetHealth};
-use crate::target_group::TargetGroup;
+use crate::target_group::{GroupLabels, TargetGroup};
 
 const ADDRESS: &str = "__address__";
 const SCHEME: &str = "__scheme__";
@@ -50,8 +50,8 @@ pub(crate) struct Origin {
 
 /// A target that is scraped.
 pub(crate) struct Target {
-    /// Labels of its series.
-    pub(crate) labels: Labels,
+    /// Labels of its series; none is empty. The names are those of many targets.
+    labels: GroupLabels,
     /// What is fetched; path and query as the request line has them.
     pub(crate) url: Box<str>,
     /// Path of a unix socket; empty for none.
@@ -68,13 +68,20 @@ pub(crate) struct Target {
 pub(crate) struct TargetState {
     pub(crate) origin: Origin,
     pub(crate) health: TargetHealth,
-    pub(crate) last_error: String,
+    pub(crate) last_error: Box<str>,
     pub(crate) last_scrape_ms: Option<i64>,
     pub(crate) last_duration_seconds: f64,
     pub(crate) metadata: Option<Arc<MetadataStore>>,
 }
 
 impl Target {
+    /// Labels of its series.
+    pub(crate) fn labels(&self) -> Labels {
+        let mut writer = LabelsWriter::new();
+        self.labels.iter().for_each(|(name, value)| writer.push(name, value));
+        writer.build()
+    }
+
     pub(crate) fn url(&self) -> String {
         self.url.to_string()
     }
@@ -88,10 +95,10 @@ impl Target {
         let s = self.state.lock();
         ActiveTarget {
             discovered_labels: factory.discovered(&s.origin),
-            labels: self.labels.clone(),
+            labels: self.labels(),
             scrape_pool: factory.config.job_name.clone(),
             scrape_url: self.url(),
-            last_error: s.last_error.clone(),
+            last_error: s.last_error.to_string(),
             last_scrape_ms: s.last_scrape_ms,
             last_scrape_duration_seconds: s.last_duration_seconds,
             health: s.health,
@@ -230,7 +237,7 @@ fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result
     let hash = xxh3_64_with_seed(url.as_bytes(), b.build().hash64());
     b.retain(|n, _| !n.starts_with(RESERVED_PREFIX));
     Ok(Target {
-        labels: b.build(),
+        labels: GroupLabels::from_pairs(b.iter()),
         hash,
         url: url.into(),
         unix_socket,
@@ -240,7 +247,7 @@ fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result
         state: Mutex::new(TargetState {
             origin,
             health: TargetHealth::default(),
-            last_error: String::new(),
+            last_error: Box::default(),
             last_scrape_ms: None,
             last_duration_seconds: 0.0,
             metadata: None,

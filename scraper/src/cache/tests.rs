@@ -247,7 +247,8 @@ fn metric_relabeling_drops_and_renames() {
     s.rules.relabel = vec![
         rule(RelabelAction::Drop, "drop_.*", "", "$1"),
         rule(RelabelAction::Replace, "old_(.*)", "__name__", "new_$1"),
-    ];
+    ]
+    .into();
     for n in 1..3 {
         let c = s.check(
             &format!("drop_a {n}\nold_b {n}\nc {n}\n"),
@@ -255,8 +256,9 @@ fn metric_relabeling_drops_and_renames() {
         );
         assert_eq!((c.scraped, c.post_relabel), (3, 2));
     }
-    s.rules.relabel = vec![rule(RelabelAction::LabelDrop, "__name__", "", "$1")];
-    s.rules.relabel[0].source_labels.clear();
+    let drop_names =
+        RelabelRule { source_labels: Vec::new(), ..rule(RelabelAction::LabelDrop, "__name__", "", "$1") };
+    s.rules.relabel = vec![drop_names].into();
     s.check_error("x 1\n", "missing metric name (__name__ label)", &["c 3000 stale", "new_b 3000 stale"]);
 }
 

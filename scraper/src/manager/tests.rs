@@ -130,15 +130,15 @@ fn config() -> ScrapeConfig {
 
 impl Scene {
     async fn start(config: ScrapeConfig, addresses: &[&str]) -> Self {
+        Self::start_with(config, addresses, SystemClock::shared()).await
+    }
+
+    async fn start_with(config: ScrapeConfig, addresses: &[&str], clock: Arc<dyn Clock>) -> Self {
         let store = TestStore::new();
         let options = ScrapeOptions { discovery_reload_interval_ms: 10, ..ScrapeOptions::default() };
-        let manager = ScrapeManager::new(
-            Arc::new(store.clone()),
-            SystemClock::shared(),
-            &prometheus::Registry::new(),
-            options,
-        )
-        .expect("metrics register");
+        let manager =
+            ScrapeManager::new(Arc::new(store.clone()), clock, &prometheus::Registry::new(), options)
+                .expect("metrics register");
         let (groups, received) = watch::channel(group(addresses));
         manager.apply(vec![(config, received)]).await.expect("valid");
         Self { store, manager, groups }
@@ -335,6 +335,69 @@ async fn targets_come_go_and_are_dropped() {
     let gone = s.store.samples("up").into_iter().rfind(|(l, _, _)| l.value("instance") == e.address);
     assert!(gone.is_some_and(|(_, _, v)| model::is_stale_nan(v)));
     s.manager.stop().await;
+}
+
+/// A clock that can be set.
+struct SetClock {
+    base: SystemClock,
+    ahead_ms: std::sync::atomic::AtomicI64,
+}
+
+impl Clock for SetClock {
+    fn now_ms(&self) -> i64 {
+        self.base.now_ms() + self.ahead_ms.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.base.monotonic()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrapes_go_on_when_the_clock_jumps() {
+    let e = Exporter::start(Answer::Text("a 1\n".into())).await;
+    let clock = Arc::new(SetClock { base: SystemClock::new(), ahead_ms: 0.into() });
+    let s = Scene::start_with(config(), &[&e.address], clock.clone()).await;
+    for ahead_ms in [0, 3_600_000, -3_600_000, 50, 0] {
+        clock.ahead_ms.store(ahead_ms, std::sync::atomic::Ordering::Relaxed);
+        let (before, begun) = (e.requests.lock().len(), clock.monotonic());
+        s.until("three scrapes", |_| e.requests.lock().len() >= before + 3).await;
+        let took = clock.monotonic().saturating_sub(begun);
+        assert!(took < Duration::from_secs(5), "{ahead_ms}: {took:?}");
+        assert!(took > Duration::from_millis(100), "{ahead_ms}: {took:?}");
+    }
+    s.manager.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reloads_during_a_scrape_lose_nothing() {
+    let e = Exporter::start(Answer::Text("a 1\nb 1\n".into())).await;
+    let mut c = config();
+    (c.scrape_interval_ms, c.scrape_timeout_ms) = (300, 250);
+    let s = Scene::start(c.clone(), &[&e.address]).await;
+    s.until("two scrapes", |s| s.values("a").len() >= 2).await;
+    e.answer(Answer::Slow);
+    let n = e.requests.lock().len();
+    s.until("a scrape hangs", |_| e.requests.lock().len() > n).await;
+    // Each of these takes over from one that has not scraped yet; labels fit from one to the next, then no more.
+    for regex in ["c", "b", "b"] {
+        c.metric_relabel_rules = vec![RelabelRule {
+            source_labels: vec!["__name__".into()],
+            regex: model::Regexp::new(regex).expect("valid"),
+            action: RelabelAction::Drop,
+            ..RelabelRule::default()
+        }];
+        s.apply(c.clone()).await;
+    }
+    e.answer(Answer::Text("a 1\nb 1\n".into()));
+    let n = s.values("a").len();
+    s.until("two more", |s| s.values("a").len() >= n + 2).await;
+    assert!(s.values("b").last().is_some_and(|v| model::is_stale_nan(*v)), "{:?}", s.values("b"));
+    e.answer(Answer::Slow);
+    let n = e.requests.lock().len();
+    s.until("a scrape hangs", |_| e.requests.lock().len() > n).await;
+    s.manager.stop().await;
+    assert!(s.values("a").last().is_some_and(|v| model::is_stale_nan(*v)), "the end breaks a fetch off");
 }
 
 #[test]
