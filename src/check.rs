@@ -10,8 +10,12 @@ use http::Method;
 use crate::cli::{CheckCommand, ServerFlags};
 
 mod config;
+mod families;
+mod metrics;
+mod rules;
+mod service_discovery;
 
-pub use config::Lint;
+use self::rules::Lint;
 
 /// How long a server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,8 +51,26 @@ impl Verdict {
 /// Runs a check.
 pub fn run(command: CheckCommand) -> Verdict {
     match command {
-        CheckCommand::Config { files, syntax_only, agent, lint, lint_fatal, lookback_delta } => {
-            config::run(&files, syntax_only, agent, Lint::new(&lint, lint_fatal, lookback_delta))
+        CheckCommand::Config {
+            files,
+            syntax_only,
+            agent,
+            lint,
+            lint_fatal,
+            ignore_unknown_fields,
+            lookback_delta,
+            features,
+        } => {
+            let (lint, lookback) = rules::config_lint(&lint, lookback_delta);
+            let lint = Lint::new(&lint, lint_fatal, ignore_unknown_fields, &features.features);
+            config::run(&files, syntax_only, agent, &lint, lookback)
+        }
+        CheckCommand::Rules { files, lint, lint_fatal, ignore_unknown_fields, features } => {
+            rules::run(&files, &Lint::new(&lint, lint_fatal, ignore_unknown_fields, &features.features))
+        }
+        CheckCommand::Metrics { extended, lint } => metrics::run(extended, &lint),
+        CheckCommand::ServiceDiscovery { config_file, job, timeout } => {
+            service_discovery::run(&config_file, &job, timeout)
         }
         CheckCommand::WebConfig { files } => Verdict::of(web_configs(&files)),
         CheckCommand::Healthy { server } => server_status(&server, "/-/healthy"),

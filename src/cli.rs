@@ -76,9 +76,51 @@ pub enum CheckCommand {
         /// Exit with code 3 when only that was found.
         #[arg(long = "lint-fatal")]
         lint_fatal: bool,
+        /// Leave out keys of rule files that nobody knows, instead of refusing the file.
+        #[arg(long = "ignore-unknown-fields")]
+        ignore_unknown_fields: bool,
         /// The server's lookback, which scrape intervals are held against.
         #[arg(long = "query.lookback-delta", default_value = "5m", value_parser = duration)]
         lookback_delta: Ms,
+        /// Features of PromQL that the rules may use.
+        #[command(flatten)]
+        features: FeatureFlags,
+    },
+    /// Check rule files.
+    Rules {
+        /// Rule files; standard input when there is none.
+        files: Vec<PathBuf>,
+        /// What to look at beyond mistakes: all, duplicate-rules, none.
+        #[arg(long, default_value = "duplicate-rules")]
+        lint: String,
+        /// Exit with code 3 when only that was found.
+        #[arg(long = "lint-fatal")]
+        lint_fatal: bool,
+        /// Leave out keys that nobody knows, instead of refusing the file.
+        #[arg(long = "ignore-unknown-fields")]
+        ignore_unknown_fields: bool,
+        /// Features of PromQL that the rules may use.
+        #[command(flatten)]
+        features: FeatureFlags,
+    },
+    /// Check metrics, given on standard input in the text format: their names, types, units and labels.
+    Metrics {
+        /// Print how many series each metric has.
+        #[arg(long)]
+        extended: bool,
+        /// What to look at: all, none.
+        #[arg(long, default_value = "all")]
+        lint: String,
+    },
+    /// Discover the targets of a job, and print them before and after relabeling.
+    ServiceDiscovery {
+        /// Configuration file.
+        config_file: PathBuf,
+        /// Name of the job.
+        job: String,
+        /// How long to wait for discovery that does not answer.
+        #[arg(long, default_value = "30s", value_parser = duration)]
+        timeout: Ms,
     },
     /// Check files of `--web.config.file`, certificates included.
     WebConfig {
@@ -98,6 +140,14 @@ pub enum CheckCommand {
         #[command(flatten)]
         server: ServerFlags,
     },
+}
+
+/// Features that change what PromQL is.
+#[derive(Args, Debug, Clone)]
+pub struct FeatureFlags {
+    /// Comma-separated feature names to enable, as the server has them. Repeatable.
+    #[arg(long = "enable-feature", value_delimiter = ',')]
+    pub features: Vec<String>,
 }
 
 /// Flags of a server that is asked.

@@ -12,6 +12,7 @@
 
 pub mod config;
 pub mod error;
+pub mod glob;
 pub mod manager;
 
 mod client_config;

@@ -17,6 +17,7 @@ mod failure_log;
 pub mod manager;
 mod metrics;
 mod pool;
+pub mod preview;
 mod report;
 mod sample_cache;
 pub mod sample_labels;

@@ -148,6 +148,21 @@ impl TargetFactory {
         }
     }
 
+    /// Labels of a member of a group after relabeling, those included that only say how to scrape it. `None` when it is
+    /// dropped.
+    ///
+    /// # Errors
+    /// Why it cannot be scraped.
+    pub(crate) fn relabeled(&self, group: &Arc<TargetGroup>, index: u32) -> Result<Option<Labels>, String> {
+        let mut labels = LabelsBuilder::new();
+        self.discover(group, index, &mut labels);
+        if !process(&self.config.relabel_rules, &mut labels) {
+            return Ok(None);
+        }
+        settle(&mut labels, &self.config)?;
+        Ok(Some(labels.build()))
+    }
+
     /// Labels of a target before relabeling.
     pub(crate) fn discovered(&self, origin: &Origin) -> Labels {
         let mut labels = LabelsBuilder::new();
@@ -183,8 +198,16 @@ impl TargetFactory {
     }
 }
 
-fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result<Target, String> {
-    let unix_socket: Box<str> = b.get(UNIX_SOCKET).into();
+/// How a target is scraped, as its labels say.
+struct Settled {
+    url: String,
+    interval_ms: i64,
+    timeout_ms: i64,
+    histograms: HistogramOptions,
+}
+
+/// Reads what labels say about scraping, takes off what discovery had said and sets the label `instance`.
+fn settle(b: &mut LabelsBuilder, config: &ScrapeConfig) -> Result<Settled, String> {
     let address = b.get(ADDRESS).to_owned();
     if address.is_empty() {
         return Err("no address".into());
@@ -234,6 +257,12 @@ fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result
     if b.get("instance").is_empty() {
         b.set("instance", &address);
     }
+    Ok(Settled { url, interval_ms, timeout_ms, histograms })
+}
+
+fn build(b: &mut LabelsBuilder, config: &ScrapeConfig, origin: Origin) -> Result<Target, String> {
+    let unix_socket: Box<str> = b.get(UNIX_SOCKET).into();
+    let Settled { url, interval_ms, timeout_ms, histograms } = settle(b, config)?;
     let hash = xxh3_64_with_seed(url.as_bytes(), b.build().hash64());
     b.retain(|n, _| !n.starts_with(RESERVED_PREFIX));
     Ok(Target {

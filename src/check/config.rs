@@ -2,48 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use model::LabelsBuilder;
-use rules::{GroupConfig, RuleKind};
-
 use super::Verdict;
+use super::rules::Lint;
 use crate::config::http::Tls;
+use crate::config::rules::Defaults;
 use crate::config::scalar::Ms;
 use crate::config::yaml::{ConfigError, Problem};
 use crate::config::{Config, matching_files};
 
-/// What is looked at beyond mistakes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Lint {
-    duplicate_rules: bool,
-    /// Scrape intervals from here on are too long for queries to find a sample.
-    lookback: Option<Ms>,
-    /// What is found makes the command fail.
-    fatal: bool,
-}
-
-impl Lint {
-    /// The options of `--lint`, separated by commas.
-    #[allow(clippy::print_stdout, reason = "the command's output")]
-    pub fn new(options: &str, fatal: bool, lookback: Ms) -> Self {
-        let mut lint = Self { fatal, ..Self::default() };
-        let mut none = false;
-        for option in options.split(',') {
-            match option {
-                "all" => (lint.duplicate_rules, lint.lookback) = (true, Some(lookback)),
-                "duplicate-rules" => lint.duplicate_rules = true,
-                "too-long-scrape-interval" => lint.lookback = Some(lookback),
-                "none" => none = true,
-                "" => {}
-                other => println!("WARNING: unknown lint option: {other:?}"),
-            }
-        }
-        if none { Self { fatal, ..Self::default() } } else { lint }
-    }
-}
-
 /// Checks each file and prints what promtool prints.
 #[allow(clippy::print_stdout, reason = "the command's output")]
-pub fn run(files: &[PathBuf], syntax_only: bool, agent: bool, lint: Lint) -> Verdict {
+pub fn run(files: &[PathBuf], syntax_only: bool, agent: bool, lint: &Lint, lookback: Option<Ms>) -> Verdict {
     let (mut failed, mut has_errors) = (false, false);
     for file in files {
         println!("Checking {}", file.display());
@@ -63,24 +32,20 @@ pub fn run(files: &[PathBuf], syntax_only: bool, agent: bool, lint: Lint) -> Ver
         }
         println!();
         if let Ok(found) = checked {
-            failed |= found.too_long_interval(lint);
-            let (rules_failed, rules_wrong) = found.check_rules(lint);
+            failed |= found.too_long_interval(lookback);
+            let (rules_failed, rules_wrong) = lint.files(&found.rule_files, &found.defaults);
             failed |= rules_failed;
             has_errors |= rules_wrong;
         }
     }
-    match (failed, has_errors) {
-        (true, true) => Verdict::Bad,
-        (true, false) if lint.fatal => Verdict::Lint,
-        _ => Verdict::Good,
-    }
+    lint.verdict(failed, has_errors)
 }
 
 /// What a good file leads to.
 struct Found {
     notes: Vec<String>,
     rule_files: Vec<PathBuf>,
-    defaults: crate::config::rules::Defaults,
+    defaults: Defaults,
     /// Names and intervals of jobs.
     intervals: Vec<(String, Ms)>,
 }
@@ -125,8 +90,8 @@ fn refuse_in_agent_mode(config: &Config) -> Result<(), Problem> {
 }
 
 impl Found {
-    fn too_long_interval(&self, lint: Lint) -> bool {
-        let Some(lookback) = lint.lookback.filter(|l| l.0 > 0) else { return false };
+    fn too_long_interval(&self, lookback: Option<Ms>) -> bool {
+        let Some(lookback) = lookback.filter(|l| l.0 > 0) else { return false };
         let Some((job, interval)) = self.intervals.iter().find(|(_, i)| *i >= lookback) else { return false };
         eprintln!(
             "  FAILED: too long scrape interval found, data point will be marked as stale - job: {job}, interval: {}",
@@ -134,62 +99,6 @@ impl Found {
         );
         true
     }
-
-    /// Whether something was found, and whether it is more than lint.
-    #[allow(clippy::print_stdout, reason = "the command's output")]
-    fn check_rules(&self, lint: Lint) -> (bool, bool) {
-        let (mut failed, mut wrong) = (false, false);
-        for file in &self.rule_files {
-            println!("Checking {}", file.display());
-            match crate::config::rules::load(file, &self.defaults) {
-                Err(e) => {
-                    eprintln!("  FAILED:\n{e}");
-                    (failed, wrong) = (true, true);
-                    continue;
-                }
-                Ok(groups) => match duplicates(&groups).filter(|_| lint.duplicate_rules) {
-                    Some(text) => {
-                        eprintln!("  FAILED:\nlint error {text}");
-                        failed = true;
-                    }
-                    None => println!(
-                        "  SUCCESS: {} rules found",
-                        groups.iter().map(|g| g.rules.len()).sum::<usize>()
-                    ),
-                },
-            }
-            println!();
-        }
-        (failed, wrong)
-    }
-}
-
-/// What to say of rules that write the same series.
-fn duplicates(groups: &[GroupConfig]) -> Option<String> {
-    let mut all = Vec::new();
-    for group in groups {
-        for rule in &group.rules {
-            let mut labels = LabelsBuilder::new();
-            for (name, value) in group.labels.iter().chain(&rule.labels) {
-                labels.set(name, value);
-            }
-            let (RuleKind::Recording { record: name } | RuleKind::Alerting { alert: name, .. }) = &rule.kind;
-            all.push((name.clone(), labels.build()));
-        }
-    }
-    all.sort();
-    let mut twice: Vec<_> = all.windows(2).filter(|w| w[0] == w[1]).map(|w| &w[0]).collect();
-    twice.dedup();
-    if twice.is_empty() {
-        return None;
-    }
-    let mut text = format!("{} duplicate rule(s) found.\n", twice.len());
-    for (metric, labels) in twice {
-        text.push_str(&format!("Metric: {metric}\nLabel(s):\n"));
-        labels.iter().for_each(|(name, value)| text.push_str(&format!("\t{name}: {value}\n")));
-    }
-    text.push_str("Might cause inconsistency while recording expressions");
-    Some(text)
 }
 
 /// # Errors
@@ -265,7 +174,7 @@ mod tests {
             assert!(config(&file, true, false).is_ok(), "{row}");
             let wrong = match config(&file, false, false) {
                 Err(e) => e.to_string().contains(".yml"),
-                Ok(found) => found.check_rules(Lint::default()).1,
+                Ok(found) => Lint::default().files(&found.rule_files, &found.defaults).1,
             };
             assert!(wrong, "{row}");
         }

@@ -12,34 +12,78 @@ use serde::Deserialize;
 use super::scalar::Ms;
 use super::yaml::{self, At, ConfigError, Problem};
 
-/// A rule file as written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RuleFile {
-    groups: Vec<At<Group>>,
+/// Rule files as written. The same types twice: whether unknown keys are errors is decided where a type is declared.
+macro_rules! written {
+    ($module:ident $(, $strict:ident)?) => {
+        mod $module {
+            use super::*;
+
+            #[derive(Debug, Default, Deserialize)]
+            #[serde(default $(, $strict)?)]
+            pub(super) struct RuleFile {
+                pub(super) groups: Vec<At<Group>>,
+            }
+
+            #[derive(Debug, Default, Deserialize)]
+            #[serde(default $(, $strict)?)]
+            pub(super) struct Group {
+                pub(super) name: String,
+                pub(super) interval: Option<Ms>,
+                pub(super) query_offset: Option<At<String>>,
+                pub(super) limit: usize,
+                pub(super) labels: BTreeMap<String, String>,
+                pub(super) rules: Vec<At<Rule>>,
+            }
+
+            #[derive(Debug, Default, Deserialize)]
+            #[serde(default $(, $strict)?)]
+            pub(super) struct Rule {
+                pub(super) record: Option<At<String>>,
+                pub(super) alert: Option<At<String>>,
+                pub(super) expr: Option<At<String>>,
+                pub(super) r#for: Option<Ms>,
+                pub(super) keep_firing_for: Option<Ms>,
+                pub(super) labels: BTreeMap<String, String>,
+                pub(super) annotations: BTreeMap<String, String>,
+            }
+        }
+    };
+}
+written!(strict, deny_unknown_fields);
+written!(lenient);
+
+use strict::{Group, Rule, RuleFile};
+
+impl From<lenient::RuleFile> for RuleFile {
+    fn from(file: lenient::RuleFile) -> Self {
+        let rule = |r: lenient::Rule| Rule {
+            record: r.record,
+            alert: r.alert,
+            expr: r.expr,
+            r#for: r.r#for,
+            keep_firing_for: r.keep_firing_for,
+            labels: r.labels,
+            annotations: r.annotations,
+        };
+        let group = |g: lenient::Group| Group {
+            name: g.name,
+            interval: g.interval,
+            query_offset: g.query_offset,
+            limit: g.limit,
+            labels: g.labels,
+            rules: g.rules.into_iter().map(|r| r.map(rule)).collect(),
+        };
+        Self { groups: file.groups.into_iter().map(|g| g.map(group)).collect() }
+    }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Group {
-    name: String,
-    interval: Option<Ms>,
-    query_offset: Option<At<String>>,
-    limit: usize,
-    labels: BTreeMap<String, String>,
-    rules: Vec<At<Rule>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Rule {
-    record: Option<At<String>>,
-    alert: Option<At<String>>,
-    expr: Option<At<String>>,
-    r#for: Option<Ms>,
-    keep_firing_for: Option<Ms>,
-    labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
+/// What becomes of keys that nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// They are errors.
+    Refuse,
+    /// They are left out.
+    Ignore,
 }
 
 /// What a file inherits from the configuration.
@@ -61,91 +105,150 @@ pub struct Defaults {
 /// The first thing that is wrong, with file, line and column.
 pub fn load(file: &Path, defaults: &Defaults) -> Result<Vec<GroupConfig>, ConfigError> {
     let text = yaml::read_file(file)?;
-    let (document, more) = first_document(&text);
-    if more {
-        tracing::warn!(file = %file.display(), "the file holds several YAML documents; only the first is used");
-    }
-    parse(document, &file.display().to_string(), defaults).map_err(|p| p.in_file(file))
+    let parsed = parse(&text, &file.display().to_string(), defaults, UnknownFields::Refuse);
+    parsed.map_err(|mut problems| problems.swap_remove(0).in_file(file))
 }
 
-fn parse(text: &str, file: &str, defaults: &Defaults) -> Result<Vec<GroupConfig>, Problem> {
-    let parsed: RuleFile = yaml::parse(text)?;
+/// Reads and checks the text of a rule file.
+///
+/// # Errors
+/// Everything that is wrong, at least one problem.
+pub fn parse(
+    text: &str,
+    file: &str,
+    defaults: &Defaults,
+    unknown: UnknownFields,
+) -> Result<Vec<GroupConfig>, Vec<Problem>> {
+    let (document, more) = first_document(text);
+    if more {
+        tracing::warn!(file, "the file holds several YAML documents; only the first is used");
+    }
+    let parsed: Result<RuleFile, Problem> = match unknown {
+        UnknownFields::Refuse => yaml::parse(document),
+        UnknownFields::Ignore => yaml::parse::<lenient::RuleFile>(document).map(Into::into),
+    };
+    let parsed = parsed.map_err(|p| vec![p])?;
     let mut groups: Vec<GroupConfig> = Vec::new();
+    let mut problems = Vec::new();
     for group in &parsed.groups {
         if group.name.is_empty() {
-            return Err(group.problem("Groupname must not be empty"));
+            problems.push(group.problem("Groupname must not be empty"));
         }
         if groups.iter().any(|g| g.name == group.name) {
-            return Err(group.problem(format!("groupname: {:?} is repeated in the same file", group.name)));
+            problems.push(group.problem(format!("groupname: {:?} is repeated in the same file", group.name)));
         }
-        check_labels(&group.labels, defaults.names).map_err(|e| group.problem(e))?;
-        let query_offset_ms = match &group.query_offset {
-            Some(text) => signed_ms(text).map_err(|e| text.problem(e))?,
-            None => defaults.query_offset.ms(),
-        };
-        let rules = group.rules.iter().enumerate().map(|(i, r)| {
-            rule(r, defaults).map_err(|p| {
-                let name = r.alert.as_ref().or(r.record.as_ref()).map_or("", |n| n.value.as_str());
-                let reason = format!("group {:?}, rule {}, {name:?}: {}", group.name, i + 1, p.reason);
-                Problem { reason, ..p }.or_at(r.position)
-            })
-        });
-        let config = GroupConfig {
-            name: group.name.clone(),
-            file: file.to_owned(),
-            interval_ms: group.interval.filter(|i| i.0 > 0).unwrap_or(defaults.interval).ms(),
-            query_offset_ms,
-            limit: group.limit,
-            labels: pairs(&group.labels),
-            rules: rules.collect::<Result<_, _>>()?,
-        };
-        config.check().map_err(|e| group.problem(e.to_string()))?;
-        groups.push(config);
+        groups.push(self::group(group, file, defaults, &mut problems));
     }
-    Ok(groups)
+    if problems.is_empty() { Ok(groups) } else { Err(problems) }
 }
 
-fn rule(r: &At<Rule>, defaults: &Defaults) -> Result<RuleConfig, Problem> {
-    let expr = r.expr.as_ref().filter(|e| !e.is_empty());
-    let Some(expr) = expr else { return Err(Problem::new("field 'expr' must be set in rule")) };
-    promql::parser::parse(expr, &defaults.parser)
-        .map_err(|e| expr.problem(format!("could not parse expression: {e}")))?;
-    check_labels(&r.labels, defaults.names)?;
-    let kind = match (&r.record, &r.alert) {
-        (Some(record), Some(_)) => return Err(record.problem("only one of 'record' and 'alert' must be set")),
-        (None, None) => return Err(Problem::new("one of 'record' or 'alert' must be set")),
-        (Some(record), None) => {
-            for (set, field) in [
-                (!r.annotations.is_empty(), "annotations"),
-                (r.r#for.is_some_and(|f| f.0 != 0), "for"),
-                (r.keep_firing_for.is_some_and(|f| f.0 != 0), "keep_firing_for"),
-            ] {
-                if set {
-                    return Err(record.problem(format!("invalid field '{field}' in recording rule")));
-                }
-            }
-            if !defaults.names.is_metric_name(record) {
-                return Err(record.problem(format!("invalid recording rule name: {}", record.value)));
-            }
-            if record.contains(['{', '}']) {
-                let text = "braces present in the recording rule name; should it be in expr?";
-                return Err(record.problem(format!("{text}: {}", record.value)));
-            }
-            RuleKind::Recording { record: record.value.clone() }
-        }
-        (None, Some(alert)) => {
-            if let Some(name) = r.annotations.keys().find(|n| !defaults.names.is_label_name(n)) {
-                return Err(alert.problem(format!("invalid annotation name: {name}")));
-            }
-            RuleKind::Alerting {
-                alert: alert.value.clone(),
-                for_ms: r.r#for.map_or(0, Ms::ms),
-                keep_firing_for_ms: r.keep_firing_for.map_or(0, Ms::ms),
-                annotations: pairs(&r.annotations),
-            }
-        }
+/// A group, with its problems added to those before.
+fn group(group: &At<Group>, file: &str, defaults: &Defaults, problems: &mut Vec<Problem>) -> GroupConfig {
+    if let Err(e) = check_labels(&group.labels, defaults.names) {
+        problems.push(group.problem(e));
+    }
+    let query_offset_ms = match &group.query_offset {
+        Some(text) => signed_ms(text).unwrap_or_else(|e| {
+            problems.push(text.problem(e));
+            0
+        }),
+        None => defaults.query_offset.ms(),
     };
-    Ok(RuleConfig { expr: expr.value.clone(), labels: pairs(&r.labels), kind })
+    let mut config = GroupConfig {
+        name: group.name.clone(),
+        file: file.to_owned(),
+        interval_ms: group.interval.filter(|i| i.0 > 0).unwrap_or(defaults.interval).ms(),
+        query_offset_ms,
+        limit: group.limit,
+        labels: pairs(&group.labels),
+        rules: Vec::new(),
+    };
+    let faults = problems.len();
+    for (i, r) in group.rules.iter().enumerate() {
+        let name = [&r.alert, &r.record].into_iter().flatten().find(|n| !n.is_empty());
+        let name = name.map_or("", |n| n.value.as_str());
+        let named = |p: Problem| {
+            let reason = format!("group {:?}, rule {}, {name:?}: {}", group.name, i + 1, p.reason);
+            Problem { reason, ..p }.or_at(r.position)
+        };
+        match rule(r, defaults) {
+            Ok(rule) => config.rules.push(rule),
+            Err(found) => problems.extend(found.into_iter().map(named)),
+        }
+    }
+    // Only a group of good rules can be looked at as a whole.
+    if problems.len() == faults
+        && let Err(e) = config.check()
+    {
+        problems.push(group.problem(e.to_string()));
+    }
+    config
+}
+
+/// # Errors
+/// Everything that is wrong with the rule.
+fn rule(r: &At<Rule>, defaults: &Defaults) -> Result<RuleConfig, Vec<Problem>> {
+    let mut problems = Vec::new();
+    // An empty text counts as none.
+    let given = |field: &'_ Option<At<String>>| field.as_ref().filter(|f| !f.is_empty()).cloned();
+    let (record, alert, expr) = (given(&r.record), given(&r.alert), given(&r.expr));
+    match (&record, &alert) {
+        (Some(record), Some(_)) => {
+            problems.push(record.problem("only one of 'record' and 'alert' must be set"));
+        }
+        (None, None) => problems.push(Problem::new("one of 'record' or 'alert' must be set")),
+        _ => {}
+    }
+    match &expr {
+        None => problems.push(Problem::new("field 'expr' must be set in rule")),
+        Some(expr) => {
+            if let Err(e) = promql::parser::parse(expr, &defaults.parser) {
+                problems.push(expr.problem(format!("could not parse expression: {e}")));
+            }
+        }
+    }
+    if let Some(record) = &record {
+        check_recording(r, record, defaults.names, &mut problems);
+    }
+    if let Err(e) = check_labels(&r.labels, defaults.names) {
+        problems.push(Problem::new(e));
+    }
+    if let Some(name) = r.annotations.keys().find(|n| !defaults.names.is_label_name(n)) {
+        problems.push(Problem::new(format!("invalid annotation name: {name}")));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let kind = match (record, alert) {
+        (Some(record), _) => RuleKind::Recording { record: record.value },
+        (None, alert) => RuleKind::Alerting {
+            alert: alert.map(|a| a.value).unwrap_or_default(),
+            for_ms: r.r#for.map_or(0, Ms::ms),
+            keep_firing_for_ms: r.keep_firing_for.map_or(0, Ms::ms),
+            annotations: pairs(&r.annotations),
+        },
+    };
+    let expr = expr.map(|e| e.value).unwrap_or_default();
+    Ok(RuleConfig { expr, labels: pairs(&r.labels), kind })
+}
+
+fn check_recording(r: &Rule, record: &At<String>, names: NameValidation, problems: &mut Vec<Problem>) {
+    for (set, field) in [
+        (!r.annotations.is_empty(), "annotations"),
+        (r.r#for.is_some_and(|f| f.0 != 0), "for"),
+        (r.keep_firing_for.is_some_and(|f| f.0 != 0), "keep_firing_for"),
+    ] {
+        if set {
+            problems.push(record.problem(format!("invalid field '{field}' in recording rule")));
+        }
+    }
+    if !names.is_metric_name(record) {
+        problems.push(record.problem(format!("invalid recording rule name: {}", record.value)));
+    }
+    if record.contains(['{', '}']) {
+        let text = "braces present in the recording rule name; should it be in expr?";
+        problems.push(record.problem(format!("{text}: {}", record.value)));
+    }
 }
 
 fn pairs(map: &BTreeMap<String, String>) -> Vec<(String, String)> {
@@ -197,9 +300,35 @@ mod tests {
     #[test]
     fn errors_name_the_rule_and_its_place() {
         let text = "groups:\n- name: g\n  rules:\n  - record: a\n    expr: sum(\n";
-        let p = parse(text, "f.yml", &defaults(NameValidation::Utf8)).expect_err("broken");
+        let problems = parse(text, "f.yml", &defaults(NameValidation::Utf8), UnknownFields::Refuse);
+        let p = &problems.expect_err("broken")[0];
         assert_eq!((p.position.line, p.position.column), (5, 11));
         assert!(p.reason.contains("group \"g\", rule 1, \"a\": could not parse expression"), "{}", p.reason);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said() {
+        let text = "groups:\n- name: g\n  note: x\n  rules:\n  - record: a{}\n    alert: b\n    for: 1m\n\
+                    \x20   labels: {__name__: c}\n  - expr: ''\n- name: g\n";
+        let check = |unknown| {
+            let problems =
+                parse(text, "f.yml", &defaults(NameValidation::Utf8), unknown).expect_err("broken");
+            problems.into_iter().map(|p| format!("{}: {}", p.position.line, p.reason)).collect::<Vec<_>>()
+        };
+        let strict = check(UnknownFields::Refuse);
+        assert!(strict.len() == 1 && strict[0].contains("note"), "{strict:?}");
+        let lenient = check(UnknownFields::Ignore);
+        let expect = [
+            "5: group \"g\", rule 1, \"b\": only one of 'record' and 'alert' must be set",
+            "5: group \"g\", rule 1, \"b\": field 'expr' must be set in rule",
+            "5: group \"g\", rule 1, \"b\": invalid field 'for' in recording rule",
+            "5: group \"g\", rule 1, \"b\": braces present in the recording rule name; should it be in expr?: a{}",
+            "5: group \"g\", rule 1, \"b\": invalid label name: __name__",
+            "9: group \"g\", rule 2, \"\": one of 'record' or 'alert' must be set",
+            "9: group \"g\", rule 2, \"\": field 'expr' must be set in rule",
+            "10: groupname: \"g\" is repeated in the same file",
+        ];
+        assert_eq!(lenient, expect);
     }
 
     #[test]

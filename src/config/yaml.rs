@@ -147,6 +147,11 @@ pub struct At<T> {
 }
 
 impl<T> At<T> {
+    /// Another value at the same position.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> At<U> {
+        At { value: f(self.value), position: self.position }
+    }
+
     /// A problem at this position.
     pub fn problem(&self, reason: impl Into<String>) -> Problem {
         Problem { position: self.position, ..Problem::new(reason) }

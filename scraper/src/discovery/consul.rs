@@ -9,10 +9,11 @@
 
 mod client;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
@@ -32,6 +33,23 @@ struct Shared {
     context: ProviderContext,
     client: ConsulClient,
     datacenter: String,
+    /// Services that have not been seen yet.
+    awaited: Mutex<HashSet<String>>,
+}
+
+impl Shared {
+    fn expect(&self, name: &str) {
+        self.awaited.lock().insert(name.to_owned());
+    }
+
+    /// A service was seen, or is gone.
+    fn seen(&self, name: &str) {
+        let mut awaited = self.awaited.lock();
+        awaited.remove(name);
+        if awaited.is_empty() {
+            self.context.sink.mark_synced();
+        }
+    }
 }
 
 /// Watches until the task is aborted.
@@ -47,6 +65,7 @@ pub(super) async fn run(config: ConsulConfig, context: ProviderContext) {
     if config.services.is_empty() || !config.tags.is_empty() || !config.filter.is_empty() {
         watches.follow_catalog().await;
     } else {
+        config.services.iter().for_each(|name| shared.expect(name));
         config.services.iter().for_each(|name| watches.start(name));
         // Each ends only with this task.
         while watches.tasks.join_next().await.is_some() {}
@@ -59,10 +78,12 @@ async fn connect(config: ConsulConfig, context: ProviderContext, client: ConsulC
     loop {
         if !config.datacenter.is_empty() {
             let datacenter = config.datacenter.clone();
-            return Shared { config, context, client, datacenter };
+            return Shared { config, context, client, datacenter, awaited: Mutex::default() };
         }
         match client.datacenter().await {
-            Ok(datacenter) => return Shared { config, context, client, datacenter },
+            Ok(datacenter) => {
+                return Shared { config, context, client, datacenter, awaited: Mutex::default() };
+            }
             Err(error) => {
                 failed(&context, &error, "Consul does not say which datacenter it is");
                 sleep(retry_pause(&config, &mut failures)).await;
@@ -109,7 +130,9 @@ impl Watches {
         let mut failures = 0;
         loop {
             ticks.tick().await;
+            let timer = shared.context.metrics.consul_services().start_timer();
             let answer = shared.client.catalog(&shared.config, index).await;
+            drop(timer);
             match answer {
                 Ok((now, _)) if now == index => failures = 0,
                 Ok((now, catalog)) => {
@@ -127,18 +150,23 @@ impl Watches {
     /// Watches services that are new, and forgets those that are gone.
     fn adopt(&mut self, catalog: &Catalog) {
         let shared = Arc::clone(&self.shared);
+        let mut new = Vec::new();
         for (name, tags) in catalog {
             let has = |tag: &String| tags.iter().flatten().any(|known| known == tag);
             let named = shared.config.services.is_empty() || shared.config.services.contains(name);
             if named && shared.config.tags.iter().all(has) && !self.services.contains_key(name) {
-                self.start(name);
+                shared.expect(name);
+                new.push(name);
             }
         }
+        // All of them are expected before the first can answer.
+        new.into_iter().for_each(|name| self.start(name));
         self.services.retain(|name, watch| {
             let stays = catalog.contains_key(name);
             if !stays {
                 watch.abort();
                 shared.context.sink.update([(name.as_str().into(), None)]);
+                shared.seen(name);
             }
             stays
         });
@@ -154,14 +182,16 @@ async fn follow_service(shared: Arc<Shared>, name: String) {
     let mut failures = 0;
     loop {
         ticks.tick().await;
+        let timer = shared.context.metrics.consul_service().start_timer();
         let answer = shared.client.service(&shared.config, &name, index).await;
+        drop(timer);
         match answer {
             Ok((now, _)) if now == index => failures = 0,
             Ok((now, instances)) => {
                 (index, failures) = (now, 0);
                 let group = group(&shared, &name, &instances);
                 shared.context.sink.update([(Arc::clone(&group.source), Some(group))]);
-                shared.context.sink.mark_synced();
+                shared.seen(&name);
             }
             Err(error) => {
                 failed(&shared.context, &error, "the instances of a Consul service could not be read");

@@ -30,11 +30,16 @@ pub(super) async fn run(config: DnsConfig, context: ProviderContext) {
         Resolver::new(&context.options.resolv_conf, context.options.dns_port, Arc::clone(&context.clock));
     let mut ticks = tokio::time::interval(Duration::from_millis(config.refresh_interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    context.metrics.refreshes("dns", &context.job);
     loop {
         ticks.tick().await;
+        let begun = context.clock.monotonic();
         let names = config.names.iter().map(|name| look_up(name, &config, &resolver, &context));
         let found = join_all(names).await;
         let complete = found.iter().all(Option::is_some);
+        // A name that cannot be resolved counts as a failed lookup, the refresh as such goes on.
+        let took = context.clock.monotonic().saturating_sub(begun);
+        context.metrics.refreshed("dns", &context.job, took, false);
         context
             .sink
             .update(found.into_iter().flatten().map(|group| (Arc::clone(&group.source), Some(group))));

@@ -11,6 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use httpclient::Client;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use tokio::time::{sleep, timeout};
 
 use super::config::HttpDiscoveryConfig;
@@ -28,43 +29,62 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 
 /// Fetches until the task is aborted.
 pub(super) async fn run(config: HttpDiscoveryConfig, context: ProviderContext) {
-    let interval = Duration::from_millis(config.refresh_interval_ms);
-    let client = match Client::new(config.http.clone(), context.clock.clone()) {
-        Ok(client) => client,
-        Err(reason) => {
-            let error = failed(&config.url, reason);
-            tracing::error!(job = context.job, %error, "no targets are fetched");
-            return;
-        }
-    };
-    let mut groups_before = 0;
-    let mut failures = 0_u32;
-    loop {
-        let fetched = match timeout(interval, fetch(&config, &client, &context.options.user_agent)).await {
+    let (url, job) = (config.url.clone(), context.job.clone());
+    match Refresher::new(config, context) {
+        Ok(mut refresher) => loop {
+            sleep(refresher.refresh().await).await;
+        },
+        Err(reason) => tracing::error!(job, error = %failed(&url, reason), "no targets are fetched"),
+    }
+}
+
+struct Refresher {
+    config: HttpDiscoveryConfig,
+    context: ProviderContext,
+    client: Client,
+    /// Groups of the last answer.
+    groups: usize,
+    /// Failures since then.
+    failures: u32,
+}
+
+impl Refresher {
+    fn new(config: HttpDiscoveryConfig, context: ProviderContext) -> Result<Self, String> {
+        context.metrics.refreshes("http", &context.job);
+        let client = Client::new(config.http.clone(), context.clock.clone())?;
+        Ok(Self { config, context, client, groups: 0, failures: 0 })
+    }
+
+    /// Fetches once and returns how long to wait before the next time.
+    async fn refresh(&mut self) -> Duration {
+        let Self { config, context, .. } = self;
+        let interval = Duration::from_millis(config.refresh_interval_ms);
+        let begun = context.clock.monotonic();
+        let fetched = match timeout(interval, fetch(config, &self.client, &context.options.user_agent)).await
+        {
             Ok(fetched) => fetched,
             Err(_) => Err(failed(&config.url, format!("no answer within {interval:?}"))),
         };
-        let pause = match fetched {
+        let took = context.clock.monotonic().saturating_sub(begun);
+        context.metrics.refreshed("http", &context.job, took, fetched.is_err());
+        match fetched {
             Ok(groups) => {
-                failures = 0;
                 let count = groups.len();
                 let found = groups.into_iter().map(|group| (group.source.clone(), Some(group)));
-                let gone = (count..groups_before).map(|i| (format!("{}:{i}", config.url).into(), None));
+                let gone = (count..self.groups).map(|i| (format!("{}:{i}", config.url).into(), None));
                 context.sink.update(found.chain(gone));
                 context.sink.mark_synced();
-                groups_before = count;
+                (self.groups, self.failures) = (count, 0);
                 interval
             }
             Err(error) => {
                 tracing::error!(job = context.job, %error, "targets not fetched, the previous ones stay");
                 context.metrics.http_failures.inc();
-                context.metrics.refresh_failures.with_label_values(&["http", &context.job]).inc();
-                let pause = RETRY_MIN.saturating_mul(1 << failures.min(16)).min(interval);
-                failures = failures.saturating_add(1);
+                let pause = RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(interval);
+                self.failures = self.failures.saturating_add(1);
                 pause
             }
-        };
-        sleep(pause).await;
+        }
     }
 }
 
@@ -95,11 +115,17 @@ async fn read(
 ) -> Result<Vec<TargetGroup>, DiscoveryError> {
     let fail = |message: String| failed(&config.url, message);
     if response.status() != StatusCode::OK {
-        return Err(fail(format!("status {}", response.status())));
+        let status = response.status();
+        let reason = response.extensions().get::<ReasonPhrase>().map_or_else(
+            || status.canonical_reason().unwrap_or_default().into(),
+            |reason| String::from_utf8_lossy(reason.as_bytes()),
+        );
+        let text = format!("{} {reason}", status.as_u16());
+        return Err(fail(format!("server returned HTTP status {}", text.trim_end())));
     }
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !is_json(kind) {
-        return Err(fail(format!("content type {kind:?} is not application/json")));
+        return Err(fail(format!("unsupported content type {kind:?}, application/json is expected")));
     }
     let body = Limited::new(response.into_body(), BODY_LEN_BYTES_MAX).collect().await;
     let body = body.map_err(|e| fail(format!("reading the answer: {e}")))?.to_bytes();

@@ -81,7 +81,6 @@ async fn own_namespace(context: &ProviderContext) -> String {
         match cluster::own_namespace() {
             Ok(namespace) => return namespace,
             Err(error) => {
-                context.metrics.refresh_failures.with_label_values(&["kubernetes", &context.job]).inc();
                 if !failed_before {
                     tracing::error!(job = context.job, %error, "namespaces.own_namespace works in a pod only");
                     failed_before = true;

@@ -31,6 +31,9 @@ const PUBLISH_SHARE: u32 = 50;
 /// Longest pause after publishing, so that changes arrive within a second.
 const PUBLISH_PAUSE_MAX: Duration = Duration::from_millis(400);
 
+/// How often [`DiscoveryManager::settled`] looks.
+const SETTLED_POLL: Duration = Duration::from_millis(20);
+
 /// Settings that do not come from the configuration file.
 #[derive(Clone, Debug)]
 pub struct DiscoveryOptions {
@@ -53,7 +56,7 @@ impl Default for DiscoveryOptions {
         Self {
             name: "scrape".into(),
             debounce_ms: 50,
-            file_poll_ms: 1_000,
+            file_poll_ms: 500,
             user_agent: concat!("almanac/", env!("CARGO_PKG_VERSION")).into(),
             resolv_conf: "/etc/resolv.conf".into(),
             dns_port: 53,
@@ -90,6 +93,8 @@ struct Running {
 
 struct Provider {
     config: DiscoveryConfig,
+    job: String,
+    metrics: Arc<Metrics>,
     sink: Arc<GroupSink>,
     task: Option<JoinHandle<()>>,
 }
@@ -99,6 +104,7 @@ impl Drop for Provider {
         if let Some(task) = &self.task {
             task.abort();
         }
+        self.metrics.refreshes_no_more(self.config.mechanism(), &self.job);
     }
 }
 
@@ -143,7 +149,7 @@ impl DiscoveryManager {
         registry: &prometheus::Registry,
         options: DiscoveryOptions,
     ) -> Result<Self, DiscoveryError> {
-        let metrics = Arc::new(Metrics::new(registry, &options.name)?);
+        let metrics = Arc::new(Metrics::new(registry, &options.name, Arc::clone(&clock))?);
         let clusters = Arc::new(Clusters::new(Arc::clone(&metrics), &options.user_agent));
         Ok(Self { clock, metrics, clusters, options: Arc::new(options), running: Mutex::default() })
     }
@@ -180,6 +186,23 @@ impl DiscoveryManager {
         }
         self.metrics.failed_configs.set(f64::from(failed));
         receivers
+    }
+
+    /// What the sources of a job have found once each has been seen as a whole, or `limit` has passed. Tells whether
+    /// nothing is missing.
+    pub async fn settled(&self, job: &str, limit: Duration) -> (TargetGroups, bool) {
+        let sinks = {
+            let running = self.running.lock();
+            let job = running.jobs.iter().find(|known| known.publisher.job == job);
+            job.map(|job| job.publisher.sources.lock().sinks.clone()).unwrap_or_default()
+        };
+        let synced = || sinks.iter().all(|sink| sink.is_synced());
+        let deadline = Instant::now() + limit;
+        while !synced() && Instant::now() < deadline {
+            tokio::time::sleep(SETTLED_POLL.min(deadline - Instant::now())).await;
+        }
+        let complete = synced();
+        (Arc::new(sinks.iter().flat_map(|sink| sink.list().to_vec()).collect()), complete)
     }
 
     /// Stops all providers. Receivers keep their last list.
@@ -230,7 +253,7 @@ impl DiscoveryManager {
                 Some(tokio::spawn(kubernetes::run(config.clone(), context)))
             }
         };
-        Provider { config, sink, task }
+        Provider { config, job: job.to_owned(), metrics: Arc::clone(&self.metrics), sink, task }
     }
 
     fn start_job(&self, job: String) -> Job {

@@ -12,7 +12,6 @@ use super::metrics::Metrics;
 use crate::target_group::{TargetGroup, TargetGroups};
 
 /// The groups of one provider by source.
-#[derive(Debug)]
 pub(super) struct GroupSink {
     state: Mutex<State>,
     metrics: Arc<Metrics>,

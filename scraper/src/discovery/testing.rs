@@ -1,10 +1,15 @@
 //! What the tests of discovery share: a quick manager and patient waiting.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::SystemClock;
 
+use super::kubernetes::Clusters;
+use super::manager::ProviderContext;
+use super::metrics::Metrics;
+use super::sink::GroupSink;
 use super::{DiscoveryManager, DiscoveryOptions};
 use crate::target_group::{TargetGroup, TargetGroupReceiver, TargetGroups};
 
@@ -15,6 +20,22 @@ pub(super) fn manager() -> (DiscoveryManager, prometheus::Registry) {
     let registry = prometheus::Registry::new();
     let options = DiscoveryOptions { debounce_ms: 10, file_poll_ms: 20, ..DiscoveryOptions::default() };
     (DiscoveryManager::new(SystemClock::shared(), &registry, options).unwrap(), registry)
+}
+
+/// What a provider is given that runs by itself.
+pub(super) fn context() -> (ProviderContext, prometheus::Registry) {
+    let registry = prometheus::Registry::new();
+    let clock = SystemClock::shared();
+    let metrics = Arc::new(Metrics::new(&registry, "scrape", Arc::clone(&clock)).unwrap());
+    let context = ProviderContext {
+        job: "job".to_owned(),
+        sink: Arc::new(GroupSink::new(Arc::clone(&metrics))),
+        clusters: Arc::new(Clusters::new(Arc::clone(&metrics), "test")),
+        clock,
+        metrics,
+        options: Arc::new(DiscoveryOptions::default()),
+    };
+    (context, registry)
 }
 
 /// Waits until the list satisfies `done`.

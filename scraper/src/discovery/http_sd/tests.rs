@@ -6,8 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::{Authorization, HttpConfig, Secret, SecretSource};
-use crate::discovery::config::DiscoveryConfig;
-use crate::discovery::testing::{addresses, manager, metric, wait};
+use crate::discovery::testing::{PATIENCE, addresses, context, metric};
 
 /// Answers every request with what is set; keeps the heads of requests.
 #[derive(Clone, Default)]
@@ -51,24 +50,31 @@ impl Server {
 
 const JSON: &str = "Content-Type: application/json; charset=UTF-8\r\n";
 
-fn config(url: String, http: HttpConfig) -> Vec<(String, Vec<DiscoveryConfig>)> {
-    let config = HttpDiscoveryConfig { url, refresh_interval_ms: 50, http };
-    vec![("job".to_owned(), vec![DiscoveryConfig::Http(config)])]
+fn refresher(url: &str, http: HttpConfig) -> (Refresher, prometheus::Registry) {
+    let interval = u64::try_from(PATIENCE.as_millis()).unwrap();
+    let config = HttpDiscoveryConfig { url: url.to_owned(), refresh_interval_ms: interval, http };
+    let (context, registry) = context();
+    (Refresher::new(config, context).unwrap(), registry)
+}
+
+fn authorization(kind: &str, secret: &str) -> HttpConfig {
+    let credentials = Some(SecretSource::Inline(Secret::new(secret)));
+    let authorization = Authorization { kind: kind.into(), credentials };
+    HttpConfig { authorization: Some(authorization), ..HttpConfig::default() }
 }
 
 #[tokio::test]
 async fn groups_are_fetched_and_kept_over_failures() {
     let (server, url) = Server::start().await;
     server.set("200 OK", JSON, r#"[{"targets": ["a:1"], "labels": {"x": "y"}}, {"targets": ["b:1"]}]"#);
-    let authorization = Authorization {
-        kind: "Bearer".into(),
-        credentials: Some(SecretSource::Inline(Secret::new("secret-token"))),
-    };
-    let http = HttpConfig { authorization: Some(authorization), ..HttpConfig::default() };
     let url = format!("{url}/targets?a=b");
-    let (manager, registry) = manager();
-    let mut receiver = manager.apply(config(url.clone(), http)).remove(0).1;
-    let groups = wait(&mut receiver, |groups| groups.len() == 2).await;
+    let (mut refresher, registry) = refresher(&url, authorization("Bearer", "secret-token"));
+    let sink = Arc::clone(&refresher.context.sink);
+    assert!(!sink.is_synced());
+    assert_eq!(refresher.refresh().await, PATIENCE);
+    assert!(sink.is_synced());
+    let groups = sink.list();
+    assert_eq!(groups.len(), 2);
     assert_eq!(&*groups[0].source, format!("{url}:0"));
     assert_eq!(&groups[0].labels["__meta_url"], url);
     assert_eq!(&groups[0].labels["x"], "y");
@@ -77,30 +83,40 @@ async fn groups_are_fetched_and_kept_over_failures() {
     for header in [
         "authorization: bearer secret-token",
         "accept: application/json",
-        "x-prometheus-refresh-interval-seconds: 0.05",
+        "x-prometheus-refresh-interval-seconds: 20\r\n",
     ] {
         assert!(head.contains(header), "{head}");
     }
 
-    for (status, headers, body) in [
+    let failures = [
         ("500 Oops", JSON, "[]"),
         ("200 OK", "Content-Type: text/plain\r\n", "[]"),
         ("200 OK", JSON, "[null]"),
         ("200 OK", JSON, "["),
         ("301 Moved", "", ""),
-    ] {
+    ];
+    for (i, (status, headers, body)) in failures.into_iter().enumerate() {
         server.set(status, headers, body);
-        let failures = || metric(&registry, "prometheus_sd_http_failures_total", &[]);
-        let before = failures();
-        while failures() < before + 2.0 {
-            sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(receiver.borrow_and_update().len(), 2, "{status} {headers} {body}");
+        // The pause grows, up to the interval.
+        assert_eq!(refresher.refresh().await, Duration::from_secs(1 << i).min(PATIENCE), "{status}");
+        assert_eq!(sink.list().len(), 2, "{status} {headers} {body}");
     }
+    let labels = [("mechanism", "http"), ("config", "job")];
+    assert_eq!(metric(&registry, "prometheus_sd_http_failures_total", &[]), 5.0);
+    assert_eq!(metric(&registry, "prometheus_sd_refresh_failures_total", &labels), 5.0);
 
     server.set("200 OK", JSON, r#"[{"targets": ["c:1"]}]"#);
-    let groups = wait(&mut receiver, |groups| groups.len() == 1).await;
-    assert_eq!(addresses(&groups), ["c:1"]);
+    assert_eq!(refresher.refresh().await, PATIENCE);
+    assert_eq!(addresses(&sink.list()), ["c:1"]);
+}
+
+#[tokio::test]
+async fn a_status_is_told_as_the_server_put_it() {
+    let (server, url) = Server::start().await;
+    server.set("503 Come back later", JSON, "");
+    let (refresher, _registry) = refresher(&url, HttpConfig::default());
+    let failed = fetch(&refresher.config, &refresher.client, "test").await.expect_err("no targets");
+    assert_eq!(failed.to_string(), format!("{url}: server returned HTTP status 503 Come back later"));
 }
 
 #[tokio::test]
@@ -111,12 +127,9 @@ async fn redirects_leave_credentials_behind() {
     let target = target.replace("127.0.0.1", "localhost");
     first.set("302 Found", &format!("Location: {target}/there\r\n"), "");
     second.set("200 OK", JSON, r#"[{"targets": ["a:1"]}]"#);
-    let authorization =
-        Authorization { kind: "Key".into(), credentials: Some(SecretSource::Inline(Secret::new("s3cret"))) };
-    let http = HttpConfig { authorization: Some(authorization), ..HttpConfig::default() };
-    let (manager, _registry) = manager();
-    let mut receiver = manager.apply(config(url, http)).remove(0).1;
-    wait(&mut receiver, |groups| groups.len() == 1).await;
+    let (mut refresher, _registry) = refresher(&url, authorization("Key", "s3cret"));
+    refresher.refresh().await;
+    assert_eq!(addresses(&refresher.context.sink.list()), ["a:1"]);
     assert!(first.heads.lock()[0].contains("authorization: key s3cret"));
     assert!(!second.heads.lock()[0].contains("s3cret"));
 }
