@@ -15,8 +15,8 @@ mod inotify {
     use std::os::fd::OwnedFd;
 
     use parking_lot::Mutex;
-    use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
-    use rustix::io::Errno;
+    use ::inotify::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+    use ::inotify::io::Errno;
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
