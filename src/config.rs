@@ -72,11 +72,19 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn load_with(file: &Path, features: &global::FeatureDefaults) -> Result<Self, ConfigError> {
-        let text = yaml::read_file(file)?;
-        let dir = file.parent().unwrap_or(Path::new("")).to_owned();
-        let mut config = Self::parse_with(&text, &dir, features).map_err(|p| p.in_file(file))?;
+        let mut config = Self::load_alone(file, features)?;
         config.include_scrape_files()?;
         Ok(config)
+    }
+
+    /// Like [`Config::load_with`], without the files of `scrape_config_files`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load_alone(file: &Path, features: &global::FeatureDefaults) -> Result<Self, ConfigError> {
+        let text = yaml::read_file(file)?;
+        let dir = file.parent().unwrap_or(Path::new("")).to_owned();
+        Self::parse_with(&text, &dir, features).map_err(|p| p.in_file(file))
     }
 
     /// Parses, completes and checks a text whose relative file names belong to `dir`. Included files are not read.
@@ -212,44 +220,14 @@ fn check_pattern(file: &Path, what: &str) -> Result<(), Problem> {
     }
 }
 
-/// Files that match a pattern whose last part may hold `*`, sorted. No file is no error.
+/// Files that match a pattern, sorted. No file is no error.
 ///
 /// # Errors
-/// When the folder exists and cannot be read.
+/// When the pattern is malformed.
 pub fn matching_files(pattern: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let name = pattern.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    if !name.contains('*') {
-        return Ok(if pattern.exists() { vec![pattern.to_owned()] } else { Vec::new() });
-    }
-    let dir = pattern.parent().unwrap_or(Path::new(""));
-    let entries = match std::fs::read_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir }) {
-        Ok(e) => e,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(ConfigError::whole(dir, format!("cannot list: {e}"))),
-    };
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(Result::ok)
-        .filter(|e| glob_match(&name, &e.file_name().to_string_lossy()))
-        .map(|e| dir.join(e.file_name()))
-        .collect();
-    files.sort();
-    Ok(files)
-}
-
-/// `*` stands for any run of characters.
-fn glob_match(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or("");
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(i) => rest = &rest[i + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
+    let text = pattern.to_string_lossy();
+    let found = scraper::discovery::glob::expand(&text).map_err(|e| ConfigError::whole(pattern, e))?;
+    Ok(found.paths.into_iter().map(PathBuf::from).collect())
 }
 
 #[cfg(test)]

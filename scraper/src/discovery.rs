@@ -33,4 +33,5 @@ pub use config::{
     Role,
 };
 pub use error::DiscoveryError;
+pub use file::read_target_file;
 pub use manager::{DiscoveryManager, DiscoveryOptions};

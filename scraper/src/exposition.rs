@@ -150,7 +150,7 @@ impl Failure {
                 if line_start == at {
                     format!("expected {what}, got {got}")
                 } else {
-                    format!("expected {what}, got {got} after {}", Excerpt(&body[line_start..at]))
+                    format!("expected {what}, got {got} while parsing: {}", Excerpt(&body[line_start..at]))
                 }
             }
         };

@@ -249,9 +249,6 @@ fn settle(b: &mut LabelsBuilder, config: &ScrapeConfig) -> Result<Settled, Strin
         native: choice(NATIVE, "scrape native histograms", config.scrape_native_histograms)?,
     };
     let scheme = b.get(SCHEME);
-    if scheme != "http" && scheme != "https" {
-        return Err(format!("unsupported scheme {}: use http or https", Quoted(scheme)));
-    }
     let url = format!("{scheme}://{address}{}", path_and_query(b, config));
     b.retain(|n, _| !n.starts_with(META_PREFIX));
     if b.get("instance").is_empty() {

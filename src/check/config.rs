@@ -1,14 +1,21 @@
 //! `almanac check config`: loads files as a node would and says what is wrong, as promtool does.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use scraper::discovery::{DiscoveryConfig, glob, read_target_file};
+use scraper::preview::preview;
+use scraper::{ScrapeConfig, TargetGroup};
 
 use super::Verdict;
 use super::rules::Lint;
+use crate::config::global::FeatureDefaults;
 use crate::config::http::Tls;
 use crate::config::rules::Defaults;
 use crate::config::scalar::Ms;
-use crate::config::yaml::{ConfigError, Problem};
-use crate::config::{Config, matching_files};
+use crate::config::scrape::Scrape;
+use crate::config::yaml::{At, ConfigError, Problem};
+use crate::config::{Config, convert, matching_files};
 
 /// Checks each file and prints what promtool prints.
 #[allow(clippy::print_stdout, reason = "the command's output")]
@@ -53,7 +60,11 @@ struct Found {
 /// # Errors
 /// The first thing that is wrong.
 fn config(file: &Path, syntax_only: bool, agent: bool) -> Result<Found, ConfigError> {
-    let config = Config::load(file)?;
+    let config = if syntax_only {
+        Config::load_alone(file, &FeatureDefaults::default())?
+    } else {
+        Config::load(file)?
+    };
     if agent {
         refuse_in_agent_mode(&config).map_err(|p| p.in_file(file))?;
     }
@@ -63,11 +74,14 @@ fn config(file: &Path, syntax_only: bool, agent: bool) -> Result<Found, ConfigEr
         defaults: config.rule_defaults(),
         intervals: Vec::new(),
     };
+    for job in config.scrape_configs.iter().flatten() {
+        targets(job, syntax_only, &mut found.notes).map_err(|p| p.or_at(job.position).in_file(file))?;
+    }
     if syntax_only {
         return Ok(found);
     }
-    found.rule_files = named_files(&config).map_err(|p| p.in_file(file))?;
-    found.notes = config.settings().map_err(|p| p.in_file(file))?.notes;
+    found.rule_files = named_files(&config, &mut found.notes).map_err(|p| p.in_file(file))?;
+    found.notes.extend(config.settings().map_err(|p| p.in_file(file))?.notes);
     let jobs = config.scrape_configs.iter().flatten();
     found.intervals = jobs.map(|j| (j.job().to_owned(), j.scrape_interval.unwrap_or_default())).collect();
     Ok(found)
@@ -102,8 +116,8 @@ impl Found {
 }
 
 /// # Errors
-/// When a file that the configuration names by its full name is missing.
-fn named_files(config: &Config) -> Result<Vec<PathBuf>, Problem> {
+/// When a file that the configuration names by its full name, and that must be there, is missing.
+fn named_files(config: &Config, notes: &mut Vec<String>) -> Result<Vec<PathBuf>, Problem> {
     let mut rule_files = Vec::new();
     for pattern in config.rule_files.iter().flatten() {
         let found = matching_files(pattern).map_err(|e| Problem::new(e.to_string()))?;
@@ -117,39 +131,69 @@ fn named_files(config: &Config) -> Result<Vec<PathBuf>, Problem> {
     }
     for job in config.scrape_configs.iter().flatten() {
         let credentials = job.authorization.as_ref().and_then(|a| a.credentials_file.as_ref());
-        let password = job.basic_auth.as_ref().and_then(|b| b.password_file.as_ref());
-        for file in credentials.into_iter().chain(password).chain(tls_files(job.tls_config.as_ref())) {
-            if !file.exists() {
-                return Err(job.problem(format!(
-                    "error checking file {:?}: it does not exist",
-                    file.display().to_string()
-                )));
-            }
+        let tls = job.tls_config.as_ref();
+        let pair = tls.into_iter().flat_map(|t| [&t.cert_file, &t.key_file]).flatten();
+        if let Some(file) = credentials.into_iter().chain(pair).find(|f| is_missing(f)) {
+            let name = file.display().to_string();
+            return Err(job.problem(format!("error checking file {name:?}: it does not exist")));
         }
-        static_targets(job)?;
+        // Such a file may come later: it is read again for each request.
+        let password = job.basic_auth.as_ref().and_then(|b| b.password_file.as_ref());
+        let ca = tls.and_then(|t: &Tls| t.ca_file.as_ref());
+        for file in password.into_iter().chain(ca).filter(|f| is_missing(f)) {
+            let name = file.display().to_string();
+            notes.push(format!("WARNING: file {name:?} of scrape job {:?} does not exist", job.job()));
+        }
     }
     Ok(rule_files)
 }
 
-fn tls_files(tls: Option<&Tls>) -> impl Iterator<Item = &PathBuf> {
-    tls.into_iter().flat_map(|t| [&t.ca_file, &t.cert_file, &t.key_file]).flatten()
+fn is_missing(file: &Path) -> bool {
+    !file.as_os_str().is_empty() && !file.exists()
+}
+
+/// Looks at static targets, and at those of files unless only the syntax counts.
+///
+/// # Errors
+/// When a target, relabeled, cannot be scraped, or a file cannot be understood.
+fn targets(job: &At<Scrape>, syntax_only: bool, notes: &mut Vec<String>) -> Result<(), Problem> {
+    let settings = match convert::scrape_config(job) {
+        // Said where the whole file is looked at.
+        Err(p) if p.not_built_in => return Ok(()),
+        settings => Arc::new(settings?),
+    };
+    for discovery in &settings.discovery {
+        match discovery {
+            DiscoveryConfig::Static(groups) => scrapable(&settings, groups)?,
+            DiscoveryConfig::File(files) if !syntax_only => {
+                for pattern in &files.files {
+                    let found = glob::expand(pattern)?.paths;
+                    if found.is_empty() {
+                        let job = job.job();
+                        notes.push(format!(
+                            "WARNING: file {pattern:?} for file_sd in scrape job {job:?} does not exist"
+                        ));
+                    }
+                    for file in found {
+                        let groups = read_target_file(&file)
+                            .map_err(|e| Problem::new(format!("checking SD file {file:?}: {e}")))?;
+                        scrapable(&settings, &groups)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// # Errors
-/// When a static target, relabeled, has no usable address.
-fn static_targets(job: &crate::config::yaml::At<crate::config::scrape::Scrape>) -> Result<(), Problem> {
-    let rules = job.rules(job.relabel_configs.as_ref())?;
-    for group in job.static_configs.iter().flatten() {
-        for target in &group.targets {
-            let mut labels = model::LabelsBuilder::new();
-            labels.set("job", job.job()).set("__scheme__", "http").set("__metrics_path__", "/metrics");
-            group.labels.iter().for_each(|(n, v)| {
-                labels.set(n, v);
-            });
-            labels.set("__address__", target);
-            if model::relabel::process(&rules, &mut labels) && labels.get("__address__").contains('/') {
-                return Err(group.problem(format!("{:?} is not a valid hostname", labels.get("__address__"))));
-            }
+/// When a target of a group cannot be scraped.
+fn scrapable(settings: &Arc<ScrapeConfig>, groups: &[TargetGroup]) -> Result<(), Problem> {
+    for group in groups {
+        let shown = preview(settings, &[Arc::new(group.clone())]);
+        if let Some((i, error)) = shown.iter().enumerate().find_map(|(i, t)| Some((i, t.error.as_ref()?))) {
+            return Err(Problem::new(format!("instance {i} in group {}: {error}", group.source)));
         }
     }
     Ok(())
@@ -158,6 +202,31 @@ fn static_targets(job: &crate::config::yaml::At<crate::config::scrape::Scrape>) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_are_looked_at_as_a_node_would() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("p.yml");
+        std::fs::write(dir.path().join("good.json"), r#"[{"targets": ["a:1"]}]"#).expect("written");
+        std::fs::write(dir.path().join("bad.json"), "[null]").expect("written");
+        let check = |job: &str, syntax_only| {
+            std::fs::write(&file, format!("scrape_configs: [{{job_name: j, {job}}}]")).expect("written");
+            config(&file, syntax_only, false).map(|found| found.notes).map_err(|e| e.reason)
+        };
+        assert_eq!(check("file_sd_configs: [{files: [good.json]}]", false), Ok(Vec::new()));
+        let bad = check("file_sd_configs: [{files: ['bad*.json']}]", false).expect_err("a null group");
+        assert!(bad.starts_with("checking SD file"), "{bad}");
+        assert_eq!(check("file_sd_configs: [{files: ['bad*.json']}]", true), Ok(Vec::new()));
+        let missing = check("file_sd_configs: [{files: [c.json]}]", false).expect("a warning only");
+        assert!(missing[0].contains("for file_sd in scrape job \"j\" does not exist"), "{missing:?}");
+        let missing = check("basic_auth: {username: a, password_file: none}", false).expect("a warning only");
+        assert!(missing[0].starts_with("WARNING: file"), "{missing:?}");
+        let relabeled =
+            "static_configs: [{targets: [a]}], relabel_configs: [{action: labeldrop, regex: __address__}]";
+        for syntax_only in [false, true] {
+            assert_eq!(check(relabeled, syntax_only), Err("instance 0 in group 0: no address".into()));
+        }
+    }
 
     #[test]
     fn conformance_files_that_only_a_check_refuses() {
@@ -171,7 +240,8 @@ mod tests {
         assert!(rows.len() >= 4, "the index lists files");
         for row in rows {
             let file = dir.join(row.split('\t').next().expect("a column"));
-            assert!(config(&file, true, false).is_ok(), "{row}");
+            // Static targets are looked at in either case.
+            assert_eq!(config(&file, true, false).is_ok(), row.contains("syntax-only"), "{row}");
             let wrong = match config(&file, false, false) {
                 Err(e) => e.to_string().contains(".yml"),
                 Ok(found) => Lint::default().files(&found.rule_files, &found.defaults).1,

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::http::{BasicAuth, http_section};
-use super::scalar::{Ms, Secret, Url};
+use super::scalar::{Ms, Secret, Url, present, texts, url_if_any};
 use super::yaml::At;
 
 /// One of `static_configs`.
@@ -18,7 +18,7 @@ use super::yaml::At;
 #[serde(default, deny_unknown_fields)]
 pub struct StaticGroup {
     pub targets: Vec<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "texts", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -67,7 +67,7 @@ http_section! {
         pub namespace: String,
         #[serde(skip_serializing_if = "String::is_empty")]
         pub partition: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         pub tag_separator: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub scheme: Option<String>,
@@ -75,7 +75,7 @@ http_section! {
         pub username: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub password: Option<Secret>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         pub allow_stale: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub refresh_interval: Option<Ms>,
@@ -96,7 +96,7 @@ http_section! {
     /// One of `kubernetes_sd_configs`.
     pub struct KubernetesSd {
         pub role: Option<At<String>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "url_if_any", skip_serializing_if = "Option::is_none")]
         pub api_server: Option<Url>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub kubeconfig_file: Option<PathBuf>,
@@ -157,8 +157,11 @@ impl Serialize for NotBuiltIn {
 
 impl StaticGroup {
     /// # Errors
-    /// When a target is a URL and no relabeling could change that.
+    /// When a label has no name, or a target is a URL and no relabeling could change that.
     pub fn check(&self, has_relabeling: bool) -> Result<(), String> {
+        if self.labels.contains_key("") {
+            return Err("\"\" is not a valid label name".into());
+        }
         match self.targets.iter().find(|t| t.contains('/')) {
             Some(t) if !has_relabeling => Err(format!("{t:?} is not a valid hostname")),
             _ => Ok(()),
@@ -201,7 +204,7 @@ impl ConsulSd {
     pub fn finish(&mut self, dir: &Path) -> Result<(), String> {
         self.server.get_or_insert_with(|| "localhost:8500".into());
         self.tag_separator.get_or_insert_with(|| ",".into());
-        self.scheme.get_or_insert_with(|| "http".into());
+        self.scheme = self.scheme.take().filter(|s| !s.is_empty()).or_else(|| Some("http".into()));
         self.allow_stale.get_or_insert(true);
         self.refresh_interval.get_or_insert(Ms(30_000));
         if self.username.is_some() || self.password.is_some() {

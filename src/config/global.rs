@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::http::{RESERVED_HEADERS, Tls, join};
-use super::scalar::{Bytes, Ms};
+use super::scalar::{Bytes, Ms, whole};
 use super::scrape::{PROTO_FIRST_PROTOCOLS, check_protocols, check_validation_scheme, name_validation};
 use super::yaml::Problem;
 
@@ -32,17 +32,17 @@ pub struct Global {
     pub external_labels: BTreeMap<String, Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_size_limit: Option<Bytes>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub sample_limit: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub target_limit: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub label_limit: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub label_name_length_limit: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub label_value_length_limit: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub keep_dropped_targets: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric_name_validation_scheme: Option<String>,
@@ -164,7 +164,7 @@ fn expand_env(text: &str, env: &dyn Fn(&str) -> Option<String>) -> String {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub gogc: Option<i64>,
 }
 
@@ -216,7 +216,7 @@ pub struct Retention {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Exemplars {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub max_exemplars: Option<i64>,
 }
 

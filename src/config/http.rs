@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Secret, Url};
+use super::scalar::{Secret, Url, url_if_any};
 
 /// `basic_auth`
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -78,7 +78,7 @@ pub struct OAuth2 {
     pub endpoint_params: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_config: Option<Tls>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "url_if_any", skip_serializing_if = "Option::is_none")]
     pub proxy_url: Option<Url>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_proxy: Option<String>,
@@ -169,13 +169,13 @@ macro_rules! http_section {
             pub bearer_token_file: Option<std::path::PathBuf>,
             #[serde(skip_serializing_if = "Option::is_none")]
             pub tls_config: Option<$crate::config::http::Tls>,
-            #[serde(skip_serializing_if = "Option::is_none")]
+            #[serde(deserialize_with = "crate::config::scalar::present", skip_serializing_if = "Option::is_none")]
             pub follow_redirects: Option<bool>,
-            #[serde(skip_serializing_if = "Option::is_none")]
+            #[serde(deserialize_with = "crate::config::scalar::present", skip_serializing_if = "Option::is_none")]
             pub enable_http2: Option<bool>,
             #[serde(skip_serializing_if = "Option::is_none")]
             pub http_headers: Option<std::collections::BTreeMap<String, $crate::config::http::Header>>,
-            #[serde(skip_serializing_if = "Option::is_none")]
+            #[serde(deserialize_with = "crate::config::scalar::url_if_any", skip_serializing_if = "Option::is_none")]
             pub proxy_url: Option<$crate::config::scalar::Url>,
             #[serde(skip_serializing_if = "Option::is_none")]
             pub no_proxy: Option<String>,
@@ -223,8 +223,8 @@ impl HttpClient<'_> {
             && self.bearer_token.is_none()
             && self.bearer_token_file.is_none()
             && self.tls_config.is_none()
-            && self.follow_redirects.is_none()
-            && self.enable_http2.is_none()
+            && self.follow_redirects.unwrap_or(true)
+            && self.enable_http2.unwrap_or(true)
             && self.http_headers.is_none()
             && self.proxy_url.is_none()
             && self.no_proxy.is_none()

@@ -3,7 +3,7 @@
 use model::relabel::{RelabelAction, RelabelRule};
 use serde::{Deserialize, Serialize};
 
-use super::scalar::RegexText;
+use super::scalar::{RegexText, present, whole};
 use super::yaml::{At, Problem};
 
 /// One relabeling rule as written; `None` where the default applies.
@@ -12,18 +12,18 @@ use super::yaml::{At, Problem};
 pub struct Relabel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_labels: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub separator: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub regex: Option<RegexText>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub modulus: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub target_label: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub action: Option<At<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
 }
 
 /// Checks rules and turns them into what runs.
@@ -41,13 +41,25 @@ fn rule(r: &At<Relabel>, names: model::relabel::NameValidation) -> Result<Relabe
     let mut rule = RelabelRule { names, ..RelabelRule::default() };
     let Relabel { source_labels, separator, regex, modulus, target_label, replacement, action } = &r.value;
     if let Some(a) = action {
-        rule.action = RelabelAction::parse(a).map_err(|e| a.problem(e.to_string()))?;
+        if a.is_empty() {
+            return Err(r.problem("relabel action cannot be empty"));
+        }
+        rule.action = RelabelAction::parse(a).map_err(|e| r.problem(e.to_string()))?;
     }
     if let Some(v) = source_labels {
+        if v.iter().any(String::is_empty) {
+            return Err(r.problem("\"\" is not a valid label name"));
+        }
         rule.source_labels.clone_from(v);
     }
     if let Some(v) = separator {
         rule.separator.clone_from(v);
+    }
+    let compares = matches!(rule.action, RelabelAction::KeepEqual | RelabelAction::DropEqual);
+    if compares && regex.is_some() {
+        let action = action.as_deref().unwrap_or_default().to_lowercase();
+        let text = "action requires only 'source_labels' and `target_label`, and no other fields";
+        return Err(r.problem(format!("{action} {text}")));
     }
     if let Some(v) = regex {
         rule.regex = v.0.clone();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::discovery::{FileSd, HttpSd, KubernetesSd, StaticGroup};
 use super::http::{RESERVED_HEADERS, http_section};
 use super::relabel::{self, Relabel};
-use super::scalar::{Ms, SelectorText, Url};
+use super::scalar::{Ms, SelectorText, Url, whole};
 use super::yaml::{At, Problem};
 
 /// `longterm`: the long-term node and what goes there.
@@ -62,13 +62,13 @@ impl Longterm {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Queue {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub max_shards: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub min_shards: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub max_samples_per_send: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_send_deadline: Option<Ms>,
@@ -114,7 +114,7 @@ pub struct MetadataSettings {
     pub send: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send_interval: Option<Ms>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub max_samples_per_send: Option<i64>,
 }
 
@@ -201,7 +201,7 @@ http_section! {
         pub url: Option<Url>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub remote_timeout: Option<Ms>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub chunked_read_limit: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub headers: Option<BTreeMap<String, String>>,

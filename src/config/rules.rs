@@ -9,7 +9,7 @@ use model::relabel::NameValidation;
 use rules::{GroupConfig, RuleConfig, RuleKind};
 use serde::Deserialize;
 
-use super::scalar::Ms;
+use super::scalar::{Ms, texts};
 use super::yaml::{self, At, ConfigError, Problem};
 
 /// Rule files as written. The same types twice: whether unknown keys are errors is decided where a type is declared.
@@ -31,6 +31,7 @@ macro_rules! written {
                 pub(super) interval: Option<Ms>,
                 pub(super) query_offset: Option<At<String>>,
                 pub(super) limit: usize,
+                #[serde(deserialize_with = "texts")]
                 pub(super) labels: BTreeMap<String, String>,
                 pub(super) rules: Vec<At<Rule>>,
             }
@@ -43,7 +44,9 @@ macro_rules! written {
                 pub(super) expr: Option<At<String>>,
                 pub(super) r#for: Option<Ms>,
                 pub(super) keep_firing_for: Option<Ms>,
+                #[serde(deserialize_with = "texts")]
                 pub(super) labels: BTreeMap<String, String>,
+                #[serde(deserialize_with = "texts")]
                 pub(super) annotations: BTreeMap<String, String>,
             }
         }

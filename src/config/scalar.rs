@@ -1,5 +1,6 @@
 //! Scalars of the configuration file that have their own notation: durations, sizes, secrets, regular expressions.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use model::duration;
@@ -33,6 +34,99 @@ impl<'de> Deserialize<'de> for Ms {
 impl Serialize for Ms {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
+    }
+}
+
+/// A setting whose null is the empty value, not the default, as Prometheus has it: `replacement:` with nothing behind it
+/// replaces by nothing.
+///
+/// # Errors
+/// When the value is none of the type.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
+    Option::<T>::deserialize(d).map(|v| Some(v.unwrap_or_default()))
+}
+
+/// Texts by name; a null is an empty one.
+///
+/// # Errors
+/// When a value is no text.
+pub fn texts<'de, D: Deserializer<'de>>(d: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let given = Option::<BTreeMap<String, Option<String>>>::deserialize(d)?.unwrap_or_default();
+    Ok(given.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect())
+}
+
+/// A URL; an empty text is none.
+///
+/// # Errors
+/// When it is no URL.
+pub fn url_if_any<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Url>, D::Error> {
+    let text = Option::<String>::deserialize(d)?.filter(|t| !t.is_empty());
+    text.map(|t| Url::parse(&t).map_err(D::Error::custom)).transpose()
+}
+
+/// A whole number. One with a fraction or exponent is cut, as Prometheus does: `1e6` is a million.
+///
+/// # Errors
+/// When it is no number, or does not fit.
+pub fn whole<'de, D: Deserializer<'de>, T: Whole>(d: D) -> Result<Option<T>, D::Error> {
+    d.deserialize_any(WholeVisitor(std::marker::PhantomData))
+}
+
+/// A type of whole numbers that settings have.
+pub trait Whole: TryFrom<i128> {
+    /// What an error says was expected.
+    const EXPECTED: &'static str;
+}
+
+impl Whole for u64 {
+    const EXPECTED: &'static str = "a whole number that is not negative";
+}
+
+impl Whole for i64 {
+    const EXPECTED: &'static str = "a whole number";
+}
+
+struct WholeVisitor<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Whole> serde::de::Visitor<'de> for WholeVisitor<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+        d.deserialize_any(self)
+    }
+
+    fn visit_i128<E: serde::de::Error>(self, v: i128) -> Result<Self::Value, E> {
+        T::try_from(v).map(Some).map_err(|_| E::custom(format!("{v} is not {}", T::EXPECTED)))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Self::Value, E> {
+        self.visit_i128(v.into())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Self::Value, E> {
+        self.visit_i128(v.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, v: f64) -> Result<Self::Value, E> {
+        if v.is_nan() {
+            Err(E::custom(format!("NaN is not {}", T::EXPECTED)))
+        } else {
+            self.visit_i128(v as i128)
+        }
     }
 }
 
@@ -136,8 +230,13 @@ impl fmt::Display for Url {
 
 impl<'de> Deserialize<'de> for Url {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        url::Url::parse(&text).map(Url).map_err(|e| D::Error::custom(format!("invalid URL {text:?}: {e}")))
+        Self::parse(&String::deserialize(d)?).map_err(D::Error::custom)
+    }
+}
+
+impl Url {
+    fn parse(text: &str) -> Result<Self, String> {
+        url::Url::parse(text).map(Url).map_err(|e| format!("invalid URL {text:?}: {e}"))
     }
 }
 
@@ -151,10 +250,15 @@ impl Serialize for Url {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegexText(pub model::Regexp);
 
+impl Default for RegexText {
+    fn default() -> Self {
+        Self(model::Regexp::new("").expect("the empty expression is one"))
+    }
+}
+
 impl<'de> Deserialize<'de> for RegexText {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        // A null is the empty expression, as everywhere in YAML that Prometheus reads.
-        let text = Option::<String>::deserialize(d)?.unwrap_or_default();
+        let text = String::deserialize(d)?;
         model::Regexp::new(&text).map(RegexText).map_err(D::Error::custom)
     }
 }
@@ -171,6 +275,37 @@ pub type SelectorText = String;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nulls_and_numbers_are_read_as_by_prometheus() {
+        #[derive(Debug, Default, PartialEq, Deserialize)]
+        #[serde(default)]
+        struct All {
+            #[serde(deserialize_with = "present")]
+            text: Option<String>,
+            #[serde(deserialize_with = "texts")]
+            map: BTreeMap<String, String>,
+            #[serde(deserialize_with = "whole")]
+            count: Option<u64>,
+            #[serde(deserialize_with = "whole")]
+            signed: Option<i64>,
+            #[serde(deserialize_with = "url_if_any")]
+            url: Option<Url>,
+        }
+        let read = |text: &str| crate::config::yaml::parse::<All>(text);
+        assert_eq!(
+            read("count: 1e3\nsigned: -1.5"),
+            Ok(All { count: Some(1000), signed: Some(-1), ..All::default() })
+        );
+        assert_eq!(read("text:\ncount:\nurl: ''"), Ok(All { text: Some(String::new()), ..All::default() }));
+        let map = BTreeMap::from([("a".into(), String::new()), ("b".into(), "1".into())]);
+        assert_eq!(read("map: {a: , b: 1}"), Ok(All { map, ..All::default() }));
+        for bad in
+            ["count: -1", "count: x", "count: '1'", "count: [1]", "count: 1e30", "signed: 1e30", "url: x"]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes_have_units() {

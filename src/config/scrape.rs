@@ -10,7 +10,7 @@ use super::discovery::{ConsulSd, DnsSd, FileSd, HttpSd, KubernetesSd, NotBuiltIn
 use super::global::Global;
 use super::http::{http_section, join};
 use super::relabel::{self, Relabel};
-use super::scalar::{Bytes, Ms};
+use super::scalar::{Bytes, Ms, present, whole};
 use super::yaml::{At, Problem};
 
 http_section! {
@@ -19,6 +19,7 @@ http_section! {
         pub job_name: Option<At<String>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub honor_labels: Option<bool>,
+        #[serde(deserialize_with = "present")]
         pub honor_timestamps: Option<bool>,
         pub track_timestamps_staleness: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,28 +40,29 @@ http_section! {
         pub convert_classic_histograms_to_nhcb: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub scrape_failure_log_file: Option<PathBuf>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         pub metrics_path: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
         pub scheme: Option<String>,
+        #[serde(deserialize_with = "present")]
         pub enable_compression: Option<bool>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub body_size_limit: Option<Bytes>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub sample_limit: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub target_limit: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub label_limit: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub label_name_length_limit: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub label_value_length_limit: Option<u64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub native_histogram_bucket_limit: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub native_histogram_min_bucket_factor: Option<f64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub keep_dropped_targets: Option<u64>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub metric_name_validation_scheme: Option<String>,
@@ -251,7 +253,9 @@ impl Scrape {
     }
 
     fn inherit(&mut self, global: &Global) -> Result<(), Problem> {
-        let interval = *self.scrape_interval.get_or_insert(global.interval());
+        self.scrape_timeout = self.scrape_timeout.filter(|t| t.0 > 0);
+        let interval = self.scrape_interval.filter(|i| i.0 > 0).unwrap_or(global.interval());
+        self.scrape_interval = Some(interval);
         if self.scrape_timeout.is_some_and(|t| t > interval) {
             return Err(Problem::new(format!(
                 "scrape timeout greater than scrape interval for scrape config with job name {:?}",
@@ -263,10 +267,7 @@ impl Scrape {
         self.track_timestamps_staleness.get_or_insert(false);
         self.enable_compression.get_or_insert(true);
         self.metrics_path.get_or_insert_with(|| "/metrics".into());
-        let scheme = self.scheme.get_or_insert_with(|| "http".into());
-        if !["http", "https"].contains(&scheme.as_str()) {
-            return Err(Problem::new(format!("scheme {scheme:?} is not supported; use http or https")));
-        }
+        self.scheme.get_or_insert_with(|| "http".into());
         inherit(&mut self.body_size_limit, global.body_size_limit);
         inherit(&mut self.sample_limit, global.sample_limit);
         inherit(&mut self.target_limit, global.target_limit);
@@ -292,6 +293,7 @@ impl Scrape {
         let named =
             |e: String, job: &str| Problem::new(format!("{e} for scrape config with job name {job:?}"));
         check_protocols(protocols).map_err(|e| named(e, self.job()))?;
+        self.fallback_scrape_protocol = self.fallback_scrape_protocol.take().filter(|p| !p.is_empty());
         if let Some(p) = &self.fallback_scrape_protocol {
             check_protocol(p)
                 .map_err(|e| named(format!("invalid fallback_scrape_protocol: {e}"), self.job()))?;

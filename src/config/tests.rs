@@ -1,3 +1,4 @@
+use super::scalar::Ms;
 use super::*;
 
 fn parse(text: &str) -> Result<Config, Problem> {
@@ -129,17 +130,24 @@ fn file_names_are_relative_to_the_file() {
     assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/etc/almanac/ca.pem")));
 }
 
+/// What is written with nothing behind it is empty, not the default; zeros and empty names stand for what is inherited.
 #[test]
-fn patterns_match() {
-    for (pattern, name, expect) in [
-        ("*.yml", "a.yml", true),
-        ("*.yml", "a.yaml", false),
-        ("a*b*c", "axbyc", true),
-        ("a*b*c", "axc", false),
-        ("a", "a", true),
-        ("a*a", "a", false),
-    ] {
-        assert_eq!(glob_match(pattern, name), expect, "{pattern} {name}");
+fn nulls_zeros_and_empty_texts_mean_what_they_do_for_prometheus() {
+    let text = "scrape_configs:\n- job_name: a\n  scrape_interval: 0s\n  scrape_timeout: 0s\n  metrics_path:\n\
+                \x20 honor_timestamps:\n  fallback_scrape_protocol: ''\n  proxy_url: ''\n  sample_limit: 1e6\n\
+                \x20 static_configs: [{targets: [a], labels: {x: }}]\n\
+                \x20 relabel_configs: [{source_labels: [a], separator: , regex: , target_label: b, replacement: }]\n";
+    let config = parse(text).expect("valid");
+    let job = &config.scrape_configs.as_ref().expect("one")[0];
+    assert_eq!((job.scrape_interval, job.scrape_timeout), (Some(Ms(60_000)), Some(Ms(10_000))));
+    assert_eq!((job.metrics_path.as_deref(), job.honor_timestamps), (Some(""), Some(false)));
+    assert_eq!((job.sample_limit, job.proxy_url.is_none()), (Some(1_000_000), true));
+    let rule = &job.rules(job.relabel_configs.as_ref()).expect("valid")[0];
+    assert_eq!((rule.separator.as_str(), rule.replacement.as_str(), rule.regex.as_str()), ("", "", ""));
+    for wrong in ["action: ", "source_labels: ['']"] {
+        let text =
+            format!("scrape_configs: [{{job_name: a, relabel_configs: [{{target_label: b, {wrong}}}]}}]");
+        assert!(parse(&text).is_err(), "{wrong}");
     }
 }
 

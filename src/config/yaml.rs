@@ -134,6 +134,21 @@ pub fn parse<T: DeserializeOwned + Default>(text: &str) -> Result<T, Problem> {
 fn reason(text: &str) -> String {
     let one_line = text.lines().next().unwrap_or(text);
     let cut = one_line.rfind(" at line ").map_or(one_line, |i| &one_line[..i]);
+    // What the reader says in terms of Rust.
+    for (theirs, ours) in [
+        ("cannot deserialize null into string", "a text is expected here, not nothing"),
+        ("multiple YAML documents detected", "the file holds several YAML documents; only one is read"),
+        ("expected mapping start", "a section with keys is expected here"),
+        ("expected sequence start", "a list is expected here"),
+        ("expected string scalar", "a text is expected here"),
+        ("invalid boolean", "true or false is expected here"),
+        ("invalid u16", "a whole number from 0 to 65535 is expected here"),
+        ("invalid f64", "a number is expected here"),
+    ] {
+        if cut.starts_with(theirs) {
+            return ours.to_owned();
+        }
+    }
     cut.replace(", set DuplicateKeyPolicy in Options if acceptable", "")
 }
 
@@ -178,10 +193,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
         let position = Position { line: spanned.referenced.line(), column: spanned.referenced.column() };
         match spanned.value {
             Some(value) => Ok(Self { value, position }),
-            None => Err(D::Error::custom(format!(
-                "empty or null section (line {}, column {})",
-                position.line, position.column
-            ))),
+            None => Err(D::Error::custom("empty or null section")),
         }
     }
 }

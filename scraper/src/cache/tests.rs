@@ -113,11 +113,11 @@ fn failed_scrapes_make_everything_stale() {
     s.check("a 1\nb 1\n", &["a 1000 1", "b 1000 1"]);
     let c = s.check_error(
         "a 2\nc 2\nb x\n",
-        "line 3: invalid number \"x\" where a number was expected",
+        "line 3: strconv.ParseFloat: parsing \"x\": invalid syntax",
         &["a 2000 stale", "b 2000 stale"],
     );
     assert_eq!((c.scraped, c.post_relabel, c.series_added), (2, 2, 1));
-    s.check_error("7&-", "line 1: expected metric name, comment or blank line, got \"7&-\"", &[]);
+    s.check_error("7&-", "line 1: expected a valid start token, got \"7&-\"", &[]);
     s.check("a 4\nb 4\n", &["a 4000 4", "b 4000 4"]);
 }
 

@@ -246,6 +246,16 @@ fn stamp(metadata: &Metadata) -> Stamp {
     Stamp { modified: metadata.modified().ok(), len_bytes: metadata.len(), inode }
 }
 
+/// The groups of a target file, as discovery would read them.
+///
+/// # Errors
+/// When it cannot be read or understood.
+pub fn read_target_file(path: &str) -> Result<Vec<TargetGroup>, DiscoveryError> {
+    let metadata =
+        fs::metadata(path).map_err(|source| DiscoveryError::Io { path: path.to_owned(), source })?;
+    read(path, &stamp(&metadata))
+}
+
 fn read(path: &str, stamp: &Stamp) -> Result<Vec<TargetGroup>, DiscoveryError> {
     let io_error = |source| DiscoveryError::Io { path: path.to_owned(), source };
     if stamp.len_bytes > FILE_LEN_BYTES_MAX {

@@ -8,7 +8,7 @@
 use model::MetricType;
 
 use super::series::{self, Manner, Spans};
-use super::value::{float, short_value};
+use super::value::{float, format_g, short_value};
 use super::{Entry, Failure, Parser, RawExemplar, SampleTail, Tail};
 
 const NO_EOF: &str = "data does not end with # EOF";
@@ -34,14 +34,19 @@ fn comment<'a>(p: &mut Parser<'a>) -> Result<Option<Entry<'a>>, Failure> {
         };
     }
     if ![b"# HELP ", b"# TYPE ", b"# UNIT "].iter().any(|k| line.starts_with(*k)) {
-        return Err(Failure::expected(at, "# HELP, # TYPE, # UNIT or # EOF"));
+        return Err(Failure::expected(at, "a valid start token: # HELP, # TYPE, # UNIT or # EOF"));
     }
     let Some(((from, to), name_end)) = series::family_name(body, at + 7, &mut p.known) else {
         return Err(Failure::expected(at + 7, "metric name"));
     };
     let family = &body[from..to];
     if body.get(name_end) != Some(&b' ') {
-        return Err(Failure::expected(name_end, "blank and text after the metric name"));
+        let what = match line[2] {
+            b'H' => "text in HELP",
+            b'T' => "text in TYPE",
+            _ => "text in UNIT",
+        };
+        return Err(Failure::expected(name_end, what));
     }
     let Some(len) = memchr::memchr(b'\n', &body[name_end..]) else {
         return Err(Failure::text(at, NO_EOF));
@@ -57,7 +62,10 @@ fn comment<'a>(p: &mut Parser<'a>) -> Result<Option<Entry<'a>>, Failure> {
         }
         b'H' => {
             let text = std::str::from_utf8(text).map_err(|_| {
-                Failure::text(at, format!("help text {:?} is not valid UTF-8", String::from_utf8_lossy(text)))
+                Failure::text(
+                    at,
+                    format!("help text {:?} is not a valid utf8 string", String::from_utf8_lossy(text)),
+                )
             })?;
             Entry::Help { family, text }
         }
@@ -89,7 +97,7 @@ fn sample<'a>(p: &mut Parser<'a>) -> Result<Entry<'a>, Failure> {
     if end > start {
         p.spans.name = Some((start, end));
     } else if body[start] != b'{' {
-        return Err(Failure::expected(start, "metric name or #"));
+        return Err(Failure::expected(start, "a valid start token"));
     }
     if body.get(end) == Some(&b'{') {
         end = series::labels(body, end + 1, Manner::Strict, &mut p.spans)?;
@@ -98,7 +106,7 @@ fn sample<'a>(p: &mut Parser<'a>) -> Result<Entry<'a>, Failure> {
         return Err(Failure::text(start, "metric name not set"));
     }
     if body.get(end) != Some(&b' ') {
-        return Err(Failure::expected(end, "blank and value after the metric"));
+        return Err(Failure::expected(end, "value after metric"));
     }
     let tail = sample_tail(body, end + 1)?;
     p.at = tail.next;
@@ -115,7 +123,7 @@ pub(super) fn sample_tail(body: &[u8], at: usize) -> Result<SampleTail, Failure>
     if let Some((value, next)) = short_value(body, at) {
         return Ok(SampleTail { value, timestamp_ms: None, exemplar: None, next });
     }
-    let (token, mut end) = token(body, at, "value")?;
+    let (token, mut end) = token(body, at, "value after metric")?;
     let mut tail =
         SampleTail { value: float(token, at)?, timestamp_ms: None, exemplar: None, next: body.len() };
     if body.get(end) == Some(&b' ') && !body[end..].starts_with(b" # {") {
@@ -134,7 +142,7 @@ pub(super) fn sample_tail(body: &[u8], at: usize) -> Result<SampleTail, Failure>
             Ok(tail)
         }
         None => Err(Failure::text(at, NO_EOF)),
-        Some(_) => Err(Failure::expected(end, "timestamp, exemplar or end of line")),
+        Some(_) => Err(Failure::expected(end, "next entry after timestamp")),
     }
 }
 
@@ -150,7 +158,7 @@ fn timestamp(body: &[u8], at: usize) -> Result<(i64, usize), Failure> {
     let (token, end) = token(body, at, "timestamp")?;
     let seconds = float(token, at)?;
     if !seconds.is_finite() {
-        return Err(Failure::text(at, format!("invalid timestamp {seconds}")));
+        return Err(Failure::text(at, format!("invalid timestamp {}", format_g(seconds))));
     }
     Ok(((seconds * 1000.0) as i64, end))
 }
@@ -159,9 +167,9 @@ fn exemplar(body: &[u8], at: usize) -> Result<(RawExemplar, usize), Failure> {
     let mut spans = Spans::default();
     let end = series::labels(body, at, Manner::Exemplar, &mut spans)?;
     if body.get(end) != Some(&b' ') {
-        return Err(Failure::expected(end, "blank and value after the exemplar's labels"));
+        return Err(Failure::expected(end, "value after exemplar labels"));
     }
-    let (value_token, mut end) = token(body, end + 1, "value after the exemplar's labels")?;
+    let (value_token, mut end) = token(body, end + 1, "value after exemplar labels")?;
     let value = float(value_token, end - value_token.len())?;
     let mut timestamp_ms = None;
     if body.get(end) == Some(&b' ') {

@@ -104,7 +104,7 @@ fn string_end(body: &[u8], at: usize, escaped: &mut bool) -> Result<usize, Failu
     loop {
         let rest = body.get(i..).unwrap_or_default();
         let Some(n) = memchr::memchr2(b'"', b'\\', rest) else {
-            return Err(Failure::text(at, "string without closing quote"));
+            return Err(Failure::text(at, "expected a closing quote, got end of body"));
         };
         i += n;
         if body[i] == b'"' {
@@ -154,7 +154,7 @@ pub(super) fn labels(body: &[u8], at: usize, manner: Manner, spans: &mut Spans) 
         at = blanks(end);
         if quoted && matches!(body.get(at), Some(b',' | b'}')) {
             if manner == Manner::Exemplar {
-                return Err(Failure::expected(at, "= after a label name"));
+                return Err(Failure::expected(at, "equal"));
             }
             if spans.name.is_some() {
                 return Err(Failure::text(name_at, "metric name already set"));
@@ -167,7 +167,7 @@ pub(super) fn labels(body: &[u8], at: usize, manner: Manner, spans: &mut Spans) 
             continue;
         }
         if body.get(at) != Some(&b'=') {
-            return Err(Failure::expected(at, "= after a label name"));
+            return Err(Failure::expected(at, "equal"));
         }
         at = blanks(at + 1);
         let (value, end) = label_value(body, at, manner, &mut spans.escaped)?;
@@ -177,14 +177,14 @@ pub(super) fn labels(body: &[u8], at: usize, manner: Manner, spans: &mut Spans) 
             Some(b',') => at = blanks(at + 1),
             Some(b'}') => {}
             _ if lenient => {}
-            _ => return Err(Failure::expected(at, "comma or closing brace")),
+            _ => return Err(Failure::expected(at, "comma or brace close")),
         }
     }
 }
 
 fn label_value(body: &[u8], at: usize, manner: Manner, escaped: &mut bool) -> Result<(Span, usize), Failure> {
     if body.get(at) != Some(&b'"') {
-        return Err(Failure::expected(at, "label value in quotes"));
+        return Err(Failure::expected(at, "label value"));
     }
     let end = string_end(body, at, escaped)?;
     let value = &body[at + 1..end - 1];
@@ -192,7 +192,8 @@ fn label_value(body: &[u8], at: usize, manner: Manner, escaped: &mut bool) -> Re
         return Err(Failure::text(at, "line break in a label value"));
     }
     if manner == Manner::Exemplar && std::str::from_utf8(value).is_err() {
-        return Err(Failure::text(at, "invalid UTF-8 in a label value"));
+        let value = String::from_utf8_lossy(value);
+        return Err(Failure::text(at, format!("invalid UTF-8 label value: {value:?}")));
     }
     Ok(((at + 1, end - 1), end))
 }
@@ -211,12 +212,12 @@ pub(super) fn pairs<'a>(
     let start = spans.name.map(|n| n.0).into_iter().chain(first).min().unwrap_or(0);
     let end = spans.name.map(|n| n.1).into_iter().chain(last).max().unwrap_or(start);
     let whole = std::str::from_utf8(&body[start..end]).ok();
-    let text = |span: Span| -> Result<Cow<'a, str>, Failure> {
+    let text = |span: Span, what: &str| -> Result<Cow<'a, str>, Failure> {
         let s = match whole.and_then(|w| w.get(span.0 - start..span.1 - start)) {
             Some(s) => s,
             None => std::str::from_utf8(&body[span.0..span.1]).map_err(|_| {
                 let piece = String::from_utf8_lossy(&body[span.0..span.1]);
-                Failure::text(span.0, format!("invalid UTF-8 in {piece:?}"))
+                Failure::text(span.0, format!("invalid UTF-8 {what}: {piece:?}"))
             })?,
         };
         Ok(if spans.escaped { unescape(s, true) } else { Cow::Borrowed(s) })
@@ -227,11 +228,11 @@ pub(super) fn pairs<'a>(
         _ => "",
     };
     if let Some(name) = spans.name {
-        out.push((Cow::Borrowed(METRIC_NAME), text(name)?));
+        out.push((Cow::Borrowed(METRIC_NAME), text(name, "metric name")?));
     }
     for (name, value) in &spans.labels {
-        let name = text(*name)?;
-        let mut value = text(*value)?;
+        let name = text(*name, "label name")?;
+        let mut value = text(*value, "label value")?;
         if name == bound_label
             && !is_canonical_bound(value.as_bytes())
             && let Ok(v) = float(value.as_bytes(), 0)

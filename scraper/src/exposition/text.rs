@@ -63,7 +63,7 @@ fn comment<'a>(p: &mut Parser<'a>, at: usize) -> Result<Entry<'a>, Failure> {
         return Ok(Entry::Type { family, metric_type: p.metric_type });
     }
     let text = std::str::from_utf8(text).map_err(|_| {
-        Failure::text(at, format!("help text {:?} is not valid UTF-8", String::from_utf8_lossy(text)))
+        Failure::text(at, format!("help text {:?} is not a valid utf8 string", String::from_utf8_lossy(text)))
     })?;
     Ok(Entry::Help { family, text })
 }
@@ -86,7 +86,7 @@ fn sample<'a>(p: &mut Parser<'a>, start: usize) -> Result<Entry<'a>, Failure> {
     if end > start {
         p.spans.name = Some((start, end));
     } else if body[start] != b'{' {
-        return Err(Failure::expected(start, "metric name, comment or blank line"));
+        return Err(Failure::expected(start, "a valid start token"));
     }
     let brace = skip_blanks(body, end);
     if body.get(brace) == Some(&b'{') {
@@ -113,7 +113,7 @@ pub(super) fn sample_tail(body: &[u8], at: usize) -> Result<SampleTail, Failure>
     let rest = body.get(at..).unwrap_or_default();
     let len = rest.iter().position(|b| matches!(b, b'{' | b' ' | b'\t' | b'\n')).unwrap_or(rest.len());
     if len == 0 {
-        return Err(Failure::expected(at, "value after the metric"));
+        return Err(Failure::expected(at, "value after metric"));
     }
     let value = float(&rest[..len], at)?;
     let mut end = skip_blanks(body, at + len);
@@ -126,14 +126,16 @@ pub(super) fn sample_tail(body: &[u8], at: usize) -> Result<SampleTail, Failure>
     match body.get(end) {
         None => Ok(SampleTail { value, timestamp_ms, exemplar: None, next: end }),
         Some(b'\n') => Ok(SampleTail { value, timestamp_ms, exemplar: None, next: end + 1 }),
-        Some(_) if timestamp_ms.is_some() => Err(Failure::expected(end, "end of line after the timestamp")),
-        Some(_) => Err(Failure::expected(end, "timestamp or end of line")),
+        Some(_) if timestamp_ms.is_some() => Err(Failure::expected(end, "next entry after timestamp")),
+        Some(_) => Err(Failure::expected(end, "timestamp or new record")),
     }
 }
 
 fn integer(digits: &[u8], at: usize) -> Result<i64, Failure> {
-    digits
-        .iter()
-        .try_fold(0_i64, |n, d| n.checked_mul(10)?.checked_add(i64::from(d - b'0')))
-        .ok_or_else(|| Failure::text(at, "timestamp out of range"))
+    digits.iter().try_fold(0_i64, |n, d| n.checked_mul(10)?.checked_add(i64::from(d - b'0'))).ok_or_else(
+        || {
+            let digits = String::from_utf8_lossy(digits);
+            Failure::text(at, format!("strconv.ParseInt: parsing {digits:?}: value out of range"))
+        },
+    )
 }

@@ -80,13 +80,14 @@ pub(crate) fn short_value(body: &[u8], at: usize) -> Option<(f64, usize)> {
 /// Reads a whole token. Overflow is an error, as in Go; NaN is the normal NaN.
 pub(crate) fn float(token: &[u8], at: usize) -> Result<f64, Failure> {
     let bad = |why: &str| {
-        Failure::text(at, format!("{why} {:?} where a number was expected", String::from_utf8_lossy(token)))
+        let token = String::from_utf8_lossy(token);
+        Failure::text(at, format!("strconv.ParseFloat: parsing {token:?}: {why}"))
     };
     let unsigned = token.strip_prefix(b"+").or_else(|| token.strip_prefix(b"-")).unwrap_or(token);
     match unsigned.first() {
         Some(b'0'..=b'9' | b'.') => {
-            let v: f64 = fast_float2::parse(token).map_err(|_| bad("invalid number"))?;
-            if v.is_infinite() { Err(bad("value out of range:")) } else { Ok(v) }
+            let v: f64 = fast_float2::parse(token).map_err(|_| bad("invalid syntax"))?;
+            if v.is_infinite() { Err(bad("value out of range")) } else { Ok(v) }
         }
         Some(b'i' | b'I')
             if unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity") =>
@@ -94,7 +95,7 @@ pub(crate) fn float(token: &[u8], at: usize) -> Result<f64, Failure> {
             Ok(if token[0] == b'-' { f64::NEG_INFINITY } else { f64::INFINITY })
         }
         Some(b'n' | b'N') if token.eq_ignore_ascii_case(b"nan") => Ok(normal_nan()),
-        _ => Err(bad("invalid number")),
+        _ => Err(bad("invalid syntax")),
     }
 }
 

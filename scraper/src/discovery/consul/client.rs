@@ -18,6 +18,7 @@ use serde::de::{DeserializeOwned, Deserializer};
 use tokio::time::timeout;
 use url::form_urlencoded::Serializer;
 
+use crate::config::Secret;
 use crate::discovery::config::ConsulConfig;
 use crate::discovery::error::DiscoveryError;
 
@@ -89,6 +90,27 @@ pub(super) struct ConsulClient {
     client: Client,
 }
 
+/// Takes from the environment what is not configured, as Consul's own client does: the token, namespace and partition.
+/// The address always is configured, since it has a default.
+fn complete(config: &ConsulConfig, env: &dyn Fn(&str) -> Option<String>) -> ConsulConfig {
+    let env = |name: &str| env(name).filter(|value| !value.is_empty());
+    let mut config = config.clone();
+    if config.token.is_none() {
+        // A file that cannot be read counts as none.
+        let file = env("CONSUL_HTTP_TOKEN_FILE").and_then(|file| std::fs::read_to_string(file).ok());
+        let token = file.map(|text| text.trim().to_owned()).filter(|token| !token.is_empty());
+        config.token = token.or_else(|| env("CONSUL_HTTP_TOKEN")).map(Secret::new);
+    }
+    for (setting, name) in
+        [(&mut config.namespace, "CONSUL_NAMESPACE"), (&mut config.partition, "CONSUL_PARTITION")]
+    {
+        if setting.is_empty() {
+            *setting = env(name).unwrap_or_default();
+        }
+    }
+    config
+}
+
 impl ConsulClient {
     /// # Errors
     /// When the settings make no client.
@@ -97,6 +119,7 @@ impl ConsulClient {
         user_agent: &str,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, DiscoveryError> {
+        let config = complete(config, &|name| std::env::var(name).ok());
         let base = config.base_url();
         let client = Client::new(config.http.clone(), clock)
             .map_err(|message| DiscoveryError::Request { url: base.clone(), message })?;
@@ -104,14 +127,9 @@ impl ConsulClient {
         let common =
             [("dc", &config.datacenter), ("ns", &config.namespace), ("partition", &config.partition)];
         let common = common.into_iter().filter(|(_, value)| !value.is_empty());
-        Ok(Self {
-            base,
-            prefix: if prefix.is_empty() { String::new() } else { format!("/{prefix}") },
-            common: common.map(|(name, value)| (name, value.clone())).collect(),
-            config: config.clone(),
-            user_agent: user_agent.to_owned(),
-            client,
-        })
+        let common = common.map(|(name, value)| (name, value.clone())).collect();
+        let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
+        Ok(Self { base, prefix, common, config, user_agent: user_agent.to_owned(), client })
     }
 
     /// The agent's datacenter.
@@ -229,5 +247,36 @@ impl ConsulClient {
 
     fn failed(&self, path: &str, message: String) -> DiscoveryError {
         DiscoveryError::Request { url: format!("{}{}{path}", self.base, self.prefix), message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_fills_what_is_not_configured() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), " from-file\n").unwrap();
+        let file = file.path().to_str().unwrap();
+        let with = |config: &ConsulConfig, pairs: &[(&str, &str)]| {
+            let env = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            let done = complete(config, &env);
+            (done.token.map(|t| t.expose().to_owned()).unwrap_or_default(), done.namespace, done.partition)
+        };
+        let all = [
+            ("CONSUL_HTTP_TOKEN_FILE", file),
+            ("CONSUL_HTTP_TOKEN", "from-env"),
+            ("CONSUL_NAMESPACE", "n"),
+            ("CONSUL_PARTITION", "p"),
+            ("CONSUL_HTTP_ADDR", "elsewhere:1"),
+        ];
+        let text = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        let bare = ConsulConfig::default();
+        assert_eq!(with(&bare, &all), text("from-file", "n", "p"));
+        assert_eq!(with(&bare, &all[1..2]), text("from-env", "", ""));
+        assert_eq!(with(&bare, &[("CONSUL_HTTP_TOKEN_FILE", "/none"), all[1]]), text("from-env", "", ""));
+        let own = ConsulConfig { token: Some(Secret::new("own")), namespace: "o".into(), ..bare };
+        assert_eq!(with(&own, &all), text("own", "o", "p"));
     }
 }

@@ -14,9 +14,9 @@ mod inotify {
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
 
-    use parking_lot::Mutex;
     use ::inotify::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init, remove_watch};
     use ::inotify::io::Errno;
+    use parking_lot::Mutex;
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
