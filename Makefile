@@ -62,7 +62,9 @@ bench-cluster: ## Discovery of a simulated cluster: memory, CPU and delay, with 
 # cargo-fuzz wants switches of a nightly compiler; the stable one takes them when asked like this.
 FUZZ_SECONDS ?= 600
 FUZZ_CORPUS ?= $(CACHE)/fuzz
-FUZZ_TARGETS ?= promql_parser promql_script promql_eval
+FUZZ_TARGETS ?= promql_parser promql_script promql_eval scrape_body tsdb
+# Files of the local store are longer than queries.
+FUZZ_FILE_LEN = 32768
 
 .PHONY: fuzz
 fuzz: ## Fuzz what reads foreign text: FUZZ_SECONDS=600 for each of FUZZ_TARGETS
@@ -70,8 +72,11 @@ fuzz: ## Fuzz what reads foreign text: FUZZ_SECONDS=600 for each of FUZZ_TARGETS
 	mkdir -p $(FUZZ_CORPUS)
 	cargo run --quiet -p promql-testkit --example fuzz_seeds -- $(FUZZ_CORPUS)
 	for target in $(FUZZ_TARGETS); do \
-		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz nice cargo fuzz run $$target $(FUZZ_CORPUS)/$$target -- \
-			-dict=$(FUZZ_CORPUS)/promql.dict -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 || exit 1; \
+		mkdir -p $(FUZZ_CORPUS)/$$target; \
+		length=4096; if [ $$target = tsdb ]; then length=$(FUZZ_FILE_LEN); fi; \
+		RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz ALMANAC_FUZZ_SEEDS=$(FUZZ_CORPUS)/$$target \
+			nice cargo fuzz run $$target $(FUZZ_CORPUS)/$$target -- \
+			-dict=$(FUZZ_CORPUS)/promql.dict -max_total_time=$(FUZZ_SECONDS) -max_len=$$length -timeout=10 -rss_limit_mb=2048 || exit 1; \
 	done
 
 PROPERTY_SECONDS ?= 600

@@ -33,7 +33,7 @@ struct Known {
     acknowledged: Keys,
 }
 
-fn put_varint(out: &mut Vec<u8>, mut v: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut v: u64) {
     while v >= 0x80 {
         out.push(v as u8 | 0x80);
         v >>= 7;
@@ -41,13 +41,13 @@ fn put_varint(out: &mut Vec<u8>, mut v: u64) {
     out.push(v as u8);
 }
 
-fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(field << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// A remote-write request with one sample for each series, as a Snappy block that compresses nothing.
+/// A remote-write request with one sample for each series.
 fn request(series: std::ops::Range<u64>, t: i64) -> Vec<u8> {
     let mut body = Vec::new();
     for s in series {
@@ -65,6 +65,11 @@ fn request(series: std::ops::Range<u64>, t: i64) -> Vec<u8> {
         put_bytes(&mut entry, 2, &sample);
         put_bytes(&mut body, 1, &entry);
     }
+    block(&body)
+}
+
+/// A Snappy block that compresses nothing.
+pub fn block(body: &[u8]) -> Vec<u8> {
     let mut block = Vec::new();
     put_varint(&mut block, body.len() as u64);
     for part in body.chunks(60_000) {
@@ -76,7 +81,7 @@ fn request(series: std::ops::Range<u64>, t: i64) -> Vec<u8> {
 }
 
 /// Whether the receiver says that it has the batch.
-fn send(port: u16, body: &[u8]) -> Option<bool> {
+pub fn send(port: u16, body: &[u8]) -> Option<bool> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;

@@ -16,3 +16,4 @@ mod queries;
 mod scrape;
 mod support;
 mod takeover;
+mod takeover_of_3;

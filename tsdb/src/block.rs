@@ -97,6 +97,11 @@ impl Block {
         meta
     }
 
+    /// Its directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Notes, durably, that merging the block with others failed because of what it holds.
     pub(crate) fn set_failed(&self) -> Result<(), StorageError> {
         self.failed.store(true, Ordering::Relaxed);

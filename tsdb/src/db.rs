@@ -51,7 +51,7 @@ const WAL_DIR: &str = "wal";
 
 /// The head, once the log has been replayed. It is only looked into behind [`Db::check_ready`].
 #[derive(Default)]
-struct HeadSlot(OnceLock<Arc<Head>>);
+pub(crate) struct HeadSlot(OnceLock<Arc<Head>>);
 
 impl std::ops::Deref for HeadSlot {
     type Target = Arc<Head>;
@@ -71,7 +71,7 @@ impl std::ops::Deref for HeadSlot {
 pub struct Db {
     config: Config,
     clock: Arc<dyn Clock>,
-    head: Arc<HeadSlot>,
+    pub(crate) head: Arc<HeadSlot>,
     start: Arc<Start>,
     late_window_ms: Arc<AtomicI64>,
     /// Sorted by start.

@@ -160,6 +160,31 @@ pub(crate) fn truncate(path: &Path, len: u64) -> Result<()> {
     io("fsync", path, file.sync_data())
 }
 
+/// A file that is there, of which parts are written over.
+pub(crate) struct Patch {
+    path: PathBuf,
+    file: File,
+}
+
+impl Patch {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), file: io("open", path, File::open_to_write(path))? })
+    }
+
+    pub(crate) fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        io("write", &self.path, self.file.write_all_at(bytes, offset))
+    }
+
+    pub(crate) fn truncate(&mut self, len: u64) -> Result<()> {
+        io("truncate", &self.path, self.file.set_len(len))
+    }
+
+    /// Makes what was written durable.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        io("fsync", &self.path, self.file.sync_data())
+    }
+}
+
 /// Maps a file that nobody changes any more.
 pub(crate) fn map(path: &Path) -> Result<Bytes> {
     io("map", path, files::map(path))

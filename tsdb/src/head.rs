@@ -2,7 +2,7 @@
 //!
 //! Reading order: `series` (one series), `chunk_list` (its finished chunks), `out_of_order` (its late samples), `series_map` (all
 //! series), `postings` and `slot_list` (label index), `append` (batches), `isolation` and `visibility` (what a reader sees), `read` (selections), `replay` (from the logs at open), `truncate` (what moves
-//! into a block leaves), `late` (late samples of the whole head), `delete`,
+//! into a block leaves), `rescue` (damaged files), `late` (late samples of the whole head), `delete`,
 //! `head_chunks` (finished chunks in files), `snapshot` (files that make a start short) and `commits` (what it waits for), `exemplars`.
 //!
 //! Order of a commit: log the records, then apply them series by series under one commit number. On replay the same
@@ -20,6 +20,7 @@ pub(crate) mod out_of_order;
 pub(crate) mod postings;
 pub(crate) mod read;
 pub(crate) mod replay;
+mod rescue;
 pub(crate) mod series;
 pub(crate) mod series_map;
 mod slot_list;
@@ -46,7 +47,7 @@ use head_chunks::HeadChunks;
 use isolation::Isolation;
 use out_of_order::Bounds;
 use postings::MemPostings;
-use series::{ChunkForm, MemSeries};
+use series::{ChunkForm, MemSeries, Shape};
 use series_map::{RefMap, SeriesMap};
 use snapshot::Snapshots;
 
@@ -109,8 +110,16 @@ impl Head {
         head.metrics.exemplars_max.set(config.exemplars_max as i64);
         head.exemplars.lock().show(&head.metrics);
         head.metrics.head_series.set(head.series.index().len() as i64);
-        let mut chunks = 0;
-        head.series.for_each(|s| chunks += s.state.lock().chunk_count());
+        let (mut chunks, mut shapes) = (0, Shape::default());
+        head.series.for_each(|s| {
+            let state = s.state.lock();
+            chunks += state.chunk_count();
+            shapes.add(state.shape(), 1);
+        });
+        head.metrics.stale_series.set(0);
+        head.metrics.histogram_series.set(0);
+        head.metrics.histogram_buckets.set(0);
+        head.count_shapes(shapes);
         head.metrics.head_chunks.set(chunks as i64);
         head.show_times();
         head
@@ -151,6 +160,15 @@ impl Head {
     /// A log was found damaged.
     pub(crate) fn count_corruption(&self) {
         self.metrics.wal_corruptions.inc();
+    }
+
+    /// Adds to the counts of series by the kind of their newest sample.
+    fn count_shapes(&self, change: Shape) {
+        if change != Shape::default() {
+            self.metrics.stale_series.add(change.stale);
+            self.metrics.histogram_series.add(change.histogram);
+            self.metrics.histogram_buckets.add(change.buckets);
+        }
     }
 
     fn saw(&self, mint: i64, maxt: i64) {

@@ -143,6 +143,9 @@ impl Metrics {
 metrics! {
     clock;
     head_series: IntGauge = gauge("prometheus_tsdb_head_series", "Total number of series in the head block.");
+    stale_series: IntGauge = gauge("prometheus_tsdb_head_stale_series", "Total number of stale series in the head block.");
+    histogram_series: IntGauge = gauge("prometheus_tsdb_head_native_histogram_series", "Number of series whose most recent in-order sample is a native histogram.");
+    histogram_buckets: IntGauge = gauge("prometheus_tsdb_head_native_histogram_buckets", "Number of positive and negative bucket entries in the most recent in-order native histogram sample of each series, including entries carried by staleness markers.");
     series_created: IntCounter = counter("prometheus_tsdb_head_series_created_total", "Total number of series created in the head");
     series_removed: IntCounter = counter("prometheus_tsdb_head_series_removed_total", "Total number of series removed in the head");
     head_chunks: IntGauge = gauge("prometheus_tsdb_head_chunks", "Total number of chunks in the head block.");
@@ -176,6 +179,7 @@ metrics! {
     wal_writes_failed: IntCounter = counter("prometheus_tsdb_wal_writes_failed_total", "Total number of write log writes that failed.");
     wal_fsync_duration: Summary = fsyncs("prometheus_tsdb_wal_fsync_duration_seconds", clock);
     wal_corruptions: IntCounter = counter("prometheus_tsdb_wal_corruptions_total", "Total number of WAL corruptions.");
+    head_chunk_corruptions: IntCounter = counter("prometheus_tsdb_mmap_chunk_corruptions_total", "Total number of memory-mapped chunk corruptions.");
     wal_truncations: IntCounter = counter("prometheus_tsdb_wal_truncations_total", "Total number of write log truncations attempted.");
     wal_truncations_failed: IntCounter = counter("prometheus_tsdb_wal_truncations_failed_total", "Total number of write log truncations that failed.");
     wal_truncate_duration: Summary = durations("prometheus_tsdb_wal_truncate_duration_seconds", "Duration of WAL truncation.", clock);

@@ -6,13 +6,33 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use model::{LabelsResult, Matcher, Querier, SelectHints, SeriesSet, StorageError};
+use model::{LabelsResult, Matcher, Querier, SelectHints, Series, SeriesSet, StorageError};
 
 use crate::block::Block;
 use crate::block::read::BlockCursor;
 use crate::head::Head;
 use crate::head::isolation::Snapshot;
 use crate::merge::{MergeSeriesSet, SetSource, Source};
+
+/// The first so many series of a set; 0: all.
+fn limited(set: impl SeriesSet + 'static, limit: usize) -> Box<dyn SeriesSet> {
+    if limit == 0 { Box::new(set) } else { Box::new(Limited { set, left: limit }) }
+}
+
+struct Limited<S> {
+    set: S,
+    left: usize,
+}
+
+impl<S: SeriesSet> SeriesSet for Limited<S> {
+    fn next(&mut self) -> Result<Option<Series>, StorageError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        self.set.next()
+    }
+}
 
 pub(crate) struct DbQuerier {
     head: Arc<Head>,
@@ -80,11 +100,11 @@ impl Querier for DbQuerier {
         if self.reads_head() {
             let head = self.head.select(matchers, hints, mint, maxt, &self.snapshot)?;
             if sources.is_empty() {
-                return Ok(Box::new(head));
+                return Ok(limited(head, hints.limit));
             }
             sources.push(Box::new(SetSource::new(head)));
         }
-        Ok(Box::new(MergeSeriesSet::new(sources, hints.labels_only)))
+        Ok(limited(MergeSeriesSet::new(sources, hints.labels_only), hints.limit))
     }
 
     fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
@@ -97,12 +117,12 @@ impl Querier for DbQuerier {
         matchers: &[Matcher],
         limit: usize,
     ) -> Result<LabelsResult, StorageError> {
+        // One more tells that there are more.
+        let enough = if limit == 0 { 0 } else { limit.saturating_add(1) };
         self.collect(
             limit,
-            |h, out| h.label_values(name, matchers, out),
-            |b, out| {
-                b.label_values(name, matchers, if limit == 0 { 0 } else { limit.saturating_add(1) }, out)
-            },
+            |h, out| h.label_values(name, matchers, enough, out),
+            |b, out| b.label_values(name, matchers, enough, out),
         )
     }
 }

@@ -18,6 +18,8 @@
 #![cfg_attr(not(test), allow(dead_code, reason = "fuzzing needs files only, no faults"))]
 
 mod fs;
+#[cfg(test)]
+pub(crate) mod gate;
 pub(crate) mod rng;
 pub(crate) mod switch;
 
@@ -107,9 +109,16 @@ impl SimDisk {
         self.tree.lock().restart(power_lost);
     }
 
-    /// Flips a bit of a file: of the `n`th by its path, modulo their count; gives which.
-    pub(crate) fn flip(&self, n: u64, bit: u64) -> Option<PathBuf> {
-        self.tree.lock().flip(n, bit).map(|p| self.root().join(p))
+    /// All files that are not empty, and their lengths in bytes.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, u64)> {
+        let files = self.tree.lock().lengths();
+        files.into_iter().map(|(path, len)| (self.root().join(path), len)).collect()
+    }
+
+    /// Flips a bit of a file.
+    pub(crate) fn flip(&self, path: &Path, bit: u64) {
+        let path = path.strip_prefix(self.root()).expect("a file of this disk");
+        self.tree.lock().flip(path.to_str().expect("names are text"), bit);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod compaction;
 mod crash;
+mod damage;
 mod deletes;
 mod late;
 mod promtool;
@@ -199,6 +200,9 @@ fn blocks_are_cut_and_everything_stays_readable() {
     assert_eq!(q.label_values("parity", &[], 0).expect("read").values, ["even"]);
     assert_eq!(q.label_values("i", &even, 0).expect("read").values, ["0", "6", "8"]);
     assert_eq!(q.label_values("none", &even, 0).expect("read").values, [""; 0]);
+    let two = q.label_values("i", &even, 2).expect("read");
+    assert_eq!((two.values, two.warnings.len()), (vec!["0".to_owned(), "6".to_owned()], 1));
+    assert_eq!(q.label_values("i", &even, 3).expect("read").warnings.len(), 0);
     let hints = SelectHints { labels_only: true, ..SelectHints::default() };
     let mut set = q.select(&even, &hints).expect("selected");
     let mut n = 0;
@@ -206,6 +210,10 @@ fn blocks_are_cut_and_everything_stays_readable() {
         n += 1;
     }
     assert_eq!(n, 3);
+    let first_two = SelectHints { limit: 2, ..SelectHints::default() };
+    let mut limited = q.select(&even, &first_two).expect("selected");
+    let names: Vec<_> = std::iter::from_fn(|| limited.next().expect("read")).map(|s| s.labels).collect();
+    assert_eq!(names, [labels(0), labels(6)]);
 
     // The follower saw every sample of every series.
     let mut records = Vec::new();
@@ -267,6 +275,52 @@ fn series_without_samples_go_and_come_back() {
     assert_eq!(read_all(&db), expected);
     drop(db);
     assert_eq!(read_all(&open_in(dir.path())), expected);
+}
+
+#[test]
+fn series_are_counted_by_the_kind_of_their_newest_sample() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let count = |registry: &prometheus::Registry| {
+        let families = registry.gather();
+        ["stale_series", "native_histogram_series", "native_histogram_buckets"].map(|n| {
+            let name = format!("prometheus_tsdb_head_{n}");
+            let family = families.iter().find(|f| f.name() == name).expect("registered");
+            family.get_metric()[0].get_gauge().get_value() as i64
+        })
+    };
+    let start = || {
+        let registry = prometheus::Registry::new();
+        let db = Db::open(config(dir.path()), Arc::new(ManualClock::new(START)), &registry).expect("opens");
+        (db, registry)
+    };
+    let (db, registry) = start();
+    let histogram = |buckets: u32| model::Histogram {
+        count: u64::from(buckets),
+        positive_spans: vec![model::histogram::Span { offset: 0, length: buckets }],
+        positive_buckets: (0..buckets).map(|i| i64::from(i == 0)).collect(),
+        ..model::Histogram::default()
+    };
+    let put = |db: &Db, i: u64, sample: Sample| {
+        let mut a = db.appender().expect("open");
+        a.append(SeriesRef::NONE, &labels(i), sample).expect("accepted");
+        a.commit().expect("committed");
+    };
+    put(&db, 1, Sample::float(START, 1.0));
+    put(&db, 2, Sample::histogram(START, histogram(3)));
+    put(&db, 3, Sample::histogram(START, histogram(2)));
+    assert_eq!(count(&registry), [0, 2, 5]);
+    put(&db, 1, Sample::float(START + 1, model::stale_nan()));
+    put(&db, 2, Sample::float(START + 1, model::stale_nan()));
+    put(&db, 3, Sample::histogram(START + 1, histogram(4)));
+    assert_eq!(count(&registry), [2, 2, 4], "a stale marker is of the kind of its series");
+    drop(db);
+    let (db, registry) = start();
+    assert_eq!(count(&registry), [2, 2, 4]);
+    put(&db, 2, Sample::float(START + 2, 1.0));
+    assert_eq!(count(&registry), [1, 1, 4]);
+    put(&db, 9, Sample::float(START + 4 * HOUR, 1.0));
+    db.maintain().expect("maintained");
+    assert_eq!(count(&registry), [0, 0, 0], "with their series they go");
 }
 
 #[test]

@@ -77,6 +77,17 @@ impl Tombstones {
         }
     }
 
+    /// All ranges, by series.
+    pub(crate) fn list(&self) -> Vec<(model::SeriesRef, i64, i64)> {
+        let one = |(id, ranges): (&u64, &Vec<(i64, i64)>)| {
+            let id = model::SeriesRef(*id);
+            ranges.iter().map(move |(mint, maxt)| (id, *mint, *maxt)).collect::<Vec<_>>()
+        };
+        let mut out: Vec<_> = self.by_series.iter().flat_map(one).collect();
+        out.sort_unstable();
+        out
+    }
+
     /// Deleted ranges of a series.
     pub(crate) fn of(&self, series: u64) -> &[(i64, i64)] {
         self.by_series.get(&series).map_or(&[], Vec::as_slice)

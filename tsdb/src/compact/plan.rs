@@ -48,7 +48,10 @@ pub(crate) fn plan(blocks: &[&Meta], ranges: &[i64]) -> Vec<usize> {
 }
 
 fn plan_class(blocks: &[&Meta], ranges: &[i64]) -> Vec<usize> {
-    let found = overlapping(blocks);
+    // Merging one that cannot be read would fail again and again.
+    let good: Vec<usize> = (0..blocks.len()).filter(|i| !blocks[*i].compaction.failed).collect();
+    let found = overlapping(&good.iter().map(|i| blocks[*i]).collect::<Vec<_>>());
+    let found: Vec<usize> = found.into_iter().map(|i| good[i]).collect();
     if !found.is_empty() {
         return found;
     }
@@ -127,7 +130,7 @@ fn split(blocks: &[&Meta], range: i64) -> Vec<Vec<usize>> {
 
 /// The newest block that has so many tombstones that it is worth writing it anew.
 fn tombstones(blocks: &[&Meta], ranges: &[i64]) -> Option<usize> {
-    for (i, b) in blocks.iter().enumerate().rev() {
+    for (i, b) in blocks.iter().enumerate().rev().filter(|(_, b)| !b.compaction.failed) {
         let s = &b.stats;
         if b.max_time - b.min_time < ranges[ranges.len() / 2] {
             // Short ones are worth it only when nothing is left.
@@ -155,6 +158,20 @@ mod tests {
             compaction: Compaction { level: 1, ..Compaction::default() },
             version: VERSION,
         }
+    }
+
+    #[test]
+    fn blocks_whose_merging_failed_are_left_alone() {
+        let mut blocks = [block(0, 20), block(10, 30), block(15, 40)];
+        blocks[0].compaction.failed = true;
+        check(&blocks, &[(10, 30), (15, 40)]);
+        blocks[1].compaction.failed = true;
+        check(&blocks, &[]);
+        let mut deleted = [block(0, 20), block(20, 40)];
+        deleted[0].stats.num_tombstones = 10;
+        check(&deleted, &[(0, 20)]);
+        deleted[0].compaction.failed = true;
+        check(&deleted, &[]);
     }
 
     fn check(blocks: &[Meta], expect: &[(i64, i64)]) {

@@ -30,18 +30,20 @@ impl Db {
     /// Writes blocks with deleted samples anew, without them.
     ///
     /// # Errors
-    /// When a block cannot be read or written. What was done stays done.
+    /// When a block cannot be read or written; the others are done all the same.
     pub fn clean_tombstones(&self) -> Result<(), StorageError> {
         self.check_ready()?;
         let _maintenance = self.maintenance.lock();
         let timer = self.metrics.tombstone_cleanup.start_timer();
+        let mut done = Ok(());
         for block in self.blocks.load_full().iter() {
             if !block.tombstones().is_empty() {
-                self.merge(std::slice::from_ref(block))?;
+                done = done.and(self.merge(std::slice::from_ref(block)));
             }
         }
         timer.observe_duration();
-        self.show_sizes()
+        self.show_sizes()?;
+        done
     }
 
     /// Takes a snapshot of the head, so that the next start replays only what is logged from now on. Maintenance does that from

@@ -96,13 +96,16 @@ impl Journal {
         let dir = config.dir.join(JOURNAL_DIR);
         // A machine that went down while they were removed may have left holes; all was committed by then.
         let left = if dir::exists(&dir) { segment::numbers(&dir)? } else { Vec::new() };
+        let next = left.last().map_or(0, |s| s + 1);
+        // What an earlier start calls a series must not name one of this start, whatever of both can be read later.
+        let names = Names { first: u64::from(next) << 32, ..Names::default() };
         Ok(Self {
             config: config.clone(),
             dir,
             left,
             passed: RwLock::new(false),
             log: Mutex::new(None),
-            names: Mutex::default(),
+            names: Mutex::new(names),
             metrics,
         })
     }
@@ -142,13 +145,15 @@ impl Journal {
         progress: &Progress,
         pass: impl FnOnce(),
     ) -> Result<(), StorageError> {
-        for s in &self.left {
-            self.commit_left(*s, head, progress)?;
-        }
         let mut target = Target::new(head);
+        for s in &self.left {
+            self.commit_left(*s, &mut target, progress)?;
+        }
         let mut tail: Option<Tail> = None;
         let mut rounds = 0;
         let mut passed = loop {
+            #[cfg(test)]
+            progress.gate.pass();
             self.commit_new(&mut tail, &mut target, progress)?;
             rounds += 1;
             let end = self.log.lock().as_ref().map(|log| log.end());
@@ -204,31 +209,36 @@ impl Journal {
         }
     }
 
-    /// Commits a segment of a start that did not get through. Its end may be torn: no batch there was acknowledged.
-    fn commit_left(&self, s: u32, head: &Arc<Head>, progress: &Progress) -> Result<(), StorageError> {
+    /// Commits a segment of a start that did not get through. Its end may be torn: no batch there was acknowledged. Damage costs what it
+    /// hit.
+    fn commit_left(&self, s: u32, target: &mut Target<'_>, progress: &Progress) -> Result<(), StorageError> {
         let path = segment::path(&self.dir, s);
         let Some(mut reader) = SegmentReader::open(&path)? else { return Ok(()) };
-        let mut target = Target::new(head);
         loop {
+            #[cfg(test)]
+            progress.gate.pass();
             progress.check()?;
-            let decoded = match reader.next() {
+            let (offset, decoded) = match reader.next() {
                 Ok(None) => return Ok(()),
-                Ok(Some((offset, bytes))) => record::decode(bytes).map_err(|e| StorageError::Corruption {
-                    path: path.clone(),
-                    offset,
-                    reason: format!("record does not decode: {e}"),
-                }),
-                Err(e) => Err(e),
+                Ok(Some((offset, bytes))) => (offset, record::decode(bytes)),
+                Err(e @ StorageError::Corruption { .. }) => {
+                    target.head.count_corruption();
+                    tracing::error!(error = %e, "journal of an interrupted start: a batch is lost");
+                    if let StorageError::Corruption { offset, .. } = e {
+                        reader.skip_damage(offset)?;
+                    }
+                    continue;
+                }
+                Err(e) => return Err(e),
             };
             match decoded {
                 Ok(Record::Data(r)) => target.commit(r)?,
                 Ok(_) => {}
-                Err(e @ StorageError::Corruption { .. }) => {
-                    head.count_corruption();
-                    tracing::error!(error = %e, "journal of an interrupted start: what comes after the last good record is lost");
-                    return Ok(());
+                Err(e) => {
+                    target.head.count_corruption();
+                    tracing::error!(error = e, path = %path.display(), offset,
+                        "journal of an interrupted start: a record does not decode, a batch is lost");
                 }
-                Err(e) => return Err(e),
             }
         }
     }

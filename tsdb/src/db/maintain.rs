@@ -140,6 +140,7 @@ impl Db {
     fn run_maintenance(&self, state: &mut Maintenance) -> Result<(), StorageError> {
         self.reload_blocks()?;
         self.finish_leaving(state)?;
+        self.head.mend_chunks()?;
         self.head.store_chunks()?;
         let cut = self.cut_blocks(state);
         let late = if matches!(cut, Ok(true)) { self.cut_late(state) } else { Ok(()) };
@@ -305,7 +306,11 @@ impl Db {
             Err(e) => {
                 // The same would happen again. A full disk, on the other hand, gets better.
                 if !matches!(e, StorageError::Closed | StorageError::Io { .. }) {
-                    blocks.iter().try_for_each(|b| b.set_failed())?;
+                    let is_damaged = |b: &&Arc<Block>| matches!(&e, StorageError::Corruption { path, .. } if path.starts_with(b.dir()));
+                    match blocks.iter().find(is_damaged) {
+                        Some(damaged) => damaged.set_failed()?,
+                        None => blocks.iter().try_for_each(|b| b.set_failed())?,
+                    }
                 }
                 return Err(e);
             }

@@ -107,6 +107,20 @@ impl Db {
         self.show_sizes().map_err(Error::from)
     }
 
+    /// Waits until the replay is held up ([`crate::sim::gate::held`]), or has ended.
+    #[cfg(test)]
+    pub(crate) fn wait_held(&self) {
+        while !self.start.progress.gate.is_reached() && self.start.outcome.lock().is_none() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Lets a replay go on that is held up.
+    #[cfg(test)]
+    pub(crate) fn let_go(&self) {
+        self.start.progress.gate.open();
+    }
+
     /// Whether the write-ahead log has been replayed.
     #[must_use]
     pub fn is_ready(&self) -> bool {

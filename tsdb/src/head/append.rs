@@ -17,7 +17,7 @@ use model::{
 use super::Head;
 use super::exemplars::Added;
 use super::out_of_order::Bounds;
-use super::series::{MemSeries, Outcome};
+use super::series::{MemSeries, Outcome, Shape};
 use crate::chunk;
 use crate::wal::record;
 
@@ -243,6 +243,7 @@ impl HeadAppender {
         let (mut floats, mut histograms, mut new_chunks) = (0, 0, 0);
         let mut late: Vec<BatchSample> = Vec::new();
         let (mut mint, mut maxt) = (i64::MAX, i64::MIN);
+        let mut shapes = Shape::default();
         for BatchSample { series, t, start, value } in self.samples.drain(..) {
             let kind = type_of(&value);
             let mut state = series.state.lock();
@@ -250,6 +251,7 @@ impl HeadAppender {
             let numbers = (commit.number, commit.low_watermark);
             // Late samples are needed once more, for their log; histograms are cheap to clone.
             let logged = (bounds.window_ms > 0).then(|| value.clone());
+            let before = state.shape();
             match state.append((t, start, value), head.form, &bounds, numbers) {
                 outcome @ (Outcome::Stored | Outcome::StoredInNewChunk) => {
                     if kind == "float" {
@@ -258,6 +260,11 @@ impl HeadAppender {
                         histograms += 1;
                     }
                     new_chunks += u64::from(outcome == Outcome::StoredInNewChunk);
+                    let after = state.shape();
+                    if after != before {
+                        shapes.add(after, 1);
+                        shapes.add(before, -1);
+                    }
                     mint = mint.min(t);
                     maxt = maxt.max(t);
                 }
@@ -270,6 +277,7 @@ impl HeadAppender {
                 outcome => head.count_refused(outcome, kind),
             }
         }
+        head.count_shapes(shapes);
         if floats + histograms > 0 {
             head.saw(mint, maxt);
         }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use model::{SeriesRef, StorageError};
@@ -84,6 +85,8 @@ struct MappedFile {
 pub(crate) struct HeadChunks {
     dir: PathBuf,
     files: RwLock<BTreeMap<u32, MappedFile>>,
+    /// A chunk could not be read.
+    damaged: AtomicBool,
 }
 
 impl HeadChunks {
@@ -108,7 +111,7 @@ impl HeadChunks {
             }
         }
         found.chunks.sort_by_key(|(r, _)| *r);
-        Ok((Self { dir, files: RwLock::new(files) }, found))
+        Ok((Self { dir, files: RwLock::new(files), damaged: AtomicBool::new(false) }, found))
     }
 
     /// Goes through a file; gives it back unless nothing in it is good.
@@ -171,7 +174,15 @@ impl HeadChunks {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn of_bytes(bytes: Bytes) -> Self {
         let file = MappedFile { path: PathBuf::new(), bytes, maxt: 0 };
-        Self { dir: PathBuf::new(), files: RwLock::new(BTreeMap::from([(1, file)])) }
+        Self { files: RwLock::new(BTreeMap::from([(1, file)])), ..Self::default() }
+    }
+
+    /// Maps a file as it is now.
+    #[cfg(test)]
+    pub(crate) fn remap(&self, path: &Path) {
+        for file in self.files.write().values_mut().filter(|f| f.path == path) {
+            file.bytes = dir::map(path).expect("it is there");
+        }
     }
 
     /// Writes chunks into new files; gives their places in the same order. Calls do not overlap.
@@ -212,8 +223,21 @@ impl HeadChunks {
         Ok(places)
     }
 
-    /// A chunk, checked, without copying.
+    /// A chunk, checked, without copying. That one could not be read is remembered.
     pub(crate) fn get(&self, stored: &StoredChunk) -> Result<HeadChunk, StorageError> {
+        self.read(stored).inspect_err(|_| self.set_damaged())
+    }
+
+    pub(crate) fn set_damaged(&self) {
+        self.damaged.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a chunk could not be read since the last call.
+    pub(crate) fn take_damaged(&self) -> bool {
+        self.damaged.swap(false, Ordering::SeqCst)
+    }
+
+    fn read(&self, stored: &StoredChunk) -> Result<HeadChunk, StorageError> {
         let (number, offset) = ((stored.place.0 >> 32) as u32, (stored.place.0 & 0xffff_ffff) as usize);
         let files = self.files.read();
         let Some(file) = files.get(&number) else {

@@ -11,6 +11,7 @@ use super::head_chunks::HeadChunks;
 use super::isolation::Snapshot;
 use super::series::{ChunkForm, HeadChunk, MemSeries};
 use crate::block::tombstones::Tombstones;
+use crate::postings::{self, PostingsIndex};
 
 /// Series of a selection; chunks are looked up as the reader comes to them.
 pub(crate) struct HeadSeriesSet {
@@ -60,28 +61,46 @@ impl Head {
         self.for_each_pair(matchers, |name, _| insert_new(out, [name].into_iter()))
     }
 
-    /// Values of a label among the series that pass the matchers.
+    /// Values of a label among the series that pass the matchers: the first `limit` of them at least, 0 for all.
     pub(crate) fn label_values(
         &self,
         name: &str,
         matchers: &[Matcher],
+        limit: usize,
         out: &mut BTreeSet<String>,
     ) -> Result<(), StorageError> {
+        let take = if limit == 0 { usize::MAX } else { limit };
         if matchers.is_empty() {
-            self.with_postings(|p| out.extend(p.values(name).map(str::to_owned)));
+            self.with_postings(|p| out.extend(p.values(name).take(take).map(str::to_owned)));
             return Ok(());
         }
-        self.for_each_pair(matchers, |n, value| {
-            if n == name {
+        if limit == 0 {
+            return self.for_each_pair(matchers, |n, value| {
+                if n == name {
+                    insert_new(out, [value].into_iter());
+                }
+            });
+        }
+        // Value by value, in their order, so that no more are looked at than are wanted.
+        let index = self.series.index();
+        let slots = postings::resolve(&*index, matchers)?;
+        let mut left = take;
+        for value in index.values(name) {
+            if postings::intersects(&slots, &index.get(name, value)?) {
                 insert_new(out, [value].into_iter());
+                left -= 1;
+                if left == 0 {
+                    break;
+                }
             }
-        })
+        }
+        Ok(())
     }
 
     /// Gives each label pair of the series that pass the matchers once.
     fn for_each_pair(&self, matchers: &[Matcher], mut f: impl FnMut(&str, &str)) -> Result<(), StorageError> {
         let index = self.series.index();
-        let slots = crate::postings::resolve(&*index, matchers)?;
+        let slots = postings::resolve(&*index, matchers)?;
         let mut seen = vec![false; index.pair_numbers()];
         for pair in slots.into_iter().filter_map(|slot| index.at(slot as u32)).flat_map(|s| &s.pairs) {
             if !std::mem::replace(&mut seen[*pair as usize], true) {

@@ -50,6 +50,9 @@ pub(crate) struct Replay {
     floats: Vec<(u64, i64, f64)>,
 }
 
+/// References are below: Prometheus packs them into so many bits.
+const REF_END: u64 = 1 << 40;
+
 /// Why a replay did not get through.
 enum Failed {
     Storage(StorageError),
@@ -67,6 +70,12 @@ impl From<StorageError> for Failed {
     fn from(e: StorageError) -> Self {
         Self::Storage(e)
     }
+}
+
+/// Whether a tombstone says that Prometheus took a series that had gone stale out of the head, into a block. Later samples of a series
+/// with its labels are not meant.
+fn is_eviction((_, mint, maxt): &(SeriesRef, i64, i64)) -> bool {
+    (*mint, *maxt) == (i64::MIN, i64::MAX)
 }
 
 /// Records whose reference no series record names.
@@ -133,6 +142,7 @@ impl Replay {
         snapshot: Option<&SnapshotDir>,
     ) -> Result<(Self, HeadChunks, Replayed), Failed> {
         let (files, found) = HeadChunks::open(&config.dir, min_valid)?;
+        metrics.head_chunk_corruptions.inc_by(u64::from(found.damaged));
         let mut replay = Self::new(config, min_valid);
         replay.series.reserve_ref(SeriesRef(found.last_ref));
         if let Some(s) = snapshot {
@@ -147,18 +157,22 @@ impl Replay {
             let replayed = loaded.and_then(|()| {
                 let from = snapshot.map(|s| s.position);
                 let apply = |segment, bytes: &[u8]| replay.apply(&mut shards, &found, (segment, bytes));
-                reader::replay(dir, from, progress, apply).map_err(Failed::from)
+                let tell = |e: &StorageError| {
+                    metrics.wal_corruptions.inc();
+                    tracing::error!(error = %e, "write-ahead log damaged: this record is lost, all others are kept");
+                };
+                reader::replay(dir, from, (progress, &tell), apply).map_err(Failed::from)
             });
             (replayed, shards.finish())
         });
         let replayed = replayed?;
-        for e in replayed.repaired.iter().chain(&replayed.checkpoint_corruption) {
-            metrics.wal_corruptions.inc();
-            tracing::error!(error = %e, "write-ahead log repaired: what came after the last good record is lost");
-        }
         (replay.min_time, replay.max_time) = (totals.min_time, totals.max_time);
         replay.unknown.samples += totals.unknown_floats;
         replay.unknown.histograms += totals.unknown_histograms;
+        if totals.last_unknown < REF_END {
+            // A series that got it now would get these samples too, where the logs are read apart.
+            replay.series.reserve_ref(SeriesRef(totals.last_unknown));
+        }
         if let Some(e) = totals.contradiction {
             if snapshot.is_some() {
                 return Err(Failed::Snapshot(e));
@@ -174,7 +188,8 @@ impl Replay {
             }
         }
         replay.replay_late(config, (metrics, progress))?;
-        if snapshot.is_some() {
+        // What a damaged record made known is not the snapshot's to have.
+        if snapshot.is_some() && replayed.damaged.is_empty() {
             replay.check_references().map_err(Failed::Snapshot)?;
         }
         // What is deleted of late samples counts even where a block has all others.
@@ -198,14 +213,14 @@ impl Replay {
             self.apply_late(record::decode(bytes)?);
             Ok(())
         };
-        let log = reader::replay(&wbl_dir, None, progress, apply)?;
+        let tell = |e: &StorageError| {
+            metrics.wal_corruptions.inc();
+            tracing::error!(error = %e, "log of late samples damaged: this record is lost, all others are kept");
+        };
+        let log = reader::replay(&wbl_dir, None, (progress, &tell), apply)?;
         // It is begun anew with the first late sample only; a sync before that would not know what is there.
         segment::sync_all(&wbl_dir)?;
         self.late.next_segment = log.next_segment;
-        if let Some(e) = &log.repaired {
-            metrics.wal_corruptions.inc();
-            tracing::error!(error = %e, "log of late samples repaired: what came after the last good record is lost");
-        }
         Ok(())
     }
 
@@ -326,7 +341,15 @@ impl Replay {
         }
         match record::decode(bytes)? {
             Record::Data(record) => self.apply_data(shards, found, segment, record),
-            Record::Tombstones(list) => self.delete(&list),
+            Record::Tombstones(list) => {
+                for (r, ..) in list.iter().filter(|s| is_eviction(s)) {
+                    match self.get(*r) {
+                        Some(s) => shards.evict(s.reference.0),
+                        None => self.series.reserve_ref(*r),
+                    }
+                }
+                self.delete(&list);
+            }
             Record::Unknown => {}
         }
         Ok(())
@@ -418,7 +441,7 @@ impl Replay {
     }
 
     fn delete(&mut self, list: &[(SeriesRef, i64, i64)]) {
-        for (r, mint, maxt) in list {
+        for (r, mint, maxt) in list.iter().filter(|s| !is_eviction(s)) {
             if let Some(s) = self.get(*r) {
                 self.tombstones.add(s.reference.0, *mint, *maxt);
             }

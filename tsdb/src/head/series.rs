@@ -74,6 +74,22 @@ pub(crate) struct ChunkForm {
     pub(crate) encodings: Encodings,
 }
 
+/// Of what kind the newest sample in order is, as metrics count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) stale: i64,
+    pub(super) histogram: i64,
+    pub(super) buckets: i64,
+}
+
+impl Shape {
+    pub(super) fn add(&mut self, other: Self, times: i64) {
+        self.stale += times * other.stale;
+        self.histogram += times * other.histogram;
+        self.buckets += times * other.buckets;
+    }
+}
+
 /// What became of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -125,6 +141,27 @@ impl SeriesState {
     /// Timestamp of the newest sample.
     pub(crate) fn last_timestamp_ms(&self) -> Option<i64> {
         self.last.as_ref().map(|(t, _)| *t)
+    }
+
+    #[inline]
+    pub(super) fn shape(&self) -> Shape {
+        let of_histogram = |sum: f64, buckets: usize| Shape {
+            stale: i64::from(model::is_stale_nan(sum)),
+            histogram: 1,
+            buckets: buckets as i64,
+        };
+        match self.last.as_ref().map(|(_, v)| v) {
+            None => Shape::default(),
+            Some(SampleValue::Float(v)) => {
+                Shape { stale: i64::from(model::is_stale_nan(*v)), ..Shape::default() }
+            }
+            Some(SampleValue::Histogram(HistogramValue::Int(h))) => {
+                of_histogram(h.sum, h.positive_buckets.len() + h.negative_buckets.len())
+            }
+            Some(SampleValue::Histogram(HistogramValue::Float(h))) => {
+                of_histogram(h.sum, h.positive_buckets.len() + h.negative_buckets.len())
+            }
+        }
     }
 
     /// A stale marker of the kind that the series has; any other value as it is. Scrapes do not know of what kind a series
@@ -294,6 +331,20 @@ impl SeriesState {
         self.stored = stored.into_boxed_slice();
         rare.finished.shrink_to_fit();
         self.tidy();
+    }
+
+    /// The oldest chunks, which are in files.
+    pub(crate) fn stored(&self) -> &[StoredChunk] {
+        &self.stored
+    }
+
+    /// Puts others in the place of a chunk that cannot be read.
+    pub(crate) fn replace_stored(&mut self, lost: &StoredChunk, new: &[StoredChunk]) {
+        let mut stored = std::mem::take(&mut self.stored).into_vec();
+        if let Some(i) = stored.iter().position(|c| c.place == lost.place) {
+            stored.splice(i..=i, new.iter().copied());
+        }
+        self.stored = stored.into_boxed_slice();
     }
 
     /// Times of the oldest and the newest sample, late ones too.

@@ -1,13 +1,15 @@
 //! What leaves the head once a block has it: chunks, series without samples, segments of the write-ahead log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use model::{SeriesRef, StorageError};
 
 use super::Head;
-use super::series::{HeadChunk, MemSeries};
-use crate::wal::{checkpoint, segment};
+use super::series::{HeadChunk, MemSeries, Shape};
+use crate::wal::checkpoint::{self, RecordWriter, Wanted};
+use crate::wal::segment;
 
 /// Fewer bytes of finished chunks stay in memory.
 const STORE_LEN_BYTES_MIN: usize = if cfg!(test) { 1 << 10 } else { 4 << 20 };
@@ -95,6 +97,14 @@ impl Head {
             tracing::warn!(error = %e, "a file of head chunks that is no longer needed stays");
         }
         let gone = self.series.remove_empty(&empty);
+        let mut shapes = Shape::default();
+        for s in &empty {
+            let state = s.state.lock();
+            if state.is_removed() {
+                shapes.add(state.shape(), -1);
+            }
+        }
+        self.count_shapes(shapes);
         let last_segment = self.wal.end().segment;
         self.expiring.lock().extend(gone.iter().map(|r| (*r, last_segment)));
         self.metrics.series_removed.inc_by(gone.len() as u64);
@@ -124,11 +134,22 @@ impl Head {
         let written = {
             let expiring = self.expiring.lock().clone();
             let keep = |r| self.series.get(r).is_some() || expiring.get(&r).is_some_and(|s| *s > upto);
-            checkpoint::write(self.wal.dir(), upto, (mint, deleted_from), self.wal.compression(), &keep)
+            let from_memory =
+                |known: &BTreeSet<SeriesRef>, out: &mut RecordWriter| self.log_memory(mint, known, out);
+            let wanted = Wanted { last: upto, mint, deleted_from, keep: &keep, from_memory: &from_memory };
+            checkpoint::write(self.wal.dir(), self.wal.compression(), &wanted)
         };
-        if let Err(e) = written {
-            self.metrics.checkpoints_failed.inc();
-            return Err(e);
+        match written {
+            Ok(damaged) => {
+                for e in damaged {
+                    self.count_corruption();
+                    tracing::error!(error = %e, "the write-ahead log is damaged: the checkpoint got from memory what it held");
+                }
+            }
+            Err(e) => {
+                self.metrics.checkpoints_failed.inc();
+                return Err(e);
+            }
         }
         // One that begins in what goes now is worth nothing.
         self.drop_snapshot_upto(upto)?;

@@ -510,19 +510,21 @@ impl Tree {
         }
     }
 
-    pub(super) fn flip(&mut self, n: u64, bit: u64) -> Option<String> {
-        let files = self.paths();
-        let files: Vec<_> =
-            files.iter().filter(|(_, i)| self.file(*i).is_ok_and(|d| !d.is_empty())).collect();
-        let (path, inode) = files.get((n % files.len().max(1) as u64) as usize)?;
-        if let Some(Node::File { data, durable, .. }) = self.nodes.get_mut(inode) {
+    /// Paths and lengths of files that are not empty.
+    pub(super) fn lengths(&self) -> Vec<(String, u64)> {
+        let len = |i: u64| self.file(i).map_or(0, |d| d.len() as u64);
+        self.paths().into_iter().map(|(path, i)| (path, len(i))).filter(|(_, len)| *len > 0).collect()
+    }
+
+    pub(super) fn flip(&mut self, path: &str, bit: u64) {
+        let inode = self.lookup(path).expect("callers know the file");
+        if let Some(Node::File { data, durable, .. }) = self.nodes.get_mut(&inode) {
             let bit = (bit % (data.len() as u64 * 8)) as usize;
             data[bit / 8] ^= 1 << (bit % 8);
             if let Some(b) = durable.get_mut(bit / 8) {
                 *b ^= 1 << (bit % 8);
             }
         }
-        Some(path.clone())
     }
 
     /// Every file: its path and inode.

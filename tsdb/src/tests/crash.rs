@@ -1,13 +1,14 @@
 //! Random histories on a simulated disk that fails: whatever was acknowledged comes back, and nothing else.
 //!
-//! Reading order: `model` (what was sent, acknowledged, deleted), `history` (what is done, and what goes wrong), then the
-//! tests. A history follows from its seed alone; `make crash SEED=…` runs one again and prints its steps.
+//! Reading order: `model` (what was sent, acknowledged, deleted), `history` (what is done, and what goes wrong), `flips` (bits that
+//! flip at rest, in histories of their own), then the tests. A history follows from its seed alone; `make crash SEED=…` runs one again and prints its steps.
 
+mod flips;
 mod history;
 mod model;
 
 use history::History;
-pub(super) use history::snapshot_errors;
+pub(super) use history::counted;
 
 /// How many histories `cargo test` runs, of which seed on, unless the environment says otherwise.
 const HISTORIES: u64 = 100;

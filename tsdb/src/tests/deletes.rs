@@ -2,6 +2,7 @@
 
 use super::compaction::copy_dir;
 use super::*;
+use crate::wal::record;
 
 /// Takes out what a delete takes out.
 fn delete(expected: &mut Expected, matchers: &[Matcher], mint: i64, maxt: i64) {
@@ -106,5 +107,32 @@ fn snapshots_are_whole_databases() {
         let snapshot = open_in(copy.path());
         assert!(read_all(&snapshot) == expect);
         promtool::check_blocks(&snapshot, copy.path(), &expect);
+    }
+}
+
+/// As Prometheus writes it when it takes stale series out of the head: what came before is in a block.
+#[test]
+fn a_series_that_was_evicted_begins_anew() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let clock: Arc<dyn ::model::Clock> = Arc::new(ManualClock::new(START));
+    let metrics = crate::metrics::Metrics::register(&prometheus::Registry::new(), &clock).expect("new");
+    let wal_dir = dir.path().join("wal");
+    std::fs::create_dir_all(&wal_dir).expect("made");
+    let wal = crate::wal::Wal::create(&wal_dir, &config(dir.path()), 0, metrics.wal()).expect("writable");
+    let series = |r, i| record::encode_series([(SeriesRef(r), &labels(i))]);
+    let sample = |r, t, v| record::encode_samples(&[(SeriesRef(r), START + t, v)]);
+    let evicted = |r| record::encode_tombstones(&[(SeriesRef(r), i64::MIN, i64::MAX)]);
+    wal.log(vec![series(1, 1), series(2, 2), sample(1, 0, 1.0), sample(2, 0, 2.0)]).expect("logged");
+    wal.log(vec![sample(1, 1, 3.0), evicted(1), evicted(77)]).expect("logged");
+    wal.log(vec![series(3, 1), sample(3, 1, 5.0), sample(3, 2, 6.0), sample(2, 2, 7.0)]).expect("logged");
+    wal.close().expect("synced");
+    for _ in 0..2 {
+        let db = open_in(dir.path());
+        let read = read_all(&db);
+        let values =
+            |i| read[&labels(i)].iter().map(|(t, v)| (t - START, f64::from_bits(*v))).collect::<Vec<_>>();
+        assert_eq!((values(1), values(2)), (vec![(1, 5.0), (2, 6.0)], vec![(0, 2.0), (2, 7.0)]));
+        let new = db.appender().expect("open").append(SeriesRef::NONE, &labels(9), Sample::float(START, 0.0));
+        assert!(new.expect("accepted").0 > 77, "a reference is not given twice");
     }
 }

@@ -9,7 +9,7 @@ use crate::sim::SimDisk;
 fn open_counting(config: &Config) -> (Arc<Db>, u64) {
     let registry = prometheus::Registry::new();
     let db = Db::open(config.clone(), Arc::new(ManualClock::new(START)), &registry).expect("opens");
-    (db, super::crash::snapshot_errors(&registry))
+    (db, super::crash::counted(&registry, "prometheus_tsdb_snapshot_replay_error_total"))
 }
 
 fn snapshots(root: &Path) -> Vec<String> {

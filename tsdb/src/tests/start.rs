@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::dir;
+use crate::sim::gate;
 
 #[test]
 fn batches_are_taken_at_once_and_stay() {
@@ -76,4 +77,40 @@ fn a_batch_that_is_collected_while_the_replay_ends_is_whole() {
         appender.commit().expect("commits");
         assert_eq!(read_all(&db), expected, "after batch {step}");
     }
+}
+
+/// The second segment of a journal names series that only the first one makes known.
+#[test]
+fn a_journal_of_several_segments_survives_starts_that_do_not_get_through() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let config = Config { wal_segment_bytes: 32 << 10, ..config(dir.path()) };
+    let mut expected = Expected::new();
+    let mut put = |db: &Db, steps: std::ops::Range<i64>| {
+        for step in steps {
+            let batch: Vec<_> = (0..300)
+                .map(|i| {
+                    (labels(i + step as u64 / 10), START + step * 1000, (step * 31 + i as i64) as f64 / 7.0)
+                })
+                .collect();
+            append(db, &batch);
+            for (l, t, v) in batch {
+                expected.entry(l).or_default().insert(t, v.to_bits());
+            }
+        }
+    };
+    let db = open(config.clone());
+    put(&db, 0..10);
+    drop(db);
+    for round in 1..4 {
+        let start = || {
+            let clock = Arc::new(ManualClock::new(START));
+            Db::start(config.clone(), clock, &prometheus::Registry::new()).expect("starts")
+        };
+        let db = gate::held(0, start);
+        db.wait_held();
+        put(&db, round * 20..round * 20 + 20);
+    }
+    assert!(dir::list(&dir.path().join("journal")).expect("listed").len() > 4, "several segments each");
+    let db = open(config);
+    assert_eq!(read_all(&db), expected);
 }

@@ -47,19 +47,36 @@ pub(crate) fn remove_replaced(dir: &Path) -> Result<(), StorageError> {
     dir::sync(dir)
 }
 
-/// Writes the checkpoint of the newest checkpoint and all segments up to `last`. Stays: series for which `keep` holds,
-/// samples and exemplars that reach `mint`, tombstones that reach `deleted_from` (late samples are in a log of their own and may
-/// be older), the newest metadata of kept series.
+/// Writes records of what is in memory, given the series that the checkpoint has.
+pub(crate) type FromMemory<'a> =
+    dyn Fn(&BTreeSet<SeriesRef>, &mut RecordWriter) -> Result<(), StorageError> + 'a;
+
+/// What a checkpoint is to hold.
+pub(crate) struct Wanted<'a> {
+    /// The last segment that it stands for.
+    pub(crate) last: u32,
+    /// Samples and exemplars that reach this time stay.
+    pub(crate) mint: i64,
+    /// Tombstones that reach this one: late samples are in a log of their own and may be older.
+    pub(crate) deleted_from: i64,
+    /// Series that stay.
+    pub(crate) keep: &'a dyn Fn(SeriesRef) -> bool,
+    /// Writes all that counts but the series that are known already. It is asked when the log is damaged.
+    pub(crate) from_memory: &'a FromMemory<'a>,
+}
+
+/// Writes the checkpoint of the newest checkpoint and all segments up to `wanted.last`: series that stay, and those that samples that
+/// stay need, samples, exemplars, tombstones, the newest metadata of kept series. Gives where the log is damaged: what the head has
+/// in memory was written then, so that nothing is lost.
 ///
 /// # Errors
-/// When files cannot be read or written, or are corrupt: the head knows the samples, so the log is left as it is.
+/// When files cannot be read or written: the log is left as it is.
 pub(crate) fn write(
     dir: &Path,
-    last: u32,
-    (mint, deleted_from): (i64, i64),
     compression: WalCompression,
-    keep: &dyn Fn(SeriesRef) -> bool,
-) -> Result<(), StorageError> {
+    wanted: &Wanted<'_>,
+) -> Result<Vec<StorageError>, StorageError> {
+    let Wanted { last, mint, deleted_from, .. } = *wanted;
     remove_temporary(dir)?;
     let mut sources = Vec::new();
     let mut from = 0;
@@ -74,10 +91,50 @@ pub(crate) fn write(
     let temporary = target.with_file_name(format!("{}{last:08}{TMP_SUFFIX}", segment::CHECKPOINT_PREFIX));
     dir::create_all(&temporary)?;
     let mut out = RecordWriter::create(&temporary, compression)?;
-    // A reference that is no series' own any more may still have samples that stay: after a restart a series that was
-    // collected and made again has two. Its record must stay with them, or the next replay would not know whose they are.
+    let (needed, damaged) = needed_series(&sources, mint)?;
+    let keep = |r: SeriesRef| (wanted.keep)(r) || needed.contains(&r);
+    let mut metadata: BTreeMap<SeriesRef, Metadata> = BTreeMap::new();
+    if damaged.is_empty() {
+        for_each_record(&sources, |record| {
+            filter(record, (mint, deleted_from), &keep, &mut metadata)
+                .into_iter()
+                .try_for_each(|rec| out.push(rec))
+        })?;
+    } else {
+        // Each once, and before all samples: where a series is named again Prometheus drops what it has replayed of it.
+        let mut known = BTreeSet::new();
+        for_each_record(&sources, |record| {
+            let Record::Data(WalRecord::Series(mut list)) = record else { return Ok(()) };
+            list.retain(|(r, _)| keep(*r) && known.insert(*r));
+            let series = Record::Data(WalRecord::Series(list));
+            filter(series, (mint, deleted_from), &keep, &mut metadata)
+                .into_iter()
+                .try_for_each(|rec| out.push(rec))
+        })?;
+        (wanted.from_memory)(&known, &mut out)?;
+    }
+    let metadata: Vec<_> = metadata.into_iter().collect();
+    for part in metadata.chunks(10_000) {
+        out.push(record::encode_metadata(part))?;
+    }
+    out.finish()?;
+    if dir::exists(&target) {
+        dir::remove_all(&target)?;
+    }
+    dir::publish(&temporary, &target)?;
+    Ok(damaged)
+}
+
+/// References with samples that stay, and where the log is damaged.
+///
+/// A reference that is no series' own any more may still have samples that stay: after a restart a series that was collected
+/// and made again has two. Its record must stay with them, or the next replay would not know whose they are.
+fn needed_series(
+    sources: &[PathBuf],
+    mint: i64,
+) -> Result<(BTreeSet<SeriesRef>, Vec<StorageError>), StorageError> {
     let mut needed: BTreeSet<SeriesRef> = BTreeSet::new();
-    for_each_record(&sources, |record| {
+    let damaged = for_each_record(sources, |record| {
         match &record {
             Record::Data(WalRecord::Samples(s)) => {
                 needed.extend(s.iter().filter(|s| s.1 >= mint).map(|s| s.0))
@@ -95,40 +152,36 @@ pub(crate) fn write(
         }
         Ok(())
     })?;
-    let keep = |r: SeriesRef| keep(r) || needed.contains(&r);
-    let mut metadata: BTreeMap<SeriesRef, Metadata> = BTreeMap::new();
-    for_each_record(&sources, |record| {
-        filter(record, (mint, deleted_from), &keep, &mut metadata)
-            .into_iter()
-            .try_for_each(|rec| out.push(rec))
-    })?;
-    let metadata: Vec<_> = metadata.into_iter().collect();
-    for part in metadata.chunks(10_000) {
-        out.push(record::encode_metadata(part))?;
-    }
-    out.finish()?;
-    if dir::exists(&target) {
-        dir::remove_all(&target)?;
-    }
-    dir::publish(&temporary, &target)
+    Ok((needed, damaged))
 }
 
-/// Reads all records of some segments in order.
-fn for_each_record(
+/// Reads all good records of some segments in order; gives where others are damaged.
+pub(crate) fn for_each_record(
     sources: &[PathBuf],
     mut visit: impl FnMut(Record) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
+) -> Result<Vec<StorageError>, StorageError> {
+    let mut damaged = Vec::new();
     for path in sources {
         let Some(mut reader) = SegmentReader::open(path)? else { continue };
-        while let Some((offset, bytes)) = reader.next()? {
-            visit(record::decode(bytes).map_err(|e| StorageError::Corruption {
-                path: path.clone(),
-                offset,
-                reason: format!("record does not decode: {e}"),
-            })?)?;
+        loop {
+            match reader.next() {
+                Ok(None) => break,
+                Ok(Some((offset, bytes))) => match record::decode(bytes) {
+                    Ok(record) => visit(record)?,
+                    Err(e) => {
+                        let (path, reason) = (path.clone(), format!("record does not decode: {e}"));
+                        damaged.push(StorageError::Corruption { path, offset, reason });
+                    }
+                },
+                Err(StorageError::Corruption { path, offset, reason }) => {
+                    reader.skip_damage(offset)?;
+                    damaged.push(StorageError::Corruption { path, offset, reason });
+                }
+                Err(e) => return Err(e),
+            }
         }
     }
-    Ok(())
+    Ok(damaged)
 }
 
 /// What stays of a record.

@@ -1,7 +1,8 @@
 //! Reads the records of a segment, and replays a whole log.
 //!
 //! A record that ends too early or has a wrong checksum is [`StorageError::Corruption`] with the offset at which the
-//! record begins; everything before that offset is good, so [`repair`] cuts there.
+//! record begins. [`SegmentReader::skip_damage`] finds the next good record after it, so that damage costs what it hit and not
+//! what was logged later; [`mend`] makes the segment readable for everybody without moving anything in it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -160,6 +161,87 @@ impl SegmentReader {
     fn corrupt(&self, offset: u64, reason: impl Into<String>) -> StorageError {
         StorageError::Corruption { path: self.file.path().to_owned(), offset, reason: reason.into() }
     }
+
+    /// Goes to the first record after the damaged one that begins at `start` whose first fragment is good, or to the end of what is
+    /// looked at; gives the offset of the former.
+    ///
+    /// Fragments follow each other by their lengths. Where one is damaged its length is believed if a good fragment, or nothing more,
+    /// comes after so many bytes; else the next page is where one begins surely.
+    pub(crate) fn skip_damage(&mut self, start: u64) -> Result<Option<u64>, StorageError> {
+        let mut at = start;
+        while at < self.limit {
+            self.offset = at;
+            self.load_page()?;
+            let page_end = at - at % PAGE + PAGE;
+            at = match self.look(at) {
+                Look::Good { begins: true, .. } if at > start => {
+                    self.offset = at;
+                    return Ok(Some(at));
+                }
+                Look::Good { next, .. } => next,
+                Look::Damaged { next: Some(next) } if self.is_credible(at, next) => next,
+                Look::Damaged { .. } | Look::Padding { .. } => page_end,
+            };
+        }
+        self.offset = self.limit;
+        Ok(None)
+    }
+
+    /// Whether a fragment, or the end of the page, is at `next`, and a filler fits before it.
+    fn is_credible(&self, at: u64, next: u64) -> bool {
+        let page_end = at - at % PAGE + PAGE;
+        if next - at < FILLER_LEN_BYTES_MIN as u64 {
+            return false;
+        }
+        next >= page_end.min(self.limit)
+            || matches!(self.look(next), Look::Good { .. } | Look::Padding { is_good: true })
+    }
+
+    /// What is at an offset of the loaded page.
+    fn look(&self, offset: u64) -> Look {
+        let page = &self.page[(offset % PAGE) as usize..];
+        let room = (PAGE - offset % PAGE) as usize;
+        let kind = page[0] & TYPE_MASK;
+        if kind == TYPE_PAGE_END || room < HEADER_LEN_BYTES {
+            return Look::Padding { is_good: page.iter().all(|b| *b == 0) };
+        }
+        let Some(header) = page.get(..HEADER_LEN_BYTES) else { return Look::Damaged { next: None } };
+        let len = usize::from(u16::from_be_bytes([header[1], header[2]]));
+        let crc = u32::from_be_bytes([header[3], header[4], header[5], header[6]]);
+        if HEADER_LEN_BYTES + len > room {
+            return Look::Damaged { next: None };
+        }
+        let next = offset + (HEADER_LEN_BYTES + len) as u64;
+        let is_whole = |data: &[u8]| kind <= TYPE_LAST && checksum::is_right(data, crc);
+        match page.get(HEADER_LEN_BYTES..HEADER_LEN_BYTES + len) {
+            Some(data) if is_whole(data) => {
+                Look::Good { next, begins: matches!(kind, TYPE_FULL | TYPE_FIRST) }
+            }
+            Some(_) => Look::Damaged { next: Some(next) },
+            None => Look::Damaged { next: None },
+        }
+    }
+}
+
+/// What is at a place in a page.
+enum Look {
+    /// A fragment whose checksum is right, where the next one begins, and whether a record begins with it.
+    Good { next: u64, begins: bool },
+    /// Something else; where its length says that the next one begins.
+    Damaged { next: Option<u64> },
+    /// The rest of the page, which should be zeros.
+    Padding { is_good: bool },
+}
+
+/// A part of a segment that holds no good record.
+#[derive(Debug)]
+pub(crate) struct Damage {
+    start: u64,
+    end: u64,
+    /// Nothing comes after it.
+    is_last: bool,
+    /// What is wrong with its first record.
+    pub(crate) error: StorageError,
 }
 
 /// What a replay met.
@@ -167,10 +249,8 @@ impl SegmentReader {
 pub(crate) struct Replayed {
     /// Number the next segment gets.
     pub(crate) next_segment: u32,
-    /// The corruption that ended the replay, already repaired.
-    pub(crate) repaired: Option<StorageError>,
-    /// Corruption in the checkpoint: what came before it was used.
-    pub(crate) checkpoint_corruption: Option<StorageError>,
+    /// Damage in segments and in the checkpoint, already mended: all other records were used.
+    pub(crate) damaged: Vec<StorageError>,
 }
 
 /// How far a replay is: numbers of segments. The first may be a checkpoint's. Also carries the wish to end it early.
@@ -180,6 +260,8 @@ pub(crate) struct Progress {
     max: AtomicU32,
     current: AtomicU32,
     stopped: AtomicBool,
+    #[cfg(test)]
+    pub(crate) gate: crate::sim::gate::Gate,
 }
 
 impl Progress {
@@ -202,6 +284,8 @@ impl Progress {
     /// The replay ends soon, with [`StorageError::Closed`].
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
+        #[cfg(test)]
+        self.gate.open();
     }
 
     pub(crate) fn check(&self) -> Result<(), StorageError> {
@@ -210,17 +294,18 @@ impl Progress {
 }
 
 /// Calls `apply(segment, record)` for every record of checkpoint and segments in order; with `from`, only for those from that
-/// position on. A corrupt segment is cut to its last good record and all later ones are removed, so that the log is whole when this
-/// returns. Records are read and unpacked by a thread of their own, some of them ahead.
+/// position on. Damaged records are left out, and mended ([`mend`]), so that the log is whole when this returns. Records are read and
+/// unpacked by a thread of their own, some of them ahead.
 ///
-/// `apply` says what is wrong with a record that it cannot decode, which is corruption too.
+/// `apply` says what is wrong with a record that it cannot decode, which is damage too. `tell` hears of damage before it is mended:
+/// afterwards nobody could find it.
 ///
 /// # Errors
-/// When files cannot be read or repaired, and when the replay is stopped.
+/// When files cannot be read or mended, and when the replay is stopped.
 pub(crate) fn replay(
     dir: &Path,
     from: Option<WalPosition>,
-    progress: &Progress,
+    (progress, tell): (&Progress, &dyn Fn(&StorageError)),
     mut apply: impl FnMut(u32, &[u8]) -> Result<(), &'static str>,
 ) -> Result<Replayed, StorageError> {
     let mut out = Replayed::default();
@@ -231,33 +316,27 @@ pub(crate) fn replay(
         let shown = checkpoint.as_ref().map_or(segments[0].max(first), |(_, n)| *n);
         progress.begin(shown, *last);
     }
+    let mut read = |path: &Path, start: u64, segment: u32| {
+        let damaged = read_ahead(path, start, progress, |bytes| apply(segment, bytes))?;
+        if !damaged.is_empty() {
+            damaged.iter().for_each(|d| tell(&d.error));
+            mend(path, &damaged)?;
+            out.damaged.extend(damaged.into_iter().map(|d| d.error));
+        }
+        Ok::<(), StorageError>(())
+    };
     if let Some((checkpoint, last)) = checkpoint {
         first = last + 1;
         for s in segment::list(&checkpoint)? {
-            let path = segment::path(&checkpoint, s);
-            if let Err(e) = read_ahead(&path, 0, progress, |bytes| apply(last, bytes)) {
-                if !matches!(e, StorageError::Corruption { .. }) {
-                    return Err(e);
-                }
-                out.checkpoint_corruption = Some(e);
-                break;
-            }
+            read(&segment::path(&checkpoint, s), 0, last)?;
         }
+    }
+    for s in segments.iter().filter(|s| **s >= first) {
+        let start = from.filter(|p| p.segment == *s).map_or(0, |p| p.offset);
+        read(&segment::path(dir, *s), start, *s)?;
+        progress.done(*s);
     }
     out.next_segment = segments.last().map_or(first, |l| (l + 1).max(first));
-    for (i, s) in segments.iter().enumerate().filter(|(_, s)| **s >= first) {
-        let start = from.filter(|p| p.segment == *s).map_or(0, |p| p.offset);
-        match read_ahead(&segment::path(dir, *s), start, progress, |bytes| apply(*s, bytes)) {
-            Ok(()) => progress.done(*s),
-            Err(StorageError::Corruption { path, offset, reason }) => {
-                repair(dir, *s, offset, &segments[i + 1..])?;
-                out.next_segment = s + 1;
-                out.repaired = Some(StorageError::Corruption { path, offset, reason });
-                break;
-            }
-            Err(e) => return Err(e),
-        }
-    }
     Ok(out)
 }
 
@@ -265,8 +344,10 @@ pub(crate) fn replay(
 #[derive(Default)]
 struct Ahead {
     bytes: Vec<u8>,
-    /// Where each begins in the segment and ends in `bytes`.
-    records: Vec<(u64, usize)>,
+    /// Where each begins and ends in the segment, and ends in `bytes`.
+    records: Vec<(u64, u64, usize)>,
+    /// What was not readable among them.
+    damaged: Vec<Damage>,
     /// How the segment ended, with the last ones.
     end: Option<Result<(), StorageError>>,
 }
@@ -279,25 +360,33 @@ impl Ahead {
             match reader.next() {
                 Ok(Some((offset, bytes))) => {
                     self.bytes.extend_from_slice(bytes);
-                    self.records.push((offset, self.bytes.len()));
+                    self.records.push((offset, reader.offset(), self.bytes.len()));
                 }
                 Ok(None) => return self.end = Some(Ok(())),
+                Err(error @ StorageError::Corruption { offset, .. }) => match reader.skip_damage(offset) {
+                    Ok(next) => {
+                        let (end, is_last) = (reader.offset(), next.is_none());
+                        self.damaged.push(Damage { start: offset, end, is_last, error });
+                    }
+                    Err(e) => return self.end = Some(Err(e)),
+                },
                 Err(e) => return self.end = Some(Err(e)),
             }
         }
     }
 }
 
-/// Calls `apply` for the records of a file from `start` on, which another thread reads and unpacks.
+/// Calls `apply` for the records of a file from `start` on, which another thread reads and unpacks. Gives what is damaged, in order.
 pub(crate) fn read_ahead(
     path: &Path,
     start: u64,
     progress: &Progress,
     mut apply: impl FnMut(&[u8]) -> Result<(), &'static str>,
-) -> Result<(), StorageError> {
-    let Some(mut reader) = SegmentReader::open(path)? else { return Ok(()) };
+) -> Result<Vec<Damage>, StorageError> {
+    let mut damaged = Vec::new();
+    let Some(mut reader) = SegmentReader::open(path)? else { return Ok(damaged) };
     if reader.limit <= start {
-        return Ok(());
+        return Ok(damaged);
     }
     reader.offset = start;
     let (filled, read) = mpsc::sync_channel::<Ahead>(AHEAD_MAX);
@@ -308,25 +397,29 @@ pub(crate) fn read_ahead(
                 let mut ahead = empty.try_recv().unwrap_or_default();
                 ahead.fill(&mut reader);
                 let is_last = ahead.end.is_some();
-                // The other side ends early when it cannot apply a record.
+                // The other side ends early when it is stopped.
                 if filled.send(ahead).is_err() || is_last {
                     return;
                 }
             }
         });
         for mut ahead in read {
+            #[cfg(test)]
+            progress.gate.pass();
             progress.check()?;
             let mut from = 0;
-            for (offset, to) in &ahead.records {
-                apply(&ahead.bytes[from..*to]).map_err(|e| StorageError::Corruption {
-                    path: path.to_owned(),
-                    offset: *offset,
-                    reason: format!("record does not decode: {e}"),
-                })?;
+            damaged.append(&mut ahead.damaged);
+            for (offset, end, to) in &ahead.records {
+                if let Err(e) = apply(&ahead.bytes[from..*to]) {
+                    let reason = format!("record does not decode: {e}");
+                    let error = StorageError::Corruption { path: path.to_owned(), offset: *offset, reason };
+                    damaged.push(Damage { start: *offset, end: *end, is_last: false, error });
+                }
                 from = *to;
             }
             if let Some(end) = ahead.end.take() {
-                return end;
+                damaged.sort_by_key(|d| d.start);
+                return end.map(|()| damaged);
             }
             let _ = give_back.send(ahead); // The reader may be through.
         }
@@ -335,11 +428,36 @@ pub(crate) fn read_ahead(
     })
 }
 
-/// Cuts a segment at `offset` and removes the `later` ones, newest first, so that a crash in between leaves no hole.
-fn repair(dir: &Path, segment: u32, offset: u64, later: &[u32]) -> Result<(), StorageError> {
-    for s in later.iter().rev() {
-        dir::remove_file(&segment::path(dir, *s))?;
+/// A filler is a record of a type that nobody knows, which every reader passes over.
+const FILLER_TYPE: u8 = 0xff;
+const FILLER_LEN_BYTES_MIN: usize = HEADER_LEN_BYTES + 1;
+
+/// Puts what every reader passes over, also Prometheus, in place of damage: zeros up to the end of a page, and a record of an unknown
+/// type before a good one. No record moves, so that positions in the log stay what they were. Damage that nothing comes after
+/// is cut off. When the machine goes down meanwhile the next start mends the rest.
+fn mend(path: &Path, damaged: &[Damage]) -> Result<(), StorageError> {
+    let mut file = dir::Patch::open(path)?;
+    for d in damaged {
+        if d.is_last {
+            file.truncate(d.start)?;
+            continue;
+        }
+        let mut at = d.start;
+        while at < d.end {
+            let page_end = at - at % PAGE + PAGE;
+            let to = d.end.min(page_end);
+            let mut fill = vec![0; (to - at) as usize];
+            // Less than a filler is only left of a page that the damaged record ended with.
+            if to < page_end && fill.len() >= FILLER_LEN_BYTES_MIN {
+                let (header, data) = fill.split_at_mut(HEADER_LEN_BYTES);
+                data[0] = FILLER_TYPE;
+                header[0] = TYPE_FULL;
+                header[1..3].copy_from_slice(&(data.len() as u16).to_be_bytes());
+                header[3..].copy_from_slice(&crc32c::crc32c(data).to_be_bytes());
+            }
+            file.write_at(at, &fill)?;
+            at = to;
+        }
     }
-    dir::truncate(&segment::path(dir, segment), offset)?;
-    dir::sync(dir)
+    file.sync()
 }

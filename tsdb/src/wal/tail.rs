@@ -5,7 +5,8 @@
 //! then all records from there on. Tombstones and unknown records are passed over.
 //!
 //! When the position is no longer (or not yet) in the log, the tail starts at the oldest record that is there and says so
-//! by `gap`. The same happens when segments disappear under a tail that did not hold them.
+//! by `gap`. The same happens when segments disappear under a tail that did not hold them, and when a record is damaged: what
+//! follows it is read.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -81,11 +82,16 @@ impl Tail {
                 self.reader = Some(reader);
             }
             let reader = self.reader.as_mut().expect("opened above");
-            while let Some((start, bytes)) = reader.next()? {
+            while let Some(next) = next_good(reader)? {
+                let Next { start, record, damaged } = next;
                 if start >= file.stop {
                     break;
                 }
-                if let Some(series @ WalRecord::Series(_)) = decode(bytes)? {
+                if damaged {
+                    // It may have been a series that is still sent.
+                    self.gap.get_or_insert(self.position);
+                }
+                if let Some(series @ WalRecord::Series(_)) = record {
                     out.push(series);
                     *room -= 1;
                     if *room == 0 {
@@ -115,10 +121,12 @@ impl Tail {
             } else {
                 reader.set_limit_to_file()?;
             }
-            while let Some((_, bytes)) = reader.next()? {
-                let given = decode(bytes)?;
+            while let Some(next) = next_good(reader)? {
+                if next.damaged {
+                    self.gap.get_or_insert(self.position);
+                }
                 self.position.offset = reader.offset();
-                if let Some(r) = given {
+                if let Some(r) = next.record {
                     out.push(r);
                     *room -= 1;
                     if *room == 0 {
@@ -138,7 +146,7 @@ impl Tail {
     fn skip_to_position(&mut self) -> Result<(), StorageError> {
         let reader = self.reader.as_mut().expect("callers opened it");
         while reader.offset() < self.position.offset {
-            if reader.next()?.is_none() {
+            if next_good(reader)?.is_none() {
                 break;
             }
         }
@@ -146,12 +154,37 @@ impl Tail {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Option<WalRecord>, StorageError> {
-    match record::decode(bytes) {
-        Ok(Record::Data(r)) => Ok(Some(r)),
-        Ok(Record::Tombstones(_) | Record::Unknown) => Ok(None),
-        Err(e) => Err(StorageError::decode("WAL record", e)),
-    }
+/// What comes next in a segment.
+struct Next {
+    start: u64,
+    /// None: one that followers do not see, or damage.
+    record: Option<WalRecord>,
+    damaged: bool,
+}
+
+/// The next record, or damage, which is passed over; `None` at the end.
+fn next_good(reader: &mut SegmentReader) -> Result<Option<Next>, StorageError> {
+    let error = match reader.next() {
+        Ok(None) => return Ok(None),
+        Ok(Some((start, bytes))) => match record::decode(bytes) {
+            Ok(Record::Data(r)) => return Ok(Some(Next { start, record: Some(r), damaged: false })),
+            Ok(Record::Tombstones(_) | Record::Unknown) => {
+                return Ok(Some(Next { start, record: None, damaged: false }));
+            }
+            Err(e) => StorageError::decode("WAL record", e),
+        },
+        Err(e @ StorageError::Corruption { .. }) => e,
+        Err(e) => return Err(e),
+    };
+    let start = match error {
+        StorageError::Corruption { offset, .. } => {
+            reader.skip_damage(offset)?;
+            offset
+        }
+        _ => reader.offset(),
+    };
+    tracing::error!(error = %error, "a follower of the write-ahead log passes over damage");
+    Ok(Some(Next { start, record: None, damaged: true }))
 }
 
 impl WalTail for Tail {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use model::{Labels, SeriesRef, StorageError, WalPosition, WalRecord, WalTail};
 
+use super::checkpoint::Wanted;
 use super::segment;
 use super::tail::Tail;
-use super::{Record, Wal, checkpoint, reader, record};
+use super::{PAGE_LEN_BYTES, Record, Wal, checkpoint, reader, record};
 use crate::config::{Config, WalCompression};
+use crate::dir::OutFile;
 use crate::metrics::{LogMetrics, Metrics};
+use crate::sim::SimDisk;
 
 fn metrics() -> LogMetrics {
     Metrics::register(&prometheus::Registry::new(), &model::SystemClock::shared())
@@ -41,7 +44,7 @@ fn number(r: &WalRecord) -> i64 {
 }
 
 fn each(dir: &Path, mut f: impl FnMut(Record)) -> Result<reader::Replayed, StorageError> {
-    reader::replay(dir, None, &reader::Progress::default(), |_, bytes| {
+    reader::replay(dir, None, (&reader::Progress::default(), &|_| {}), |_, bytes| {
         f(record::decode(bytes)?);
         Ok(())
     })
@@ -73,7 +76,7 @@ fn what_is_logged_is_replayed_across_pages_and_segments() {
         assert!(wal.log(vec![numbered(0, 0)]).is_err(), "closed");
         let (got, replayed) = replay(dir.path());
         assert_eq!(got, (0..n).collect::<Vec<_>>());
-        assert!(replayed.repaired.is_none());
+        assert!(replayed.damaged.is_empty());
         assert_eq!(replayed.next_segment, wal.end().segment + 1);
     }
 }
@@ -101,41 +104,131 @@ fn a_log_torn_at_any_byte_keeps_what_came_before() {
         assert_eq!(got, (0..expect).collect::<Vec<_>>(), "cut at {cut}");
         // A cut within the zeros that fill a page leaves nothing to repair.
         let kept = std::fs::metadata(&path).expect("there").len();
-        assert!(replayed.repaired.is_none() || kept <= cut as u64);
-        assert!(replay(copy.path()).1.repaired.is_none(), "repaired once");
+        assert!(replayed.damaged.is_empty() || kept <= cut as u64);
+        assert!(replay(copy.path()).1.damaged.is_empty(), "repaired once");
+    }
+}
+
+/// A log of two segments whose records end there, the second one with one record.
+fn two_segments(dir: &Path, lens: &[usize]) -> Vec<u64> {
+    let config = Config { wal_segment_bytes: 1 << 20, ..Config::new(dir) };
+    let wal = Wal::create(dir, &config, 0, metrics()).expect("writable");
+    let mut ends = vec![];
+    for (n, len) in lens.iter().enumerate() {
+        wal.log(vec![numbered(n as i64, *len)]).expect("logged");
+        ends.push(wal.end().offset);
+    }
+    wal.next_segment().expect("cut");
+    wal.log(vec![numbered(lens.len() as i64, 100)]).expect("logged");
+    ends
+}
+
+/// What a replay and, after it, another one of a log with this first segment give.
+fn replay_changed(from: &Path, first: &[u8]) -> (Vec<i64>, usize) {
+    let disk = SimDisk::new(1);
+    let copy = disk.root();
+    let second = std::fs::read(segment::path(from, 1)).expect("read");
+    for (n, bytes) in [first, &second].into_iter().enumerate() {
+        let mut out = OutFile::create(&segment::path(&copy, n as u32)).expect("created");
+        out.write(bytes).and_then(|()| out.flush()).expect("written");
+    }
+    let (got, replayed) = replay(&copy);
+    assert_eq!(replayed.next_segment, 2);
+    let mut rest = Vec::new();
+    let again = each(&copy, |r| match r {
+        Record::Data(d) => rest.push(number(&d)),
+        Record::Unknown => {}
+        Record::Tombstones(_) => panic!("never written"),
+    });
+    assert!(again.expect("readable").damaged.is_empty(), "mended once");
+    assert_eq!(rest, got);
+    (got, replayed.damaged.len())
+}
+
+#[test]
+fn a_flipped_bit_costs_its_record_and_no_other() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let ends = two_segments(dir.path(), &[100; 5]);
+    let whole = std::fs::read(segment::path(dir.path(), 0)).expect("written");
+    for at in 0..ends[4] as usize {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        let (got, damaged) = replay_changed(dir.path(), &bytes);
+        let hit = ends.iter().filter(|e| **e <= at as u64).count();
+        let begin = if hit == 0 { 0 } else { ends[hit - 1] as usize };
+        // The reserved bits of a fragment's first byte mean nothing.
+        if damaged == 0 {
+            assert_eq!((got.len(), at), (6, begin), "flip at {at}");
+            continue;
+        }
+        // Without its length nobody knows where the next one begins, before the next page.
+        let lost = if (begin..begin + 3).contains(&at) { hit..5 } else { hit..hit + 1 };
+        let expect: Vec<i64> = (0..6).filter(|n| !lost.contains(&(*n as usize))).collect();
+        // A changed type leaves the length right.
+        let all_but_one: Vec<i64> = (0..6).filter(|n| *n != hit as i64).collect();
+        assert!(got == expect || got == all_but_one, "flip at {at}: {got:?}");
     }
 }
 
 #[test]
-fn a_flipped_bit_is_found_and_cut_off() {
+fn damage_in_records_of_many_pages_ends_with_them() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let lens = [100, 70_000, 300, 40_000, 10, 10, 32_000, 5];
+    let ends = two_segments(dir.path(), &lens);
+    let whole = std::fs::read(segment::path(dir.path(), 0)).expect("written");
+    let mut lost_most = 0;
+    for at in (0..ends[lens.len() - 1] as usize).step_by(97) {
+        for (n, width) in [(0, 1), (1, 1), (2, 40_000)] {
+            let mut bytes = whole.clone();
+            let end = (at + width).min(bytes.len());
+            bytes[at..end].iter_mut().for_each(|b| *b = if n == 2 { 0 } else { *b ^ (1 << n) });
+            let (got, _) = replay_changed(dir.path(), &bytes);
+            assert!(got.is_sorted() && got.last() == Some(&(lens.len() as i64)), "{at}: {got:?}");
+            // What ends before the damage, and what begins in a page after it, is there.
+            let page_after = (end as u64).next_multiple_of(PAGE_LEN_BYTES as u64);
+            for (i, end_of) in ends.iter().enumerate() {
+                let begin = if i == 0 { 0 } else { ends[i - 1] };
+                if *end_of <= at as u64 || begin >= page_after {
+                    assert!(got.contains(&(i as i64)), "{at}: record {i} of {got:?}");
+                }
+            }
+            if n < 2 {
+                lost_most = lost_most.max(lens.len() + 1 - got.len());
+            }
+        }
+    }
+    assert!(lost_most <= 5, "{lost_most}");
+}
+
+#[test]
+fn a_tail_passes_over_damage_and_says_so() {
     let dir = tempfile::tempdir().expect("tempdir");
     let wal = create(dir.path(), 0);
-    let mut ends = vec![];
-    for n in 0..5 {
-        wal.log(vec![numbered(n, 100)]).expect("logged");
-        ends.push(wal.end().offset);
-    }
-    wal.next_segment().expect("cut");
-    wal.log(vec![numbered(5, 100)]).expect("logged");
-    let first = segment::path(dir.path(), 0);
-    let whole = std::fs::read(&first).expect("written");
-    for at in 0..ends[4] as usize {
-        let copy = tempfile::tempdir().expect("tempdir");
-        let mut bytes = whole.clone();
-        bytes[at] ^= 1 << (at % 8);
-        std::fs::write(segment::path(copy.path(), 0), &bytes).expect("writable");
-        std::fs::copy(segment::path(dir.path(), 1), segment::path(copy.path(), 1)).expect("copied");
-        let (got, replayed) = replay(copy.path());
-        let good = ends.iter().filter(|e| **e <= at as u64).count() as i64;
-        // The reserved bits of a fragment's first byte mean nothing.
-        if replayed.repaired.is_none() {
-            assert_eq!(got, (0..6).collect::<Vec<_>>(), "flip at {at}");
-            continue;
+    wal.log(vec![series(1)]).expect("logged");
+    let mut damaged_at = WalPosition::default();
+    for n in 0..40 {
+        if n == 7 {
+            damaged_at = wal.end();
         }
-        assert_eq!(got, (0..good).collect::<Vec<_>>(), "flip at {at}");
-        assert_eq!(segment::list(copy.path()).expect("listed"), [0], "later segments go");
-        assert_eq!(replayed.next_segment, 1);
+        wal.log(vec![numbered(n, 100)]).expect("logged");
     }
+    let path = segment::path(dir.path(), 0);
+    let mut bytes = std::fs::read(&path).expect("written");
+    bytes[damaged_at.offset as usize + 30] ^= 4;
+    std::fs::write(&path, &bytes).expect("writable");
+    let mut tail = Tail::open(wal.clone(), Some(WalPosition { segment: 0, offset: 0 })).expect("opened");
+    let (refs, samples) = drain(&mut tail);
+    assert_eq!((refs, samples), (vec![1], (0..40).filter(|n| *n != 7).collect()));
+    assert_eq!(tail.gap(), Some(damaged_at));
+    // The newest record is damaged, and others come after it.
+    let last = wal.end();
+    wal.log(vec![numbered(40, 100)]).expect("logged");
+    let mut bytes = std::fs::read(&path).expect("written");
+    bytes[last.offset as usize + 30] ^= 4;
+    std::fs::write(&path, &bytes).expect("writable");
+    assert!(drain(&mut tail).1.is_empty());
+    wal.log(vec![numbered(41, 100)]).expect("logged");
+    assert_eq!(drain(&mut tail).1, [41]);
 }
 
 fn series(n: u64) -> Vec<u8> {
@@ -209,7 +302,7 @@ fn checkpoints_keep_what_counts_and_tails_report_gaps() {
     assert_eq!(wal.droppable(1).expect("listed"), Some(0), "segment 1 is held");
     wal.hold("r", None);
 
-    checkpoint::write(dir.path(), 1, (50, 50), WalCompression::Snappy, &|r| r.0 == 1).expect("written");
+    write_checkpoint(dir.path());
     wal.truncate(1).expect("removed");
     assert_eq!(segment::list(dir.path()).expect("listed"), [2]);
     let (got, replayed) = replay(dir.path());
@@ -242,6 +335,19 @@ fn holds_end_at_their_limit() {
     assert!((4..=6).contains(&droppable), "{droppable}");
 }
 
+/// Up to segment 1, from 50 on, of series 1.
+fn write_checkpoint(dir: &Path) {
+    let wanted = Wanted {
+        last: 1,
+        mint: 50,
+        deleted_from: 50,
+        keep: &|r| r.0 == 1,
+        from_memory: &|_, _| panic!("the log is whole"),
+    };
+    let damaged = checkpoint::write(dir, WalCompression::Snappy, &wanted).expect("written");
+    assert!(damaged.is_empty());
+}
+
 /// What a log keeps: references with a series record, and times of samples.
 fn kept(dir: &Path) -> (Vec<u64>, Vec<(u64, i64)>) {
     let (mut refs, mut samples) = (Vec::new(), Vec::new());
@@ -267,7 +373,7 @@ fn a_checkpoint_keeps_the_series_of_every_sample_it_keeps() {
         wal.next_segment().expect("cut");
         wal.log(vec![sample(2, time_of_second)]).expect("logged");
         wal.next_segment().expect("cut");
-        checkpoint::write(dir.path(), 1, (50, 50), WalCompression::Snappy, &|r| r.0 == 1).expect("written");
+        write_checkpoint(dir.path());
         wal.truncate(1).expect("removed");
         let (refs, samples) = kept(dir.path());
         assert_eq!(refs, expect_refs, "second reference's sample at {time_of_second}");

@@ -39,6 +39,8 @@ enum Message {
     Series(Vec<Restored>),
     Floats(Floats),
     Others(Vec<Timed>),
+    /// What came before is in a block.
+    Evicted(u64),
 }
 
 /// What the threads need to know.
@@ -55,6 +57,8 @@ pub(super) struct Totals {
     pub(super) max_time: i64,
     pub(super) unknown_floats: u64,
     pub(super) unknown_histograms: u64,
+    /// The highest reference of those.
+    pub(super) last_unknown: u64,
     /// The files contradict each other: series cannot be restored from them alone.
     pub(super) contradiction: Option<StorageError>,
 }
@@ -66,6 +70,7 @@ impl Default for Totals {
             max_time: i64::MIN,
             unknown_floats: 0,
             unknown_histograms: 0,
+            last_unknown: 0,
             contradiction: None,
         }
     }
@@ -128,6 +133,11 @@ impl<'scope> Shards<'scope> {
         }
     }
 
+    /// Drops what a series has until now.
+    pub(super) fn evict(&mut self, reference: u64) {
+        self.of(reference).send(Message::Evicted(reference));
+    }
+
     #[inline]
     pub(super) fn float(&mut self, reference: u64, t: i64, v: f64) {
         let shard = self.of(reference);
@@ -162,6 +172,7 @@ impl<'scope> Shards<'scope> {
             all.max_time = all.max_time.max(part.max_time);
             all.unknown_floats += part.unknown_floats;
             all.unknown_histograms += part.unknown_histograms;
+            all.last_unknown = all.last_unknown.max(part.last_unknown);
             all.contradiction = all.contradiction.or(part.contradiction);
         }
         all
@@ -203,6 +214,7 @@ impl<'a> Applier<'a> {
                 Message::Others(list) => {
                     list.into_iter().for_each(|(r, t, start, v)| self.sample(r, (t, start, v)));
                 }
+                Message::Evicted(r) => self.evict(r),
             }
         }
         // Newest samples that no record came after.
@@ -217,6 +229,14 @@ impl<'a> Applier<'a> {
             }
         }
         self.totals
+    }
+
+    fn evict(&mut self, reference: u64) {
+        let Some((series, _)) = self.slot(reference) else { return };
+        let series = series.clone();
+        series.state.lock().evict();
+        let page = self.last.1;
+        self.pages[page][(reference % PAGE_LEN) as usize] = Some((series, i64::MIN));
     }
 
     fn slot(&mut self, reference: u64) -> Option<&(Arc<MemSeries>, i64)> {
@@ -266,6 +286,7 @@ impl<'a> Applier<'a> {
                 SampleValue::Float(_) => self.totals.unknown_floats += 1,
                 SampleValue::Histogram(_) => self.totals.unknown_histograms += 1,
             }
+            self.totals.last_unknown = self.totals.last_unknown.max(reference);
             return;
         };
         if t <= *until {

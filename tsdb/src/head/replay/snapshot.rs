@@ -31,7 +31,12 @@ fn for_each_record(
         let reason = "segment 0 is missing".to_owned();
         return Err(StorageError::Corruption { path: dir.to_owned(), offset: 0, reason });
     }
-    segments.into_iter().try_for_each(|s| reader::read_ahead(&segment::path(dir, s), 0, progress, &mut apply))
+    segments.into_iter().try_for_each(|s| {
+        match reader::read_ahead(&segment::path(dir, s), 0, progress, &mut apply)?.into_iter().next() {
+            Some(damage) => Err(damage.error),
+            None => Ok(()),
+        }
+    })
 }
 
 impl Replay {

@@ -64,6 +64,16 @@ impl SeriesState {
         Ok(())
     }
 
+    /// Drops all samples in order, as if there had never been any.
+    pub(in crate::head) fn evict(&mut self) {
+        (self.open, self.last) = (None, None);
+        self.stored = Box::default();
+        if let Some(rare) = &mut self.rare {
+            rare.finished = Vec::new();
+        }
+        self.tidy();
+    }
+
     /// The open chunk as it is now, and its newest value.
     pub(in crate::head) fn open_now(&self) -> Option<(HeadChunk, &SampleValue)> {
         let (open, (maxt, newest)) = (self.open.as_ref()?, self.last.as_ref()?);

@@ -6,25 +6,31 @@ use std::time::Duration;
 
 use ::model::clock::ManualClock;
 use ::model::storage::{Appendable, Queryable};
-use ::model::{Matcher, Sample, SampleValue, Samples, SelectHints, SeriesRef, chunk::decode_chunks};
+use ::model::{
+    Matcher, Sample, SampleValue, Samples, SelectHints, SeriesRef, StorageError, chunk::decode_chunks,
+};
 
+use super::flips::Flips;
 use super::model::{Key, Model, Survives, is_value, labels, value};
 use crate::sim::rng::Rng;
-use crate::sim::{self, Loss, Plan, SimDisk};
-use crate::{Config, Db, FloatEncoding, WalCompression};
+use crate::sim::{self, Loss, Plan, SimDisk, gate};
+use crate::{Config, Db, Error, FloatEncoding, WalCompression};
 
 /// Length of a block cut from the head.
 const BLOCK_MS: i64 = 100_000;
 const START: i64 = 1_000_000 * BLOCK_MS;
 
 pub(super) struct History {
-    seed: u64,
+    pub(super) seed: u64,
     rng: Rng,
-    disk: SimDisk,
-    config: Config,
+    /// For what was added to histories later, so that old seeds mean much the same.
+    pub(super) side: Rng,
+    pub(super) disk: SimDisk,
+    pub(super) config: Config,
     clock: Arc<ManualClock>,
-    db: Option<Arc<Db>>,
-    model: Model,
+    pub(super) db: Option<Arc<Db>>,
+    registry: prometheus::Registry,
+    pub(super) model: Model,
     now: i64,
     /// Series that get samples: so many from this one on.
     active: (u64, u64),
@@ -35,7 +41,9 @@ pub(super) struct History {
     tainted: bool,
     /// A snapshot of the head may turn out not to fit: an fsync failed, or the machine went down, which may have left one log longer
     /// than the other, or holes between files of head chunks.
-    may_misfit: bool,
+    pub(super) may_misfit: bool,
+    /// Bits flip in this history, and nothing else goes wrong but ends of processes.
+    pub(super) flips: Option<Flips>,
     loud: bool,
     steps: Vec<String>,
     /// How often everything ended.
@@ -68,13 +76,17 @@ impl History {
             disk.set_loud();
         }
         let active = (0, 3 + rng.below(20));
+        let mut side = Rng::new(!seed);
         Self {
             seed,
             rng,
+            flips: side.one_in(3).then(Flips::default),
+            side,
             disk,
             config,
             clock: Arc::new(ManualClock::new(START)),
             db: None,
+            registry: prometheus::Registry::new(),
             model: Model::default(),
             now: START,
             active,
@@ -93,7 +105,7 @@ impl History {
         self.steps.clone()
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, text: impl FnOnce() -> String) {
         // Disks are numbered as they come.
         let root = self.disk.root().display().to_string();
         let text = format!("{} {}", self.disk.changes(), text().replace(&root, ""));
@@ -127,6 +139,9 @@ impl History {
             self.start();
         }
         self.check("at the end");
+        if self.flips.is_some() {
+            self.check_maintenance();
+        }
     }
 
     // === What goes wrong ===
@@ -146,6 +161,9 @@ impl History {
             let loss = if rng.one_in(3) { Loss::Evicted } else { Loss::Cached };
             plan.bad_sync = Some((rng.below(reach), loss));
         }
+        if self.flips.is_some() {
+            plan = Plan { off_at: plan.off_at, ..Plan::default() };
+        }
         self.faulty = !plan.full.is_empty() || plan.bad_sync.is_some();
         self.evicted |= plan.bad_sync.is_some_and(|(_, l)| l == Loss::Evicted);
         self.may_misfit |= plan.bad_sync.is_some();
@@ -155,7 +173,7 @@ impl History {
 
     /// The process or the machine ends; what was open is gone.
     fn end(&mut self) {
-        let power_lost = self.rng.one_in(2);
+        let power_lost = self.rng.one_in(2) && self.flips.is_none();
         self.ends += 1;
         self.note(|| format!("end, power lost: {power_lost}"));
         self.db = None;
@@ -192,9 +210,10 @@ impl History {
         } else {
             self.plan();
         }
-        let registry = prometheus::Registry::new();
-        let opened = Db::open(self.config.clone(), self.clock.clone(), &registry);
-        let misfits = snapshot_errors(&registry);
+        self.flip();
+        self.registry = prometheus::Registry::new();
+        let opened = if self.side.one_in(3) { self.start_held() } else { self.open() };
+        let misfits = counted(&self.registry, "prometheus_tsdb_snapshot_replay_error_total");
         let excused = self.may_misfit || self.disk.is_off();
         assert!(misfits == 0 || excused, "seed {}: the snapshot of the head cannot be used", self.seed);
         match opened {
@@ -218,6 +237,46 @@ impl History {
         }
     }
 
+    fn open(&self) -> Result<Arc<Db>, Error> {
+        Db::open(self.config.clone(), self.clock.clone(), &self.registry)
+    }
+
+    /// Starts, and appends while the replay is held up somewhere.
+    fn start_held(&mut self) -> Result<Arc<Db>, Error> {
+        let places = self.side.below(8);
+        let start = || Db::start(self.config.clone(), self.clock.clone(), &self.registry);
+        let db = gate::held(places, start)?;
+        db.wait_held();
+        self.note(|| format!("held up after {places} places"));
+        self.db = Some(db.clone());
+        for _ in 0..self.side.below(4) {
+            if self.side.one_in(4) {
+                self.flush();
+            } else {
+                self.append();
+            }
+        }
+        self.db = None;
+        if self.side.one_in(4) {
+            // It is killed before it gets through, or closed.
+            let closed = if self.side.one_in(3) { Some(db.close()) } else { None };
+            self.note(|| "does not get through".into());
+            if let Some(closed) = closed.map(|c| self.outcome("close", c))
+                && closed.is_some()
+            {
+                self.model.all_durable();
+            }
+            self.hear();
+            drop(db);
+            self.disk.restart(false);
+            self.registry = prometheus::Registry::new();
+            return self.open();
+        }
+        db.let_go();
+        db.wait_ready()?;
+        Ok(db)
+    }
+
     /// An operation's outcome; errors come from faults only.
     fn outcome<T, E: std::fmt::Display>(&mut self, what: &str, r: Result<T, E>) -> Option<T> {
         match r {
@@ -227,7 +286,7 @@ impl History {
             }
             Err(e) => {
                 self.note(|| format!("{what}: {e}"));
-                let excused = self.disk.is_off() || self.faulty;
+                let excused = self.disk.is_off() || self.faulty || self.is_of_flip(&e.to_string());
                 assert!(excused, "seed {}: {what} fails on a good disk: {e}", self.seed);
                 None
             }
@@ -236,7 +295,7 @@ impl History {
 
     // === What is done ===
 
-    fn db(&self) -> Arc<Db> {
+    pub(super) fn db(&self) -> Arc<Db> {
         self.db.clone().expect("it is open")
     }
 
@@ -389,8 +448,14 @@ impl History {
 
     // === What must hold ===
 
-    fn check(&mut self, when: &str) {
-        let stored = self.stored(when);
+    pub(super) fn check(&mut self, when: &str) {
+        let mut stored = BTreeSet::new();
+        if let Err(e) = self.read(&[Matcher::equal("__name__", "m")], (i64::MIN, i64::MAX), when, &mut stored)
+        {
+            assert!(self.is_of_flip(&e.to_string()), "seed {}, {when}: reading fails: {e}", self.seed);
+            stored = self.read_around(when);
+        }
+        self.excuse_damaged(&stored);
         let seed = self.seed;
         let missing: Vec<_> = self.model.acknowledged.iter().filter(|(k, _)| !stored.contains(k)).collect();
         if !missing.is_empty() {
@@ -411,17 +476,21 @@ impl History {
         assert!(strange.is_empty(), "seed {seed}, {when}: deleted or never sent: {strange:?}");
     }
 
-    fn stored(&self, when: &str) -> BTreeSet<Key> {
+    /// Reads samples of series.
+    pub(super) fn read(
+        &self,
+        matchers: &[Matcher],
+        (mint, maxt): (i64, i64),
+        when: &str,
+        out: &mut BTreeSet<Key>,
+    ) -> Result<(), StorageError> {
         let seed = self.seed;
-        let fail = |e: ::model::StorageError| -> ! { panic!("seed {seed}, {when}: reading fails: {e}") };
-        let q = self.db().querier(i64::MIN, i64::MAX).unwrap_or_else(|e| fail(e));
-        let all = [Matcher::equal("__name__", "m")];
-        let mut set = q.select(&all, &SelectHints::default()).unwrap_or_else(|e| fail(e));
-        let mut out = BTreeSet::new();
+        let q = self.db().querier(mint, maxt)?;
+        let mut set = q.select(matchers, &SelectHints::default())?;
         let mut samples = Samples::new();
-        while let Some(s) = set.next().unwrap_or_else(|e| fail(e)) {
+        while let Some(s) = set.next()? {
             let series = s.labels.get("i").and_then(|i| i.parse().ok()).expect("one of ours");
-            decode_chunks(&s.chunks, i64::MIN, i64::MAX, &mut samples).unwrap_or_else(|e| fail(e));
+            decode_chunks(&s.chunks, mint, maxt, &mut samples)?;
             for (i, t) in samples.timestamps_ms.iter().enumerate() {
                 let read = match samples.histograms.get(i).and_then(Clone::clone) {
                     Some(h) => SampleValue::Histogram(h),
@@ -432,13 +501,18 @@ impl History {
                 assert!(out.insert(key), "seed {seed}, {when}: {key:?} is there twice");
             }
         }
-        out
+        Ok(())
+    }
+
+    /// Counts of this process.
+    pub(super) fn count(&self, metric: &str) -> u64 {
+        counted(&self.registry, metric)
     }
 }
 
-/// Snapshots of the head that could not be used.
-pub(in crate::tests) fn snapshot_errors(registry: &prometheus::Registry) -> u64 {
+/// The value of a counter.
+pub(in crate::tests) fn counted(registry: &prometheus::Registry, metric: &str) -> u64 {
     let families = registry.gather();
-    let errors = families.iter().find(|f| f.name() == "prometheus_tsdb_snapshot_replay_error_total");
-    errors.map_or(0, |f| f.get_metric()[0].get_counter().get_value() as u64)
+    let counter = families.iter().find(|f| f.name() == metric);
+    counter.map_or(0, |f| f.get_metric()[0].get_counter().get_value() as u64)
 }

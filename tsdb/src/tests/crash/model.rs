@@ -124,6 +124,11 @@ impl Model {
     /// Nothing that was said can be relied on.
     pub(super) fn lose_all(&mut self) {
         self.acknowledged.clear();
+        self.unhide();
+    }
+
+    /// What was deleted may be seen again.
+    pub(super) fn unhide(&mut self) {
         self.sent.append(&mut self.hidden);
     }
 
