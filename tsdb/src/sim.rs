@@ -101,7 +101,12 @@ impl SimDisk {
 
     /// Whether an fsync has lost something of a file that is still there, since the machine went down last.
     pub(crate) fn has_lost(&self) -> bool {
-        self.tree.lock().has_lost()
+        !self.lost().is_empty()
+    }
+
+    /// These files.
+    pub(crate) fn lost(&self) -> Vec<PathBuf> {
+        self.tree.lock().lost().into_iter().map(|p| self.root().join(p)).collect()
     }
 
     /// What the next process finds: with `power_lost` only what a disk keeps. Files opened before cannot be used any more.

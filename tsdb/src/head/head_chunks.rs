@@ -95,79 +95,78 @@ impl HeadChunks {
     pub(crate) fn open(root: &Path, mint: i64) -> Result<(Self, FoundChunks), StorageError> {
         let dir = root.join(HEAD_CHUNKS_DIR);
         let mut found = FoundChunks::default();
-        let mut files = BTreeMap::new();
-        if dir::exists(&dir) {
-            for number in list(&dir)? {
-                let path = name(&dir, number);
-                if found.damaged || files.last_key_value().is_some_and(|(last, _)| last + 1 != number) {
-                    found.damaged = true;
-                    dir::remove_file(&path)?;
-                    continue;
-                }
-                let file = MappedFile { bytes: dir::map(&path)?, path, maxt: i64::MIN };
-                if let Some(file) = Self::scan(number, file, mint, &mut found)? {
-                    files.insert(number, file);
-                }
+        let mut files: BTreeMap<u32, MappedFile> = BTreeMap::new();
+        let numbers = if dir::exists(&dir) { list(&dir)? } else { Vec::new() };
+        for (i, number) in numbers.iter().enumerate() {
+            if files.last_key_value().is_some_and(|(last, _)| last + 1 != *number) {
+                found.damaged = true;
+                remove_newest_first(&dir, &numbers[i..])?;
+                break;
             }
+            let path = name(&dir, *number);
+            let mut file = MappedFile { bytes: dir::map(&path)?, path, maxt: i64::MIN };
+            let Some((at, reason)) = Self::scan(*number, &mut file, mint, &mut found) else {
+                files.insert(*number, file);
+                continue;
+            };
+            let (path, maxt) = (file.path.clone(), file.maxt);
+            let e = StorageError::Corruption { path: path.clone(), offset: at, reason: reason.to_owned() };
+            tracing::error!(error = %e, "head chunks repaired: the write-ahead log has what comes after the last good one");
+            found.damaged = true;
+            // Later files first: with them a next start would take the series for whole up to there.
+            remove_newest_first(&dir, &numbers[i + 1..])?;
+            // What is mapped must not become shorter than it was: chunks found refer to the new mapping.
+            drop(file);
+            if at <= HEADER_LEN_BYTES as u64 {
+                dir::remove_file(&path)?;
+            } else {
+                dir::truncate(&path, at)?;
+                files.insert(*number, MappedFile { bytes: dir::map(&path)?, path, maxt });
+            }
+            break;
         }
         found.chunks.sort_by_key(|(r, _)| *r);
         Ok((Self { dir, files: RwLock::new(files), damaged: AtomicBool::new(false) }, found))
     }
 
-    /// Goes through a file; gives it back unless nothing in it is good.
+    /// Goes through a file; gives where it is damaged, and how.
     fn scan(
         number: u32,
-        mut file: MappedFile,
+        file: &mut MappedFile,
         mint: i64,
         found: &mut FoundChunks,
-    ) -> Result<Option<MappedFile>, StorageError> {
+    ) -> Option<(u64, &'static str)> {
         let header = [&MAGIC.to_be_bytes()[..], &[VERSION]].concat();
         let mut at = HEADER_LEN_BYTES;
-        let mut wrong =
-            (!file.bytes.starts_with(&header) || file.bytes.len() < at).then_some("header is wrong");
-        while wrong.is_none() && at < file.bytes.len() {
+        if !file.bytes.starts_with(&header) || file.bytes.len() < at {
+            return Some((0, "header is wrong"));
+        }
+        while at < file.bytes.len() {
             let record = &file.bytes[at..];
             // Prometheus makes files longer than what is in them.
             if record.iter().take(FIXED_LEN_BYTES - 1).all(|b| *b == 0) {
                 break;
             }
-            match parse(record) {
-                Err(reason) => wrong = Some(reason),
-                Ok(p) => {
-                    file.maxt = file.maxt.max(p.maxt);
-                    found.last_ref = found.last_ref.max(p.series);
-                    let (from, to) = (at + p.from, at + p.to);
-                    if crate::chunk::codec(p.encoding & !LATE).is_none() {
-                        found.unknown = true;
-                    } else if p.encoding & LATE != 0 {
-                        let bytes = file.bytes.slice(from..to);
-                        let encoding = p.encoding & !LATE;
-                        found
-                            .late
-                            .push((p.series, HeadChunk { mint: p.mint, maxt: p.maxt, encoding, bytes }));
-                    } else if p.maxt >= mint {
-                        let place = Place(u64::from(number) << 32 | at as u64);
-                        found.chunks.push((p.series, StoredChunk { mint: p.mint, maxt: p.maxt, place }));
-                    }
-                    at = to + CRC_LEN_BYTES;
-                }
+            let p = match parse(record) {
+                Err(reason) => return Some((at as u64, reason)),
+                Ok(p) => p,
+            };
+            file.maxt = file.maxt.max(p.maxt);
+            found.last_ref = found.last_ref.max(p.series);
+            let (from, to) = (at + p.from, at + p.to);
+            if crate::chunk::codec(p.encoding & !LATE).is_none() {
+                found.unknown = true;
+            } else if p.encoding & LATE != 0 {
+                let bytes = file.bytes.slice(from..to);
+                let encoding = p.encoding & !LATE;
+                found.late.push((p.series, HeadChunk { mint: p.mint, maxt: p.maxt, encoding, bytes }));
+            } else if p.maxt >= mint {
+                let place = Place(u64::from(number) << 32 | at as u64);
+                found.chunks.push((p.series, StoredChunk { mint: p.mint, maxt: p.maxt, place }));
             }
+            at = to + CRC_LEN_BYTES;
         }
-        let Some(reason) = wrong else { return Ok(Some(file)) };
-        let (path, offset) = (file.path.clone(), at as u64);
-        let e = StorageError::Corruption { path: path.clone(), offset, reason: reason.to_owned() };
-        tracing::error!(error = %e, "head chunks repaired: the write-ahead log has what comes after the last good one");
-        found.damaged = true;
-        if at <= HEADER_LEN_BYTES {
-            drop(file);
-            dir::remove_file(&path)?;
-            return Ok(None);
-        }
-        let maxt = file.maxt;
-        // What is mapped must not become shorter than it was: chunks found refer to the new mapping.
-        drop(file);
-        dir::truncate(&path, offset)?;
-        Ok(Some(MappedFile { bytes: dir::map(&path)?, path, maxt }))
+        None
     }
 
     /// One file with these bytes.
@@ -276,6 +275,15 @@ impl HeadChunks {
 
 fn name(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:06}"))
+}
+
+/// Removes files, durably, so that no interruption leaves a hole before one of them.
+fn remove_newest_first(dir: &Path, numbers: &[u32]) -> Result<(), StorageError> {
+    for number in numbers.iter().rev() {
+        dir::remove_file(&name(dir, *number))?;
+        dir::sync(dir)?;
+    }
+    Ok(())
 }
 
 /// Numbers of the files, rising.

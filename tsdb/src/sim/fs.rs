@@ -137,8 +137,8 @@ impl Tree {
         self.off
     }
 
-    pub(super) fn has_lost(&self) -> bool {
-        self.paths().iter().any(|(_, i)| self.lost.contains(i))
+    pub(super) fn lost(&self) -> Vec<String> {
+        self.paths().into_iter().filter(|(_, i)| self.lost.contains(i)).map(|(path, _)| path).collect()
     }
 
     pub(super) fn set_loud(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dir;
-use crate::sim::SimDisk;
+use crate::sim::{Plan, SimDisk};
 
 /// A database on a simulated disk, and the counters of its last start.
 struct Damaged {
@@ -115,4 +115,27 @@ fn a_damaged_head_chunk_is_written_anew_from_the_log() {
     d.check("after a block was cut");
     d.start();
     d.check("after a restart");
+}
+
+/// A start that repairs head chunks is interrupted at any change: the next one does not take what is left for all there was.
+#[test]
+fn a_repair_of_head_chunks_may_be_interrupted() {
+    for off_at in 1..12 {
+        let mut d = Damaged::new();
+        d.config.snapshot_on_close = false;
+        for hour in 0..4 {
+            d.fill(hour * HOUR / 2, (hour + 1) * HOUR / 2);
+            d.db().maintain().expect("head chunks are written");
+        }
+        d.close();
+        let files = dir::list(&d.config.dir.join("chunks_head")).expect("listed");
+        assert!(files.len() > 1, "{files:?}");
+        d.flip("chunks_head");
+        d.disk.plan(Plan { off_at: Some(off_at), ..Plan::default() });
+        let clock = Arc::new(ManualClock::new(START));
+        drop(Db::open(d.config.clone(), clock, &prometheus::Registry::new()));
+        d.disk.restart(off_at % 2 == 0);
+        d.start();
+        d.check(&format!("interrupted at change {off_at}"));
+    }
 }

@@ -16,14 +16,12 @@ use crate::dir;
 const BATCH_LEN_BYTES: usize = 1 << 20;
 const SEGMENT_LEN_BYTES: u64 = 128 << 20;
 
-/// Removes what an interrupted checkpoint, or the rewriting of a segment, left.
+/// Removes what an interrupted checkpoint left.
 pub(crate) fn remove_temporary(dir: &Path) -> Result<(), StorageError> {
     for name in dir::list(dir)? {
         let Some(rest) = name.strip_suffix(TMP_SUFFIX) else { continue };
         if rest.starts_with(segment::CHECKPOINT_PREFIX) {
             dir::remove_all(&dir.join(name))?;
-        } else if rest.bytes().all(|b| b.is_ascii_digit()) {
-            dir::remove_file(&dir.join(name))?;
         }
     }
     Ok(())

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use model::StorageError;
 
-use super::reader::SegmentReader;
 use super::{HEADER_LEN_BYTES, PAGE_LEN_BYTES};
 use crate::config::WalCompression;
 use crate::dir::{self, OutFile, SyncHandle};
@@ -158,8 +157,28 @@ fn frame(out: &mut Vec<u8>, mut page_used: usize, payload: &Payload) -> usize {
     }
 }
 
+fn rewritten_path(path: &Path) -> PathBuf {
+    path.with_extension(&TMP_SUFFIX[1..])
+}
+
+/// Whether writing a segment anew was interrupted: an fsync failed for it, which the next fsync would say nothing of.
+pub(crate) fn is_to_be_rewritten(path: &Path) -> bool {
+    dir::exists(&rewritten_path(path))
+}
+
+/// Removes what is left of segments that were to be written anew, up to `last`, which have gone.
+pub(crate) fn remove_rewritten(dir: &Path, last: u32) -> Result<(), StorageError> {
+    for name in dir::list(dir)? {
+        let number = name.strip_suffix(TMP_SUFFIX).and_then(|n| n.parse::<u32>().ok());
+        if number.is_some_and(|n| n <= last) {
+            dir::remove_file(&dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a finished segment anew, durably, in place of itself: one that an fsync failed for. `sum` is the length and checksum
-/// of what it must have; without it its records are checked. Readers that have the old file open go on with it.
+/// of what it must have; without it what can be read is written, and its records tell whether they are whole. Readers that have the old file open go on with it.
 pub(crate) fn rewrite(path: &Path, sum: Option<(u64, u32)>) -> Result<SyncHandle, StorageError> {
     let mut bytes = dir::read(path)?.unwrap_or_default();
     if let Some((len, crc)) = sum {
@@ -169,10 +188,8 @@ pub(crate) fn rewrite(path: &Path, sum: Option<(u64, u32)>) -> Result<SyncHandle
                 "an fsync failed and what was written is lost; a restart keeps what comes before it".into();
             return Err(StorageError::Corruption { path: path.to_owned(), offset: 0, reason });
         }
-    } else if let Some(mut reader) = SegmentReader::open(path)? {
-        while reader.next()?.is_some() {}
     }
-    let temporary = path.with_extension(&TMP_SUFFIX[1..]);
+    let temporary = rewritten_path(path);
     let mut out = OutFile::create(&temporary)?;
     out.write(&bytes)?;
     out.sync()?;
@@ -195,7 +212,7 @@ pub(crate) fn remove_before_hole(dir: &Path) -> Result<(), StorageError> {
 pub(crate) fn sync_all(dir: &Path) -> Result<(), StorageError> {
     for s in list(dir)? {
         let path = path(dir, s);
-        if SyncHandle::open(&path)?.sync().is_err() {
+        if is_to_be_rewritten(&path) || SyncHandle::open(&path)?.sync().is_err() {
             rewrite(&path, None)?;
         }
     }

@@ -70,7 +70,11 @@ impl Wal {
         let writer = SegmentWriter::create(dir, next_segment, config.wal_segment_bytes)?;
         let mut unsynced = Vec::new();
         for s in segment::list(dir)?.into_iter().filter(|s| *s < next_segment) {
-            unsynced.push(Unsynced::new(SyncHandle::open(&segment::path(dir, s))?));
+            let path = segment::path(dir, s);
+            let mut before = Unsynced::new(SyncHandle::open(&path)?);
+            // The process before knew that an fsync had failed, and did not get to the end of writing it anew.
+            before.failed = segment::is_to_be_rewritten(&path);
+            unsynced.push(before);
         }
         unsynced.push(Unsynced::new(writer.out.sync_handle()?));
         let start = WalPosition { segment: next_segment, offset: 0 };
@@ -300,6 +304,7 @@ impl Wal {
         for s in segment::list(&self.dir)?.into_iter().filter(|s| *s <= last) {
             dir::remove_file(&segment::path(&self.dir, s))?;
         }
+        segment::remove_rewritten(&self.dir, last)?;
         for c in segment::checkpoints(&self.dir)?.into_iter().filter(|c| *c < last) {
             dir::remove_all(&segment::checkpoint_path(&self.dir, c))?;
         }

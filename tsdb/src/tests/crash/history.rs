@@ -37,7 +37,7 @@ pub(super) struct History {
     faulty: bool,
     /// An fsync failed with [`Loss::Evicted`], and the process still runs or ran without the machine's end.
     evicted: bool,
-    /// A file has something that an fsync lost, and the process that knew has ended.
+    /// A file has something that an fsync lost, and the process that knew has ended and left no word of it.
     tainted: bool,
     /// A snapshot of the head may turn out not to fit: an fsync failed, or the machine went down, which may have left one log longer
     /// than the other, or holes between files of head chunks.
@@ -182,8 +182,7 @@ impl History {
             self.may_misfit = true;
         }
         self.lose_evicted();
-        // A process that is killed between a failed fsync and its mending cannot tell the next one: that one's fsync succeeds.
-        self.tainted |= self.disk.has_lost();
+        self.tainted |= self.has_lost_silently();
         if power_lost && std::mem::take(&mut self.tainted) {
             self.model.lose_all();
         }
@@ -193,9 +192,18 @@ impl History {
         }
     }
 
+    /// A process that is killed between a failed fsync and the beginning of its mending cannot tell the next one, whose fsync
+    /// succeeds; writing a segment anew each time would cost every start a segment. Once it has begun its file tells. A journal is no
+    /// matter: what is read of it is written elsewhere.
+    fn has_lost_silently(&self) -> bool {
+        let told = |p: &std::path::Path| crate::wal::segment::is_to_be_rewritten(p);
+        let journal = self.config.dir.join("journal");
+        self.disk.lost().iter().any(|p| !p.starts_with(&journal) && !(p.extension().is_none() && told(p)))
+    }
+
     /// The next process cannot read what an fsync has lost; the one before had it in memory.
     fn lose_evicted(&mut self) {
-        self.tainted |= self.db.is_none() && self.disk.has_lost();
+        self.tainted |= self.db.is_none() && self.has_lost_silently();
         if self.evicted && self.disk.has_lost() {
             self.model.lose_undurable();
         }
@@ -213,6 +221,7 @@ impl History {
         self.flip();
         self.registry = prometheus::Registry::new();
         let opened = if self.side.one_in(3) { self.start_held() } else { self.open() };
+        self.hear();
         let misfits = counted(&self.registry, "prometheus_tsdb_snapshot_replay_error_total");
         let excused = self.may_misfit || self.disk.is_off();
         assert!(misfits == 0 || excused, "seed {}: the snapshot of the head cannot be used", self.seed);

@@ -26,7 +26,8 @@ pub(super) struct Model {
     hidden: BTreeSet<Key>,
     /// Must be there.
     pub(super) acknowledged: BTreeMap<Key, Survives>,
-    /// Deleted, perhaps in part: `(series, mint, maxt)`. Late samples that come there may be hidden, as with Prometheus.
+    /// Deleted, perhaps in part: `(series, mint, maxt)`. Late samples that come there are not sent: as with Prometheus they are hidden
+    /// as long as the tombstone is there, which goes with the block that is written next, so that both outcomes are right.
     pub(super) deleted: Vec<(u64, i64, i64)>,
 }
 
@@ -121,7 +122,7 @@ impl Model {
         self.acknowledged.retain(|_, s| *s == Survives::Machine);
     }
 
-    /// Nothing that was said can be relied on.
+    /// Nothing that was said can be relied on, also not what was said to be deleted.
     pub(super) fn lose_all(&mut self) {
         self.acknowledged.clear();
         self.unhide();
@@ -144,7 +145,8 @@ impl Model {
         self.acknowledged.retain(|k, _| !within(k));
         self.deleted.extend(series.iter().map(|s| (*s, mint, maxt)));
         if surely {
-            // A batch that failed may be in the log all the same, and is not seen yet, so that nobody can delete it.
+            // A batch that failed may be in the log all the same and come with the next start. It was never seen, so that nobody
+            // meant it; a tombstone for more than is there would hide what is sent later, perhaps that very batch once more.
             for k in known {
                 self.sent.remove(&k);
                 self.hidden.insert(k);
