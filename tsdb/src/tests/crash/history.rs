@@ -14,6 +14,7 @@ use super::flips::Flips;
 use super::model::{Key, Model, Survives, is_value, labels, value};
 use crate::sim::rng::Rng;
 use crate::sim::{self, Loss, Plan, SimDisk, gate};
+use crate::wal::segment;
 use crate::{Config, Db, Error, FloatEncoding, WalCompression};
 
 /// Length of a block cut from the head.
@@ -196,9 +197,9 @@ impl History {
     /// succeeds; writing a segment anew each time would cost every start a segment. Once it has begun its file tells. A journal is no
     /// matter: what is read of it is written elsewhere.
     fn has_lost_silently(&self) -> bool {
-        let told = |p: &std::path::Path| crate::wal::segment::is_to_be_rewritten(p);
         let journal = self.config.dir.join("journal");
-        self.disk.lost().iter().any(|p| !p.starts_with(&journal) && !(p.extension().is_none() && told(p)))
+        let is_told = |p: &std::path::Path| p.extension().is_none() && segment::is_to_be_rewritten(p);
+        !self.disk.lost().iter().all(|p| p.starts_with(&journal) || is_told(p))
     }
 
     /// The next process cannot read what an fsync has lost; the one before had it in memory.
