@@ -24,12 +24,13 @@ const KILLS: u32 = 20;
 /// Name, number, time.
 type Key = (&'static str, u64, i64);
 
-const ARGS: [&str; 4] = [
+const ARGS: [&str; 3] = [
     "--enable-feature=exemplar-storage",
     "--web.enable-remote-write-receiver",
-    "--storage.tsdb.wal-compression-type=zstd",
     "--query.max-samples=500000000",
 ];
+/// Ours compresses with snappy and reads both, so the log has both.
+const THEIRS: [&str; 1] = ["--storage.tsdb.wal-compression-type=zstd"];
 /// Series of each kind: floats, histograms, of floats, of custom buckets.
 const KINDS: [(&str, u64); 4] = [("f", 20), ("h", 4), ("g", 2), ("c", 2)];
 
@@ -264,7 +265,7 @@ fn tear_late(dir: &Path) {
 #[test]
 fn prometheus_3_and_almanac_take_turns_and_are_killed() {
     let (Some(prometheus), Some(promtool)) = (program("PROMETHEUS_3"), program("PROMTOOL_3")) else { return };
-    let programs = Programs { prometheus, promtool, args: &ARGS, paths };
+    let programs = Programs { prometheus, promtool, args: &ARGS, theirs: &THEIRS, analyses: true, paths };
     let root = tempfile::tempdir().expect("a folder");
     let root = root.path();
     let dir = root.join("data");
@@ -286,9 +287,12 @@ fn prometheus_3_and_almanac_take_turns_and_are_killed() {
             format!("--storage.tsdb.path={}", dir.display()),
             format!("--web.listen-address=127.0.0.1:{port}"),
         ];
-        let args: Vec<&str> = args.iter().map(String::as_str).chain(ARGS).collect();
+        let mut args: Vec<&str> = args.iter().map(String::as_str).chain(ARGS).collect();
         // Two rounds of each, so that each comes after itself and after the other.
         let ours = round % 4 > 1;
+        if !ours {
+            args.extend(THEIRS);
+        }
         let process =
             if ours { Process::almanac(&args) } else { Process::start(&programs.prometheus, &args) };
         ready(&process, port);

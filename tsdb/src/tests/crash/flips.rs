@@ -215,6 +215,13 @@ impl History {
         out
     }
 
+    /// What is deleted or has expired is not missed.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(&Key) -> bool) {
+        if let Some(flips) = &mut self.flips {
+            flips.hit.retain(|k| !is_gone(k));
+        }
+    }
+
     /// Takes note of what metrics tell.
     pub(super) fn hear(&mut self) {
         let told: u64 = TELLING.iter().map(|m| self.count(m)).sum();

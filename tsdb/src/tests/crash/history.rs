@@ -420,7 +420,9 @@ impl History {
         let r = self.db().maintain();
         self.outcome("maintain", r);
         if self.config.retention_ms > 0 {
-            self.model.expire(self.now + BLOCK_MS - self.config.retention_ms);
+            let oldest = self.now + BLOCK_MS - self.config.retention_ms;
+            self.model.expire(oldest);
+            self.forget(|(_, t)| *t < oldest);
         }
     }
 
@@ -443,6 +445,7 @@ impl History {
         let r = self.db().delete(&matchers, mint, maxt);
         let done = self.outcome(&format!("delete {} series, {mint} to {maxt}", series.len()), r).is_some();
         self.model.delete(&series, mint, maxt, done);
+        self.forget(|(s, t)| series.contains(s) && (mint..=maxt).contains(t));
     }
 
     fn close(&mut self) {
