@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::config::ClientConfig;
-use crate::connect::{Connector, Dial, Settings, proxy_authorization};
+use crate::connect::{Connector, Dial, Settings, port_of, proxy_authorization};
 use crate::error::{Error, reason};
 use crate::oauth::Tokens;
 use crate::proxy::Proxies;
@@ -160,7 +160,7 @@ impl Client {
         let Some(host) = uri.host().filter(|h| !h.is_empty()) else {
             return Err("no Host in request URL".into());
         };
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let port = port_of(&uri, https)?;
         let proxy = match self.connections.dial {
             Dial::Tcp => self.shared.proxies.of(https, host, port),
             Dial::Unix(_) => None,

@@ -91,11 +91,28 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// The port of a URL, or that of its scheme.
+///
+/// # Errors
+/// When what is written there is no port.
+pub(crate) fn port_of(uri: &Uri, https: bool) -> Result<u16, String> {
+    if let Some(port) = uri.port_u16() {
+        return Ok(port);
+    }
+    let authority = uri.authority().map_or("", |a| a.as_str());
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    let written = address.rsplit_once(':').map(|(_, port)| port);
+    match written.filter(|port| !port.is_empty() && !port.ends_with(']')) {
+        Some(port) => Err(format!("dial tcp: address {port}: invalid port")),
+        None => Ok(if https { 443 } else { 80 }),
+    }
+}
+
 impl Settings {
     async fn connect(&self, uri: &Uri) -> Result<Conn, String> {
         let https = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let port = port_of(uri, https)?;
         let (stream, forwarded) = match &self.dial {
             Dial::Unix(path) => {
                 let stream = UnixStream::connect(path)

@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
             b"SUMMARY" => Kind::Summary,
             b"UNTYPED" => Kind::Untyped,
             b"HISTOGRAM" => Kind::Histogram,
-            b"GAUGE_HISTOGRAM" => Kind::GaugeHistogram,
+            b"GAUGE_HISTOGRAM" | b"GAUGEHISTOGRAM" => Kind::GaugeHistogram,
             _ => return wrong(format!("unknown metric type {}", quoted(text))),
         };
         self.family(family).kind = Some(kind);

@@ -9,7 +9,7 @@ use model::relabel::NameValidation;
 use rules::{GroupConfig, RuleConfig, RuleKind};
 use serde::Deserialize;
 
-use super::scalar::{Ms, texts};
+use super::scalar::{Ms, texts, whole};
 use super::yaml::{self, At, ConfigError, Problem};
 
 /// Rule files as written. The same types twice: whether unknown keys are errors is decided where a type is declared.
@@ -21,7 +21,7 @@ macro_rules! written {
             #[derive(Debug, Default, Deserialize)]
             #[serde(default $(, $strict)?)]
             pub(super) struct RuleFile {
-                pub(super) groups: Vec<At<Group>>,
+                pub(super) groups: Vec<Option<At<Group>>>,
             }
 
             #[derive(Debug, Default, Deserialize)]
@@ -29,11 +29,12 @@ macro_rules! written {
             pub(super) struct Group {
                 pub(super) name: String,
                 pub(super) interval: Option<Ms>,
-                pub(super) query_offset: Option<At<String>>,
-                pub(super) limit: usize,
+                pub(super) query_offset: Option<Ms>,
+                #[serde(deserialize_with = "whole")]
+                pub(super) limit: Option<i64>,
                 #[serde(deserialize_with = "texts")]
                 pub(super) labels: BTreeMap<String, String>,
-                pub(super) rules: Vec<At<Rule>>,
+                pub(super) rules: Vec<Option<At<Rule>>>,
             }
 
             #[derive(Debug, Default, Deserialize)]
@@ -74,9 +75,9 @@ impl From<lenient::RuleFile> for RuleFile {
             query_offset: g.query_offset,
             limit: g.limit,
             labels: g.labels,
-            rules: g.rules.into_iter().map(|r| r.map(rule)).collect(),
+            rules: g.rules.into_iter().flatten().map(|r| Some(r.map(rule))).collect(),
         };
-        Self { groups: file.groups.into_iter().map(|g| g.map(group)).collect() }
+        Self { groups: file.groups.into_iter().flatten().map(|g| Some(g.map(group))).collect() }
     }
 }
 
@@ -133,7 +134,7 @@ pub fn parse(
     let parsed = parsed.map_err(|p| vec![p])?;
     let mut groups: Vec<GroupConfig> = Vec::new();
     let mut problems = Vec::new();
-    for group in &parsed.groups {
+    for group in parsed.groups.iter().flatten() {
         if group.name.is_empty() {
             problems.push(group.problem("Groupname must not be empty"));
         }
@@ -150,24 +151,18 @@ fn group(group: &At<Group>, file: &str, defaults: &Defaults, problems: &mut Vec<
     if let Err(e) = check_labels(&group.labels, defaults.names) {
         problems.push(group.problem(e));
     }
-    let query_offset_ms = match &group.query_offset {
-        Some(text) => signed_ms(text).unwrap_or_else(|e| {
-            problems.push(text.problem(e));
-            0
-        }),
-        None => defaults.query_offset.ms(),
-    };
     let mut config = GroupConfig {
         name: group.name.clone(),
         file: file.to_owned(),
         interval_ms: group.interval.filter(|i| i.0 > 0).unwrap_or(defaults.interval).ms(),
-        query_offset_ms,
-        limit: group.limit,
+        query_offset_ms: group.query_offset.unwrap_or(defaults.query_offset).ms(),
+        // A negative limit is none.
+        limit: group.limit.and_then(|l| usize::try_from(l).ok()).unwrap_or(0),
         labels: pairs(&group.labels),
         rules: Vec::new(),
     };
     let faults = problems.len();
-    for (i, r) in group.rules.iter().enumerate() {
+    for (i, r) in group.rules.iter().flatten().enumerate() {
         let name = [&r.alert, &r.record].into_iter().flatten().find(|n| !n.is_empty());
         let name = name.map_or("", |n| n.value.as_str());
         let named = |p: Problem| {
@@ -265,14 +260,6 @@ fn check_labels(labels: &BTreeMap<String, String>, names: NameValidation) -> Res
     }
 }
 
-/// A duration that may be negative.
-fn signed_ms(text: &str) -> Result<i64, String> {
-    match text.strip_prefix('-') {
-        Some(positive) => model::duration::parse_ms(positive).map(|ms| -ms),
-        None => model::duration::parse_ms(text),
-    }
-}
-
 /// The text up to a second `---`, and whether there is one.
 fn first_document(text: &str) -> (&str, bool) {
     let mut content = false;
@@ -332,6 +319,18 @@ mod tests {
             "10: groupname: \"g\" is repeated in the same file",
         ];
         assert_eq!(lenient, expect);
+    }
+
+    #[test]
+    fn nothing_and_numbers_mean_what_they_do_for_prometheus() {
+        let text =
+            "groups:\n-\n- {name: g, limit: -1, rules: [null, {record: a, expr: up, labels: {x: }}]}\n";
+        let groups =
+            parse(text, "f.yml", &defaults(NameValidation::Utf8), UnknownFields::Refuse).expect("valid");
+        assert_eq!((groups.len(), groups[0].limit, groups[0].rules.len()), (1, 0, 1));
+        assert_eq!(groups[0].rules[0].labels, [("x".to_owned(), String::new())]);
+        let text = "groups: [{name: g, query_offset: -1m}]";
+        assert!(parse(text, "f.yml", &defaults(NameValidation::Utf8), UnknownFields::Refuse).is_err());
     }
 
     #[test]

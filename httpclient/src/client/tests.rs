@@ -212,6 +212,8 @@ async fn failures_are_worded_as_in_go() {
             .ends_with("dial tcp: lookup no.such.host.invalid: no such host")
     );
     assert!(why("ftp://a/").await.ends_with("unsupported protocol scheme \"ftp\""));
+    assert!(why("http://127.0.0.1:99999/").await.ends_with("dial tcp: address 99999: invalid port"));
+    assert!(why("http://a:b@[::1]:99999/").await.ends_with("dial tcp: address 99999: invalid port"));
     let e = why(&format!("http://{address}/")).await;
     assert!(e.ends_with(": EOF") || e.ends_with("connection reset by peer"), "{e}");
     assert!(why(&nonsense.url("/")).await.ends_with("malformed HTTP response"));
