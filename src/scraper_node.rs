@@ -347,6 +347,7 @@ impl Core {
         let receivers = self.discovery.apply(names);
         let jobs =
             settings.jobs.into_iter().zip(receivers).map(|(job, (_, receiver))| (job, receiver)).collect();
+        self.scraping.set_server_limit(settings.server_limit);
         self.scraping.apply(jobs).await?;
         self.queryable.set(tiers);
         // Opened anew with every reload, so that the file can be moved away.
@@ -473,9 +474,8 @@ fn load(
     let config = Config::load_with(file, features)?;
     let mut settings = config.settings().map_err(|p| p.in_file(file))?;
     if let (None, Some(url)) = (&settings.longterm, longterm_beside) {
-        let any = promql::parser::parse_selector(crate::config::remote::DEFAULT_MATCH)
-            .expect("a constant selector");
-        settings.longterm = Some(Longterm { url: url.to_owned(), matchers: vec![any] });
+        let matchers = crate::config::remote::default_matchers();
+        settings.longterm = Some(Longterm { url: url.to_owned(), matchers });
     }
     Ok((config, settings))
 }

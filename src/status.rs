@@ -156,6 +156,10 @@ impl web::TargetsSource for Targets {
         self.0.targets().into_keys().collect()
     }
 
+    fn cardinality(&self, limit: usize) -> api::Cardinality {
+        cardinality(self.0.cardinality(limit))
+    }
+
     fn scrape_pool_config(&self, _pool: &str) -> Option<String> {
         None
     }
@@ -169,6 +173,33 @@ impl web::TargetsSource for Targets {
             }
         }
     }
+}
+
+fn cardinality(c: scraper::Cardinality) -> api::Cardinality {
+    let soft_limit = |l: scraper::cardinality::LimitStatus| api::SoftLimit {
+        limit: l.limit.series,
+        reserve: l.limit.reserve,
+        current: l.used,
+    };
+    let jobs = c.jobs.into_iter().map(|j| api::JobCardinality {
+        job: j.job,
+        limit: soft_limit(j.limit),
+        refused: j.refused,
+        refused_total: vec![("job_limit", j.refused_for_job), ("server_limit", j.refused_for_server)],
+        new_in_last_hour: j.new_in_last_hour,
+        window_seconds: j.window_seconds,
+        metrics: j
+            .metrics
+            .into_iter()
+            .map(|m| api::Growing { name: m.name, new: m.new, refused: m.refused, values: None })
+            .collect(),
+        labels: j
+            .labels
+            .into_iter()
+            .map(|l| api::Growing { name: l.name, new: l.new, refused: l.refused, values: Some(l.values) })
+            .collect(),
+    });
+    api::Cardinality { server: soft_limit(c.server), jobs: jobs.collect() }
 }
 
 fn active(t: scraper::manager::ActiveTarget) -> web::ActiveTarget {

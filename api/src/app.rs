@@ -30,8 +30,8 @@ use crate::router::{Endpoint, NoRoute, Route, route};
 use crate::small::{close, empty, json_body, method_not_allowed, plain, redirect};
 use crate::sources::{Deps, ReadyState};
 use crate::{
-    admin, exposition, federate, labels, longterm, metadata, query, remote_read, remote_write, rules, status,
-    targets, web,
+    admin, cardinality, exposition, federate, labels, longterm, metadata, query, remote_read, remote_write,
+    rules, status, targets, web,
 };
 
 /// Warnings and infos beyond this number are only counted.
@@ -450,6 +450,7 @@ fn api(app: &Arc<App>, request: &Request, mut out: BodyOut) {
         E::StatusRuntimeInfo => status::runtime_info(app),
         E::StatusBuildInfo => status::build_info(app),
         E::StatusFlags => status::flags(app),
+        E::StatusCardinality => cardinality::cardinality(app, request),
         E::StatusTsdb => status::tsdb(app, request),
         E::StatusTsdbBlocks => status::blocks(app),
         E::StatusWalReplay => status::wal_replay(app),

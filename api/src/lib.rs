@@ -6,7 +6,7 @@
 //! 1. [`config`] and [`sources`]: what goes in. [`Server`] (`server.rs`): sockets, limits, draining.
 //! 2. `router.rs` names the endpoints, `app.rs` takes a request through readiness, body, handler and metrics.
 //! 3. `intake.rs`, `params.rs`, `failure.rs`, `json.rs`, `body.rs`, `small.rs`: how requests are read and answers written.
-//! 4. One file per family of endpoints: `query`, `labels`, `metadata`, `targets`, `rules`, `status`, `admin`,
+//! 4. One file per family of endpoints: `query`, `labels`, `metadata`, `targets`, `rules`, `status`, `cardinality`, `admin`,
 //!    `federate`, `remote_write`, `remote_read`, `longterm`, `exposition`, `web`.
 //!
 //! Handlers block and run on blocking threads; none of them holds a lock while it writes.
@@ -20,6 +20,7 @@ pub mod sources;
 mod admin;
 mod app;
 mod body;
+mod cardinality;
 mod exposition;
 mod failure;
 mod federate;
@@ -46,6 +47,7 @@ mod status;
 mod targets;
 mod web;
 
+pub use cardinality::{Cardinality, Growing, JobCardinality, SoftLimit};
 pub use config::{ApiConfig, CorsOrigin, RemoteReadConfig, RemoteWriteConfig};
 pub use error::ApiError;
 pub use params::parse_time;

@@ -87,6 +87,8 @@ impl Readiness {
     }
 }
 
+pub use crate::cardinality::{Cardinality, Growing, JobCardinality, SoftLimit};
+
 // === Targets ===
 
 /// The targets of this node.
@@ -99,6 +101,11 @@ pub trait TargetsSource: Send + Sync {
 
     /// Number of dropped targets per scrape pool, those included that are not kept.
     fn dropped_counts(&self) -> BTreeMap<String, usize>;
+
+    /// How soft limits of series stand, with at most `limit` metrics and labels per job.
+    fn cardinality(&self, _limit: usize) -> Cardinality {
+        Cardinality::default()
+    }
 
     /// Names of the scrape pools.
     fn scrape_pools(&self) -> Vec<String>;

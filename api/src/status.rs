@@ -105,18 +105,23 @@ pub(crate) fn runtime_info(app: &Arc<App>) -> Result<Answer, Failure> {
     }))
 }
 
+/// How many entries a list may have.
+pub(crate) fn list_limit(request: &Request) -> Result<usize, Failure> {
+    match request.params.get("limit") {
+        "" => Ok(TSDB_LIMIT_DEFAULT),
+        text => match parse_int(text).ok().and_then(|n| usize::try_from(n).ok()) {
+            Some(0) | None => Err(Failure::bad_data("limit must be a positive number")),
+            Some(n) if n > TSDB_LIMIT_MAX => {
+                Err(Failure::bad_data(format!("limit must not exceed {TSDB_LIMIT_MAX}")))
+            }
+            Some(n) => Ok(n),
+        },
+    }
+}
+
 /// `/api/v1/status/tsdb`
 pub(crate) fn tsdb(app: &Arc<App>, request: &Request) -> Result<Answer, Failure> {
-    let limit = match request.params.get("limit") {
-        "" => TSDB_LIMIT_DEFAULT,
-        text => match parse_int(text).ok().and_then(|n| usize::try_from(n).ok()) {
-            Some(0) | None => return Err(Failure::bad_data("limit must be a positive number")),
-            Some(n) if n > TSDB_LIMIT_MAX => {
-                return Err(Failure::bad_data(format!("limit must not exceed {TSDB_LIMIT_MAX}")));
-            }
-            Some(n) => n,
-        },
-    };
+    let limit = list_limit(request)?;
     let s = app.deps.status.tsdb_status(limit).map_err(|e| Failure::operation(&e))?;
     Ok(Answer::data(move |out| {
         out.raw("{\"headStats\":{\"numSeries\":");

@@ -7,6 +7,7 @@ use crate::client::Fetched;
 use crate::error::ScrapeFailure;
 use crate::exposition::negotiation::format_of;
 use crate::failure_log;
+use crate::report::Extra;
 use crate::sample_labels::SampleRules;
 use crate::scrape_loop::{Job, Memory};
 use crate::series_cache::Appended;
@@ -47,6 +48,10 @@ impl AppendWork<'_> {
         if let Some(mut old) = self.memory.outdated.take() {
             old.append_stale_except(&self.memory.cache, self.timestamp_ms, app.as_mut())?;
         }
+        if let (Ok(()), Some(seats)) = (&outcome, &self.rules.seats) {
+            let (kept, refused) = self.memory.cache.seated();
+            seats.settle(kept, refused);
+        }
         let duration = self.job.services.clock.monotonic().saturating_sub(self.start);
         let values = [
             f64::from(u8::from(outcome.is_ok())),
@@ -57,8 +62,14 @@ impl AppendWork<'_> {
             self.target.timeout_ms as f64 / 1000.0,
             self.job.config.sample_limit as f64,
             body_len,
+            counts.refused as f64,
         ];
-        let (extra, labels) = (self.job.config.extra_scrape_metrics, &self.rules.target_labels);
+        let labels = &self.rules.target_labels;
+        let extra = match (self.job.config.extra_scrape_metrics, &self.rules.seats) {
+            (false, _) => Extra::None,
+            (true, None) => Extra::Prometheus,
+            (true, Some(_)) => Extra::Refused,
+        };
         self.memory.report.append(labels, extra, self.timestamp_ms, values, app.as_mut())?;
         let committed = app.commit();
         if self.job.config.extra_scrape_metrics {

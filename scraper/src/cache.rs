@@ -87,6 +87,8 @@ pub struct ScrapeCounts {
     pub out_of_bounds: usize,
     /// Exemplars refused.
     pub exemplars_refused: usize,
+    /// Samples whose series has no seat.
+    pub refused: usize,
 }
 
 /// The memory of one target between scrapes.
@@ -272,6 +274,11 @@ impl ScrapeCache {
     /// An empty cache that goes on with what is known of families.
     pub(crate) fn successor(metadata: Arc<MetadataStore>, scrape: u32, forced_flushes: u64) -> Self {
         Self { scrape, forced_flushes, metadata, ..Self::default() }
+    }
+
+    /// Series that it holds, and those that it leaves out for want of a seat.
+    pub(crate) fn seated(&self) -> (usize, usize) {
+        self.entries.seated()
     }
 
     /// Number of the last scrape.

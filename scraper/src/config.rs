@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use model::relabel::{NameValidation, RelabelRule};
 
+use crate::cardinality::SoftLimit;
 use crate::discovery::DiscoveryConfig;
 use crate::error::ScraperError;
 
@@ -38,6 +39,8 @@ pub struct ScrapeConfig {
     pub track_timestamps_staleness: bool,
     /// Most samples of a scrape after metric relabeling.
     pub sample_limit: usize,
+    /// Series of the job from which new ones are refused, and what those that `longterm` selects have beyond it.
+    pub series_soft_limit: SoftLimit,
     /// Most bytes of a body, uncompressed.
     pub body_size_limit: u64,
     /// Most labels of a series.
@@ -97,6 +100,7 @@ impl Default for ScrapeConfig {
             honor_timestamps: true,
             track_timestamps_staleness: false,
             sample_limit: 0,
+            series_soft_limit: SoftLimit::default(),
             body_size_limit: 0,
             label_limit: 0,
             label_name_length_limit: 0,

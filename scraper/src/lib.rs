@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`config`] (what a job is), [`target_group`] (what discovery hands over), [`manager`] (the door), then
 //! `pool` and `target` (from groups to targets), `scrape_loop`, `schedule`, `client` and `append_work` (one target in time), [`exposition`] (the
-//! formats), [`cache`] and `sample_cache` (the hot path: same body, new numbers), `report` and `metrics`. [`discovery`] finds targets.
+//! formats), [`cache`] and `sample_cache` (the hot path: same body, new numbers), [`cardinality`] (how many series there may be), `report` and `metrics`. [`discovery`] finds targets.
 
 #![forbid(unsafe_code)]
 
 mod append_work;
 pub mod cache;
+pub mod cardinality;
 mod client;
 pub mod config;
 pub mod discovery;
@@ -29,6 +30,7 @@ pub mod target_group;
 #[cfg(test)]
 mod test_store;
 
+pub use cardinality::{Cardinality, ServerLimit, SoftLimit};
 pub use config::ScrapeConfig;
 pub use error::ScraperError;
 pub use manager::{ScrapeManager, ScrapeOptions};

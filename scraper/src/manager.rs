@@ -13,6 +13,7 @@ use std::sync::Arc;
 use model::{Appendable, Clock, Labels, Metadata};
 use parking_lot::Mutex;
 
+use crate::cardinality::{Cardinality, Guard, ServerLimit};
 use crate::client::Clients;
 use crate::config::ScrapeConfig;
 use crate::error::ScraperError;
@@ -143,6 +144,7 @@ pub struct TargetMetadata {
 pub struct ScrapeManager {
     services: Arc<Services>,
     pools: Mutex<BTreeMap<String, Pool>>,
+    server_limit: Mutex<ServerLimit>,
     /// One reload at a time.
     applying: tokio::sync::Mutex<()>,
 }
@@ -158,12 +160,14 @@ impl ScrapeManager {
         registry: &prometheus::Registry,
         options: ScrapeOptions,
     ) -> Result<Self, ScraperError> {
+        let guard = Arc::new(Guard::new(clock.clone()));
         let services = Services {
             storage,
             clients: Clients::new(clock.clone()),
-            metrics: ScrapeMetrics::new(registry, &clock)?,
+            metrics: ScrapeMetrics::new(registry, &clock, &guard)?,
             clock,
             schedule: Arc::<Schedule>::default(),
+            guard,
             failure_logs: Mutex::default(),
             offset_seed: xxhash_rust::xxh3::xxh3_64(options.offset_seed.as_bytes()),
             options,
@@ -171,6 +175,7 @@ impl ScrapeManager {
         Ok(Self {
             services: Arc::new(services),
             pools: Mutex::default(),
+            server_limit: Mutex::default(),
             applying: tokio::sync::Mutex::default(),
         })
     }
@@ -191,6 +196,8 @@ impl ScrapeManager {
         let failure_logs = failure_log::open_all(log_files)?;
         let _one_at_a_time = self.applying.lock().await;
         *self.services.failure_logs.lock() = failure_logs;
+        let limits = jobs.iter().map(|(config, _)| (config.job_name.clone(), config.series_soft_limit));
+        self.services.guard.set(self.server_limit.lock().clone(), limits);
         let mut gone = std::mem::take(&mut *self.pools.lock());
         for (config, groups) in jobs {
             let job = config.job_name.clone();
@@ -225,6 +232,17 @@ impl ScrapeManager {
             self.services.metrics.forget_pool(&job);
         });
         futures_util::future::join_all(ended).await;
+    }
+
+    /// Sets the soft limit of series of all jobs together, in force with the next [`ScrapeManager::apply`].
+    pub fn set_server_limit(&self, limit: ServerLimit) {
+        *self.server_limit.lock() = limit;
+    }
+
+    /// How the soft limits of series stand and what grows, with at most `names` metrics and labels per job.
+    #[must_use]
+    pub fn cardinality(&self, names: usize) -> Cardinality {
+        self.services.guard.status(names)
     }
 
     /// All jobs by name, with their targets as they are now.

@@ -12,6 +12,7 @@ use prometheus::{
 };
 use summary::SummaryVec;
 
+use crate::cardinality::Guard;
 use crate::pool::PoolView;
 
 /// Quantiles of durations, as Prometheus shows them.
@@ -48,7 +49,11 @@ pub(crate) struct ScrapeMetrics {
 
 impl ScrapeMetrics {
     /// Registers everything; what is registered already stays and goes uncounted here.
-    pub(crate) fn new(registry: &Registry, clock: &Arc<dyn Clock>) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(
+        registry: &Registry,
+        clock: &Arc<dyn Clock>,
+        guard: &Arc<Guard>,
+    ) -> Result<Self, prometheus::Error> {
         let r = Registrar(registry);
         // Nothing ever makes a pool fail; the series is there for those who alert on it.
         r.counter(
@@ -57,6 +62,7 @@ impl ScrapeMetrics {
         )?;
         let views = PoolViews::default();
         r.add(MetadataCollector::new(views.clone())?)?;
+        r.add(GuardCollector::new(Arc::clone(guard))?)?;
         let scrape_duration = HistogramOpts::new(
             "prometheus_target_scrape_duration_seconds",
             "Total duration of the scrape from start to commit completion in seconds.",
@@ -257,6 +263,87 @@ impl Collector for MetadataCollector {
             self.bytes.with_label_values(&[job]).set(bytes as i64);
         }
         self.entries.collect().into_iter().chain(self.bytes.collect()).collect()
+    }
+}
+
+/// Tells how soft limits of series stand, as far as there are any.
+#[derive(Clone)]
+struct GuardCollector {
+    guard: Arc<Guard>,
+    series: IntGaugeVec,
+    limit: IntGaugeVec,
+    refused: IntGaugeVec,
+    refused_total: IntCounterVec,
+    server: IntGaugeVec,
+    server_limit: IntGaugeVec,
+}
+
+impl GuardCollector {
+    fn new(guard: Arc<Guard>) -> Result<Self, prometheus::Error> {
+        let gauges =
+            |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
+        let of_job = &["scrape_job"];
+        Ok(Self {
+            guard,
+            series: gauges(
+                "almanac_scrape_pool_series",
+                "Series that count towards the soft limit.",
+                of_job,
+            )?,
+            limit: gauges(
+                "almanac_scrape_pool_series_soft_limit",
+                "Series from which new ones are refused; 0 for no limit of the job's own.",
+                of_job,
+            )?,
+            refused: gauges(
+                "almanac_scrape_pool_series_refused",
+                "Series that targets expose and that are left out now for a soft limit.",
+                of_job,
+            )?,
+            refused_total: IntCounterVec::new(
+                Opts::new("almanac_scrape_series_refused_total", "New series that a soft limit refused."),
+                &["scrape_job", "reason"],
+            )?,
+            server: gauges("almanac_scrape_series", "Series of all pools that count.", &[])?,
+            server_limit: gauges(
+                "almanac_scrape_series_soft_limit",
+                "Series of all pools from which new ones are refused; 0 for no limit.",
+                &[],
+            )?,
+        })
+    }
+
+    fn gauges(&self) -> [&IntGaugeVec; 5] {
+        [&self.series, &self.limit, &self.refused, &self.server, &self.server_limit]
+    }
+}
+
+impl Collector for GuardCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let gauges = self.gauges();
+        gauges.into_iter().flat_map(|g| g.desc()).chain(self.refused_total.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.gauges().into_iter().for_each(IntGaugeVec::reset);
+        self.refused_total.reset();
+        let status = self.guard.status(0);
+        for job in &status.jobs {
+            let name = [job.job.as_str()];
+            self.series.with_label_values(&name).set(number(job.limit.used));
+            self.limit.with_label_values(&name).set(number(job.limit.limit.series));
+            self.refused.with_label_values(&name).set(number(job.refused));
+            for (reason, n) in [("job_limit", job.refused_for_job), ("server_limit", job.refused_for_server)]
+            {
+                self.refused_total.with_label_values(&[name[0], reason]).inc_by(n);
+            }
+        }
+        if !status.jobs.is_empty() {
+            self.server.with_label_values::<&str>(&[]).set(number(status.server.used));
+            self.server_limit.with_label_values::<&str>(&[]).set(number(status.server.limit.series));
+        }
+        self.gauges().into_iter().flat_map(|g| g.collect()).chain(self.refused_total.collect()).collect()
     }
 }
 

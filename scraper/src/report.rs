@@ -15,12 +15,25 @@ const NAMES: [&str; 5] = [
     "scrape_series_added",
 ];
 const EXTRA_NAMES: [&str; 3] = ["scrape_timeout_seconds", "scrape_sample_limit", "scrape_body_size_bytes"];
+/// Not one of Prometheus's: samples of series that the cardinality guard leaves out.
+const REFUSED_NAME: &str = "scrape_series_refused";
+const ALL: usize = NAMES.len() + EXTRA_NAMES.len() + 1;
+
+/// Which series there are beside those that are always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extra {
+    None,
+    /// Those of Prometheus.
+    Prometheus,
+    /// And the one that tells of refused series.
+    Refused,
+}
 
 /// Report series of one target. Their labels are put together where the store does not know their references: there are as
 /// many reports as targets.
 #[derive(Default)]
 pub(crate) struct Report {
-    series: [SeriesRef; NAMES.len() + EXTRA_NAMES.len()],
+    series: [SeriesRef; ALL],
     /// How many were written last.
     written: u8,
 }
@@ -33,12 +46,16 @@ impl Report {
     pub(crate) fn append(
         &mut self,
         target_labels: &Labels,
-        extra: bool,
+        extra: Extra,
         timestamp_ms: i64,
-        values: [f64; NAMES.len() + EXTRA_NAMES.len()],
+        values: [f64; ALL],
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
-        self.written = (NAMES.len() + if extra { EXTRA_NAMES.len() } else { 0 }) as u8;
+        self.written = match extra {
+            Extra::None => NAMES.len(),
+            Extra::Prometheus => NAMES.len() + EXTRA_NAMES.len(),
+            Extra::Refused => ALL,
+        } as u8;
         self.append_all(target_labels, timestamp_ms, values, app)
     }
 
@@ -52,17 +69,17 @@ impl Report {
         timestamp_ms: i64,
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
-        self.append_all(target_labels, timestamp_ms, [stale_nan(); NAMES.len() + EXTRA_NAMES.len()], app)
+        self.append_all(target_labels, timestamp_ms, [stale_nan(); ALL], app)
     }
 
     fn append_all(
         &mut self,
         target_labels: &Labels,
         timestamp_ms: i64,
-        values: [f64; NAMES.len() + EXTRA_NAMES.len()],
+        values: [f64; ALL],
         app: &mut dyn Appender,
     ) -> Result<(), ScrapeFailure> {
-        let names = NAMES.iter().chain(&EXTRA_NAMES).take(usize::from(self.written));
+        let names = NAMES.iter().chain(&EXTRA_NAMES).chain([&REFUSED_NAME]).take(usize::from(self.written));
         for ((name, series), value) in names.zip(&mut self.series).zip(values) {
             append_one(name, target_labels, series, timestamp_ms, value, app)?;
         }

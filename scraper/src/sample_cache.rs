@@ -22,6 +22,7 @@ use model::{
 
 use crate::cache::metadata::{Fact, FamilyId, is_part_of};
 use crate::cache::{MAX_AHEAD_MS, MetadataStore, ScrapeCounts};
+use crate::cardinality::Refusal;
 use crate::error::ScrapeFailure;
 use crate::exposition::samples::{FamilyFacts, Item, SampleSource, Value};
 use crate::exposition::{self, Entry, Format, Pair};
@@ -247,12 +248,14 @@ impl SampleCache {
         let timestamp_ms = timestamp_ms.filter(|_| run.rules.honor_timestamps);
         let mut series = SeriesRef::NONE;
         let mut labels = None;
+        let mut needs_seat = known.is_none();
         match known {
             Some(id) => {
                 let e = self.table.get_mut(id);
                 let seen_already = e.seen == self.scrape;
                 e.seen = self.scrape;
-                if e.dropped {
+                let refusal = e.refusal;
+                if e.dropped && refusal == Refusal::None {
                     return Ok(());
                 }
                 if seen_already && timestamp_ms.is_none() {
@@ -261,15 +264,36 @@ impl SampleCache {
                     return Ok(());
                 }
                 series = e.series;
+                if refusal != Refusal::None {
+                    if run.rules.seats.as_ref().is_some_and(|s| !s.may_take(refusal)) {
+                        run.leave_out();
+                        return Ok(());
+                    }
+                    needs_seat = true;
+                    labels = run.labels(source, &self.metadata)?;
+                }
             }
             None => match run.labels(source, &self.metadata)? {
                 Some(l) => labels = Some(l),
                 None => {
                     let id = self.insert(source, run, SeriesRef::NONE);
-                    self.table.get_mut(id).dropped = true;
+                    self.table.drop_series(id, Refusal::None);
                     return Ok(());
                 }
             },
+        }
+        if needs_seat
+            && let (Some(seats), Some(labels)) = (&run.rules.seats, &labels)
+            && let refusal = seats.take(labels)
+            && refusal != Refusal::None
+        {
+            run.leave_out();
+            let id = known.unwrap_or_else(|| self.insert(source, run, SeriesRef::NONE));
+            self.table.drop_series(id, refusal);
+            return Ok(());
+        }
+        if let Some(id) = known.filter(|_| needs_seat) {
+            self.table.readmit(id);
         }
         run.counts.post_relabel += 1;
         let at = timestamp_ms.unwrap_or(run.timestamp_ms);
@@ -278,11 +302,10 @@ impl SampleCache {
         };
         let id = match known {
             Some(id) => id,
-            None => {
-                run.counts.series_added += usize::from(!run.over_sample_limit && !run.over_bucket_limit);
-                self.insert(source, run, stored)
-            }
+            None => self.insert(source, run, stored),
         };
+        run.counts.series_added +=
+            usize::from(needs_seat && !run.over_sample_limit && !run.over_bucket_limit);
         let e = self.table.get_mut(id);
         e.series = stored;
         if timestamp_ms.is_none() || run.rules.track_timestamps_staleness {
@@ -291,7 +314,7 @@ impl SampleCache {
             }
             e.tracked = self.scrape;
         }
-        self.append_extras(source, run, stored, at, labels.as_ref(), known.is_none());
+        self.append_extras(source, run, stored, at, labels.as_ref(), needs_seat);
         Ok(())
     }
 
@@ -348,6 +371,11 @@ impl SampleCache {
 
     // === The end of a scrape ===
 
+    /// Series that it holds, and those that it leaves out for want of a seat.
+    pub(crate) fn seated(&self) -> (usize, usize) {
+        self.table.seated()
+    }
+
     fn begin(&mut self) {
         self.scrape = self.scrape.wrapping_add(1).max(1);
     }
@@ -359,7 +387,8 @@ impl SampleCache {
             self.metadata.expire(scrape);
         }
         let same_order = run.fresh.is_none() && run.place == self.order.len();
-        if same_order && run.newly == 0 && run.kept == self.tracked {
+        let leftovers = self.table.len() > self.successful_len;
+        if same_order && run.newly == 0 && run.kept == self.tracked && !leftovers {
             return Ok(());
         }
         if run.kept < self.tracked {
@@ -389,6 +418,10 @@ impl SampleCache {
                 self.table.get_mut(*id).place = place as u32;
             }
             self.metadata.expire(scrape);
+        }
+        if same_order && leftovers {
+            // Of failed scrapes; the order has none of them.
+            self.table.retain(|e| e.seen == scrape);
         }
         self.successful_len = self.table.len();
         Ok(())
@@ -447,6 +480,17 @@ fn append_marker(series: SeriesRef, timestamp_ms: i64, app: &mut dyn Appender) -
 }
 
 impl<'a> Run<'a, '_> {
+    /// Counts a sample whose series has no seat.
+    fn leave_out(&mut self) {
+        self.counts.post_relabel += 1;
+        if self.samples_left == 0 {
+            self.over_sample_limit = true;
+            return;
+        }
+        self.samples_left -= 1;
+        self.counts.refused += 1;
+    }
+
     /// Labels of the stored series for the last sample; `None` when relabeling drops it.
     fn labels<S: SampleSource<'a>>(
         &mut self,

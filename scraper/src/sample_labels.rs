@@ -15,6 +15,7 @@ use model::labels::{
 use model::relabel::{NameValidation, RelabelRule, process};
 use model::{Labels, LabelsBuilder, MetricType};
 
+use crate::cardinality::Seats;
 use crate::config::ScrapeConfig;
 use crate::error::ScrapeFailure;
 use crate::exposition::Pair;
@@ -54,6 +55,8 @@ pub struct SampleRules {
     pub schema_max: Option<i32>,
     /// Most buckets of a native histogram; 0 for any number.
     pub bucket_limit: usize,
+    /// The target's seats, when there is a soft limit of series.
+    pub seats: Option<Arc<Seats>>,
 }
 
 /// What becomes of start timestamps.
@@ -85,6 +88,7 @@ impl SampleRules {
             starts: StartRules::default(),
             schema_max: schema_of_factor(config.native_histogram_min_bucket_factor),
             bucket_limit: config.native_histogram_bucket_limit,
+            seats: None,
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::append_work::AppendWork;
+use crate::cardinality::{Guard, JobGuard, Seats};
 use crate::client::{Clients, Fetched, JobClient};
 use crate::config::ScrapeConfig;
 use crate::error::ScrapeFailure;
@@ -43,6 +44,7 @@ pub(crate) struct Services {
     pub(crate) options: ScrapeOptions,
     pub(crate) clients: Clients,
     pub(crate) schedule: Arc<Schedule>,
+    pub(crate) guard: Arc<Guard>,
     /// Open files by the paths that jobs name.
     pub(crate) failure_logs: Mutex<HashMap<PathBuf, FailureLog>>,
     pub(crate) offset_seed: u64,
@@ -55,6 +57,7 @@ pub(crate) struct Job {
     /// Those of each target, but for its labels.
     rules: SampleRules,
     client: JobClient,
+    pub(crate) guard: Arc<JobGuard>,
     /// Targets and limit, when there are too many.
     over_limit: Mutex<Option<(usize, usize)>>,
 }
@@ -69,7 +72,8 @@ impl Job {
             ..SampleRules::new(&config, model::Labels::empty())
         };
         let client = JobClient::new(&services.clients, &config, &options.user_agent);
-        Self { rules, client, over_limit: Mutex::default(), services, config }
+        let guard = services.guard.of(&config.job_name);
+        Self { rules, client, guard, over_limit: Mutex::default(), services, config }
     }
 
     /// Lets all scrapes fail as long as the job has too many targets.
@@ -90,6 +94,8 @@ pub(crate) struct Memory {
     body_len: usize,
     /// Connections to the target's own socket, when it has one.
     socket: Option<httpclient::Client>,
+    /// Its series, where their number is limited.
+    pub(crate) seats: Option<Arc<Seats>>,
 }
 
 /// A target's loop: from its making on it scrapes, until it is ended or hands over.
@@ -204,7 +210,8 @@ impl ScrapeLoop {
             return;
         }
         let now_ms = self.job.services.clock.now_ms();
-        if state.planned_ms <= now_ms {
+        // Also when the clock went back meanwhile.
+        if state.planned_ms <= now_ms || state.planned_ms - now_ms > self.target.interval_ms {
             state.planned_ms = self.next_planned(now_ms);
         }
         self.wait(state, memory);
@@ -213,7 +220,9 @@ impl ScrapeLoop {
     fn wait(self: &Arc<Self>, mut state: MutexGuard<'_, State>, memory: Option<Box<Memory>>) {
         state.stage = Stage::Waiting(memory);
         let services = &self.job.services;
-        let wait_ms = u64::try_from(state.planned_ms - services.clock.now_ms()).unwrap_or(0);
+        // Never longer than an interval, whatever the clock does between two looks.
+        let wait_ms =
+            (state.planned_ms - services.clock.now_ms()).clamp(0, self.target.interval_ms).unsigned_abs();
         drop(state);
         services.schedule.wake_at(Instant::now() + Duration::from_millis(wait_ms), self);
     }
@@ -320,7 +329,9 @@ impl Turn {
         let Some(memory) = self.memory.take() else { return };
         let who = Arc::clone(&self.who);
         let done = tokio::task::spawn_blocking(move || {
-            let rules = SampleRules { target_labels: who.target.labels(), ..who.job.rules.clone() };
+            let mut memory = memory;
+            let seats = who.job.guard.seats(&mut memory.seats, memory.cache.seated().0);
+            let rules = SampleRules { target_labels: who.target.labels(), seats, ..who.job.rules.clone() };
             let mut work =
                 AppendWork { job: &who.job, target: &who.target, rules, timestamp_ms, start, memory };
             let outcome = work.append(fetched);

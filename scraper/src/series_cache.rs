@@ -61,6 +61,14 @@ impl SeriesCache {
         }
     }
 
+    /// Series that it holds, and those that it leaves out for want of a seat.
+    pub(crate) fn seated(&self) -> (usize, usize) {
+        match &self.0 {
+            Kind::Lines(c) => c.seated(),
+            Kind::Samples(c) => c.seated(),
+        }
+    }
+
     /// Appends the samples of a body that is not empty, and stale markers for what is gone.
     pub fn append(
         &mut self,

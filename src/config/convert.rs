@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use httpclient::{GrantType, OAuth2Config, ProxyConfig, SignatureAlgorithm, TlsVersion};
 use model::relabel::RelabelRule;
+use scraper::SoftLimit;
 use scraper::config::{
     Authorization, BasicAuth, EscapingScheme, HttpConfig, HttpHeader, ScrapeConfig, ScrapeProtocol, Secret,
     SecretSource, TlsConfig,
@@ -32,7 +33,6 @@ pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
         (rules(&job.relabel_configs)?, rules(&job.metric_relabel_configs)?);
     let protocols = job.scrape_protocols.iter().flatten().map(|p| ScrapeProtocol::parse(p));
     let scrape_protocols = protocols.collect::<Result<Vec<_>, _>>()?;
-    let limit = |v: Option<u64>| usize::try_from(v.unwrap_or(0)).unwrap_or(usize::MAX);
     let config = ScrapeConfig {
         job_name: job.job().to_owned(),
         scrape_interval_ms: job.scrape_interval.map_or(0, scalar::Ms::ms),
@@ -44,6 +44,7 @@ pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
         honor_timestamps: job.honor_timestamps.unwrap_or(true),
         track_timestamps_staleness: job.track_timestamps_staleness.unwrap_or(false),
         sample_limit: limit(job.sample_limit),
+        series_soft_limit: soft_limit(job.series_soft_limit, job.series_soft_limit_reserve),
         body_size_limit: job.body_size_limit.map_or(0, |b| b.0),
         label_limit: limit(job.label_limit),
         label_name_length_limit: limit(job.label_name_length_limit),
@@ -75,6 +76,16 @@ pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
     };
     config.check().map_err(|e| Problem::new(e.to_string()))?;
     Ok(config)
+}
+
+fn limit(n: Option<u64>) -> usize {
+    usize::try_from(n.unwrap_or(0)).unwrap_or(usize::MAX)
+}
+
+/// A soft limit of series. Without a word about the reserve it is a tenth.
+pub fn soft_limit(series: Option<u64>, reserve: Option<u64>) -> SoftLimit {
+    let series = limit(series);
+    SoftLimit { series, reserve: reserve.map_or(series / 10, |reserve| limit(Some(reserve))) }
 }
 
 fn discovery(job: &mut Scrape) -> Result<Vec<sd::DiscoveryConfig>, Problem> {

@@ -35,6 +35,14 @@ pub struct Global {
     #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub sample_limit: Option<u64>,
     #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    pub series_soft_limit: Option<u64>,
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    pub series_soft_limit_reserve: Option<u64>,
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    pub server_series_soft_limit: Option<u64>,
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    pub server_series_soft_limit_reserve: Option<u64>,
+    #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub target_limit: Option<u64>,
     #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     pub label_limit: Option<u64>,

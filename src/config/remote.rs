@@ -25,6 +25,11 @@ pub struct Longterm {
 /// What is sent when `longterm.match` is not given.
 pub const DEFAULT_MATCH: &str = r#"{longterm!=""}"#;
 
+/// The same, parsed.
+pub fn default_matchers() -> Vec<Vec<model::Matcher>> {
+    vec![promql::parser::parse_selector(DEFAULT_MATCH).expect("a constant selector")]
+}
+
 impl Longterm {
     /// Checks and fills defaults.
     ///

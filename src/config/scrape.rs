@@ -51,6 +51,10 @@ http_section! {
         #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub sample_limit: Option<u64>,
         #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+        pub series_soft_limit: Option<u64>,
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+        pub series_soft_limit_reserve: Option<u64>,
+        #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub target_limit: Option<u64>,
         #[serde(deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
         pub label_limit: Option<u64>,
@@ -270,6 +274,8 @@ impl Scrape {
         self.scheme.get_or_insert_with(|| "http".into());
         inherit(&mut self.body_size_limit, global.body_size_limit);
         inherit(&mut self.sample_limit, global.sample_limit);
+        inherit(&mut self.series_soft_limit, global.series_soft_limit);
+        inherit(&mut self.series_soft_limit_reserve, global.series_soft_limit_reserve);
         inherit(&mut self.target_limit, global.target_limit);
         inherit(&mut self.label_limit, global.label_limit);
         inherit(&mut self.label_name_length_limit, global.label_name_length_limit);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use federation::config::{Protocol, QueueConfig, SenderConfig};
 use federation::http as fed;
 use model::{Labels, Matcher};
-use scraper::ScrapeConfig;
+use scraper::{ScrapeConfig, ServerLimit};
 
 use super::http::HttpClient;
 use super::remote::RemoteWrite;
@@ -19,6 +19,8 @@ use super::{Config, convert};
 pub struct Settings {
     /// Jobs in the order of the file.
     pub jobs: Vec<ScrapeConfig>,
+    /// Soft limit of series of all jobs together.
+    pub server_limit: ServerLimit,
     /// Labels added to what leaves the node.
     pub external_labels: Labels,
     /// The long-term node, if one is named.
@@ -97,9 +99,19 @@ impl Config {
         });
         let storage = self.storage.clone().unwrap_or_default();
         let notes = self.notes();
+        let longterm = longterm.transpose()?;
+        let global = self.global();
+        let server_limit = ServerLimit {
+            limit: convert::soft_limit(
+                global.server_series_soft_limit,
+                global.server_series_soft_limit_reserve,
+            ),
+            selectors: longterm.as_ref().map_or_else(super::remote::default_matchers, |l| l.matchers.clone()),
+        };
         Ok(Settings {
             jobs,
-            longterm: longterm.transpose()?,
+            server_limit,
+            longterm,
             remote_write: remote_write.collect::<Result<_, _>>()?,
             external_labels,
             rule_files: self.rule_files.clone().unwrap_or_default(),

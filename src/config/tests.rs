@@ -193,3 +193,31 @@ fn shipped_files_are_valid() {
         assert!(!settings.jobs.is_empty() && settings.longterm.is_some(), "{}", file.display());
     }
 }
+
+#[test]
+fn shipped_rules_are_valid() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
+    let files = matching_files(&dir.join("*.yml")).expect("a folder");
+    assert!(!files.is_empty());
+    for file in files {
+        let defaults = parse("").expect("nothing is wrong").rule_defaults();
+        let groups = rules::load(&file, &defaults).unwrap_or_else(|e| panic!("{e}"));
+        assert!(!groups.is_empty(), "{}", file.display());
+    }
+}
+
+#[test]
+fn soft_limits_are_inherited_and_have_a_reserve() {
+    let text = "global: {series_soft_limit: 1000, server_series_soft_limit: 50, server_series_soft_limit_reserve: 0}\n\
+                scrape_configs: [{job_name: a}, {job_name: b, series_soft_limit: 20, series_soft_limit_reserve: 7}]\n";
+    let settings = parse(text).and_then(|c| c.settings()).unwrap_or_else(|p| panic!("{p:?}"));
+    let limits: Vec<_> =
+        settings.jobs.iter().map(|j| (j.series_soft_limit.series, j.series_soft_limit.reserve)).collect();
+    assert_eq!(limits, [(1000, 100), (20, 7)]);
+    let server = settings.server_limit;
+    assert_eq!((server.limit.series, server.limit.reserve, server.selectors.len()), (50, 0, 1));
+    let off = parse("scrape_configs: [{job_name: a}]")
+        .and_then(|c| c.settings())
+        .unwrap_or_else(|p| panic!("{p:?}"));
+    assert_eq!((off.jobs[0].series_soft_limit.series, off.server_limit.limit.series), (0, 0));
+}

@@ -259,6 +259,14 @@ fn status() {
                 r#"{"headStats":{"numSeries":3,"numLabelPairs":5,"chunkCount":9,"minTime":1704066600000,"maxTime":1704067200000},"seriesCountByMetricName":[{"name":"up","value":2}],"labelValueCountByLabelName":[],"memoryInBytesByLabelName":[],"seriesCountByLabelValuePair":[]}"#,
             ),
         ),
+        (
+            "GET /api/v1/status/cardinality?limit=1",
+            200,
+            ok(
+                r#"{"server":{"softLimit":0,"reserve":0,"current":7},"jobs":[{"job":"node","softLimit":6,"reserve":1,"current":7,"refused":2,"refusedTotal":{"job_limit":3},"newSeriesLastHour":9,"windowSeconds":60,"metricNames":[{"name":"m","newSeries":5,"refused":3}],"labelNames":[{"name":"path","newSeries":5,"refused":3,"values":4}]}]}"#,
+            ),
+        ),
+        ("GET /api/v1/status/cardinality?limit=x", 400, err("bad_data", "limit must be a positive number")),
         ("GET /api/v1/status/tsdb?limit=0", 400, err("bad_data", "limit must be a positive number")),
         ("GET /api/v1/status/tsdb?limit=10001", 400, err("bad_data", "limit must not exceed 10000")),
         (

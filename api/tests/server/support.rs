@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::{
-    ActiveTarget, AdminSource, Alert, AlertingRule, ApiConfig, BuildInfo, Deps, DroppedTarget,
-    ExemplarSource, Lifecycle, Readiness, ReadyState, Rule, RuleGroup, RulesSource, RuntimeInfo, Server,
-    StatusSource, TargetHealth, TargetsSource, TsdbStatus, WalReplayStatus,
+    ActiveTarget, AdminSource, Alert, AlertingRule, ApiConfig, BuildInfo, Cardinality, Deps, DroppedTarget,
+    ExemplarSource, Growing, JobCardinality, Lifecycle, Readiness, ReadyState, Rule, RuleGroup, RulesSource,
+    RuntimeInfo, Server, SoftLimit, StatusSource, TargetHealth, TargetsSource, TsdbStatus, WalReplayStatus,
 };
 use model::clock::ManualClock;
 use model::memory::MemoryStorage;
@@ -230,6 +230,22 @@ impl Lifecycle for Fixed {
 }
 
 impl TargetsSource for Fixed {
+    fn cardinality(&self, limit: usize) -> Cardinality {
+        let growing = |name: &str, values| Growing { name: name.into(), new: 5, refused: 3, values };
+        let used = |limit, reserve| SoftLimit { limit, reserve, current: 7 };
+        let job = JobCardinality {
+            job: "node".into(),
+            limit: used(6, 1),
+            refused: 2,
+            refused_total: vec![("job_limit", 3)],
+            new_in_last_hour: 9,
+            window_seconds: 60,
+            metrics: vec![growing("m", None); limit],
+            labels: vec![growing("path", Some(4)); limit],
+        };
+        Cardinality { server: used(0, 0), jobs: vec![job] }
+    }
+
     fn active(&self) -> Vec<ActiveTarget> {
         vec![
             ActiveTarget {

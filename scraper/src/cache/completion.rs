@@ -16,7 +16,8 @@ pub(super) const SLACK: usize = 1000;
 impl ScrapeCache {
     /// Writes stale markers for what is gone and makes this scrape the one to compare with.
     pub(super) fn complete(&mut self, run: &mut Run<'_>) -> Result<(), ScrapeFailure> {
-        if run.fresh.is_none() && self.all_tracked && run.tracked == self.lines.len() {
+        let leftovers = self.entries.len() > self.successful_len;
+        if run.fresh.is_none() && self.all_tracked && run.tracked == self.lines.len() && !leftovers {
             return Ok(());
         }
         let scrape = self.scrape;
@@ -54,6 +55,9 @@ impl ScrapeCache {
             self.successful_len = self.entries.len();
             self.entries.shrink();
             self.compact();
+        } else if leftovers {
+            // Of failed scrapes; no line has them.
+            self.entries.retain(|e| e.seen == scrape);
         }
         self.all_tracked = true;
         for (i, line) in self.lines.iter_mut().enumerate() {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::cardinality::Refusal;
 use hashbrown::HashTable;
 use model::{Labels, SeriesRef};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
@@ -31,8 +32,10 @@ pub(super) struct Entry {
     pub(super) seen: u32,
     /// Whether its sample in that scrape counts for staleness.
     pub(super) tracked: bool,
-    /// Metric relabeling drops it.
+    /// Metric relabeling drops it, or there is no seat for it.
     pub(super) dropped: bool,
+    /// There is no seat for it.
+    pub(super) refusal: Refusal,
     live: bool,
 }
 
@@ -59,12 +62,24 @@ pub(super) struct Entries {
     /// Labels of the series that the store gives no reference for.
     labels: HashMap<u32, Labels>,
     seed: u64,
+    /// Entries that are not dropped.
+    kept: usize,
+    /// Entries without a seat.
+    refused: usize,
 }
 
 impl Entries {
     pub(super) fn new() -> Self {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64);
-        Self { slots: Vec::new(), free: Vec::new(), by_key: HashTable::new(), labels: HashMap::new(), seed }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashTable::new(),
+            labels: HashMap::new(),
+            seed,
+            kept: 0,
+            refused: 0,
+        }
     }
 
     pub(super) fn reserve(&mut self, n: usize) {
@@ -82,6 +97,28 @@ impl Entries {
             let slots = &self.slots;
             self.by_key.shrink_to_fit(|id| slots[*id as usize].key_low);
         }
+    }
+
+    /// Series that are stored, and those that are left out for want of a seat.
+    pub(super) fn seated(&self) -> (usize, usize) {
+        (self.kept, self.refused)
+    }
+
+    /// Marks an entry as one that is not stored.
+    pub(super) fn drop_series(&mut self, id: u32, refusal: Refusal) {
+        self.readmit(id);
+        let e = &mut self.slots[id as usize];
+        (e.dropped, e.refusal) = (true, refusal);
+        self.kept -= 1;
+        self.refused += usize::from(refusal != Refusal::None);
+    }
+
+    /// Marks an entry as one that is stored.
+    pub(super) fn readmit(&mut self, id: u32) {
+        let e = &mut self.slots[id as usize];
+        let refusal = std::mem::take(&mut e.refusal);
+        self.refused -= usize::from(refusal != Refusal::None);
+        self.kept += usize::from(std::mem::take(&mut e.dropped));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -143,8 +180,10 @@ impl Entries {
             seen: 0,
             tracked: false,
             dropped: false,
+            refusal: Refusal::None,
             live: true,
         };
+        self.kept += 1;
         let id = match self.free.pop() {
             Some(id) => {
                 self.slots[id as usize] = entry;
@@ -174,6 +213,8 @@ impl Entries {
         if let Ok(found) = self.by_key.find_entry(self.slots[id as usize].key_low, |other| *other == id) {
             found.remove();
         }
+        self.readmit(id);
+        self.kept -= 1;
         self.slots[id as usize].live = false;
         self.labels.remove(&id);
         self.free.push(id);

@@ -7,6 +7,7 @@ use model::{AppendError, Labels, Sample, SeriesRef};
 use super::entries::NONE;
 use super::metadata::{Fact, Families, is_part_of};
 use super::{Line, Run, ScrapeCache};
+use crate::cardinality::Refusal;
 use crate::error::ScrapeFailure;
 use crate::exposition::{self, Tail};
 use crate::sample_labels::add_type_and_unit;
@@ -90,13 +91,15 @@ impl ScrapeCache {
         let scrape = self.scrape;
         let mut series = SeriesRef::NONE;
         let mut labels = None;
+        let mut needs_seat = known.is_none();
         if let Some(id) = known {
             labels = self.entries.labels(id).cloned();
             let e = self.entries.get_mut(id);
             let seen_already = e.seen == scrape;
             e.seen = scrape;
             e.tracked &= seen_already;
-            if e.dropped {
+            let refusal = e.refusal;
+            if e.dropped && refusal == Refusal::None {
                 return Ok(known);
             }
             if seen_already && timestamp_ms.is_none() {
@@ -104,18 +107,37 @@ impl ScrapeCache {
                 run.counts.duplicates += 1;
                 return Ok(known);
             }
+            if refusal != Refusal::None && run.rules.seats.as_ref().is_some_and(|s| !s.may_take(refusal)) {
+                run.leave_out();
+                return Ok(known);
+            }
             series = e.series;
+            needs_seat = refusal != Refusal::None;
         }
         if series == SeriesRef::NONE && labels.is_none() {
             match run.labels()? {
                 Some(l) => labels = Some(l),
                 None => {
-                    let id = self.entries.insert(key);
-                    let e = self.entries.get_mut(id);
-                    (e.dropped, e.seen) = (true, scrape);
+                    let id = known.unwrap_or_else(|| self.entries.insert(key));
+                    self.entries.drop_series(id, Refusal::None);
+                    self.entries.get_mut(id).seen = scrape;
                     return Ok(Some(id));
                 }
             }
+        }
+        if needs_seat
+            && let (Some(seats), Some(labels)) = (&run.rules.seats, &labels)
+            && let refusal = seats.take(labels)
+            && refusal != Refusal::None
+        {
+            run.leave_out();
+            let id = known.unwrap_or_else(|| self.entries.insert(key));
+            self.entries.drop_series(id, refusal);
+            self.entries.get_mut(id).seen = scrape;
+            return Ok(Some(id));
+        }
+        if let Some(id) = known.filter(|_| needs_seat) {
+            self.entries.readmit(id);
         }
         run.counts.post_relabel += 1;
         let at = timestamp_ms.unwrap_or(run.timestamp_ms);
@@ -124,18 +146,18 @@ impl ScrapeCache {
         let id = match known {
             Some(id) => id,
             None => {
-                run.counts.series_added += usize::from(!run.over_limit);
                 let id = self.entries.insert(key);
                 self.entries.get_mut(id).seen = scrape;
                 id
             }
         };
+        run.counts.series_added += usize::from(needs_seat && !run.over_limit);
         self.entries.set_series(id, stored, labels.as_ref());
         if counts_for_staleness {
             self.entries.get_mut(id).tracked = true;
             run.tracked += 1;
         }
-        self.append_extras(run, stored, labels.as_ref(), known.is_none());
+        self.append_extras(run, stored, labels.as_ref(), needs_seat);
         Ok(Some(id))
     }
 
@@ -208,6 +230,17 @@ impl ScrapeCache {
 }
 
 impl Run<'_> {
+    /// Counts a sample whose series has no seat.
+    fn leave_out(&mut self) {
+        self.counts.post_relabel += 1;
+        if self.samples_left == 0 {
+            self.over_limit = true;
+            return;
+        }
+        self.samples_left -= 1;
+        self.counts.refused += 1;
+    }
+
     /// Labels of the stored series for the sample that was just parsed; `None` when relabeling drops it.
     fn labels(&mut self) -> Result<Option<Labels>, ScrapeFailure> {
         self.pairs.clear();

@@ -5,6 +5,7 @@
 use model::{AppendError, SeriesRef};
 
 use super::{Run, ScrapeCache};
+use crate::cardinality::Refusal;
 use crate::error::ScrapeFailure;
 use crate::exposition::{self, short_value};
 
@@ -61,6 +62,15 @@ impl ScrapeCache {
                 }
                 run.samples_left -= 1;
                 run.counts.post_relabel += 1;
+            } else if entry.refusal != Refusal::None {
+                let seats = run.rules.seats.as_ref();
+                let may_come_in = seats.is_none_or(|seats| seats.may_take(entry.refusal));
+                if may_come_in || run.samples_left == 0 || entry.seen == scrape {
+                    return Ok(());
+                }
+                run.samples_left -= 1;
+                run.counts.post_relabel += 1;
+                run.counts.refused += 1;
             }
             entry.seen = scrape;
             run.counts.scraped += 1;

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use model::SeriesRef;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::cardinality::Refusal;
 use crate::exposition::samples::Part;
 
 /// A metric: a label set of a family, or a series of a text format.
@@ -32,8 +33,10 @@ pub(super) struct Entry {
     pub(super) tracked: u32,
     /// It counted at the last completed scrape, and no stale marker has been written since.
     pub(super) was_tracked: bool,
-    /// Metric relabeling drops it.
+    /// Metric relabeling drops it, or there is no seat for it.
     pub(super) dropped: bool,
+    /// There is no seat for it.
+    pub(super) refusal: Refusal,
     /// Place in the order of the last completed scrape.
     pub(super) place: u32,
     live: bool,
@@ -56,6 +59,10 @@ pub(super) struct Table {
     free_entries: Vec<u32>,
     entries_by_key: HashTable<u32>,
     seed: u64,
+    /// Entries that are not dropped.
+    kept: usize,
+    /// Entries without a seat.
+    refused: usize,
 }
 
 impl Table {
@@ -70,7 +77,31 @@ impl Table {
             free_entries: Vec::new(),
             entries_by_key: HashTable::new(),
             seed: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64),
+            kept: 0,
+            refused: 0,
         }
+    }
+
+    /// Series that are stored, and those that are left out for want of a seat.
+    pub(super) fn seated(&self) -> (usize, usize) {
+        (self.kept, self.refused)
+    }
+
+    /// Marks an entry as one that is not stored.
+    pub(super) fn drop_series(&mut self, id: u32, refusal: Refusal) {
+        self.readmit(id);
+        let e = self.get_mut(id);
+        (e.dropped, e.refusal) = (true, refusal);
+        self.kept -= 1;
+        self.refused += usize::from(refusal != Refusal::None);
+    }
+
+    /// Marks an entry as one that is stored.
+    pub(super) fn readmit(&mut self, id: u32) {
+        let e = &mut self.entries[id as usize];
+        let refusal = std::mem::take(&mut e.refusal);
+        self.refused -= usize::from(refusal != Refusal::None);
+        self.kept += usize::from(std::mem::take(&mut e.dropped));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -143,10 +174,12 @@ impl Table {
             tracked: 0,
             was_tracked: false,
             dropped: false,
+            refusal: Refusal::None,
             place: NONE,
             live: true,
         };
         self.metrics[metric as usize].series += 1;
+        self.kept += 1;
         let id = place(&mut self.entries, &mut self.free_entries, entry);
         let (entries, seed) = (&self.entries, self.seed);
         self.entries_by_key.insert_unique(entry_hash(seed, metric, part), id, |id| {
@@ -159,10 +192,13 @@ impl Table {
     /// Removes the entries for which `keep` is false, and metrics without entries.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
         for id in 0..self.entries.len() as u32 {
-            let e = &mut self.entries[id as usize];
+            let e = &self.entries[id as usize];
             if !e.live || keep(e) {
                 continue;
             }
+            self.readmit(id);
+            self.kept -= 1;
+            let e = &mut self.entries[id as usize];
             e.live = false;
             let (metric, part) = (e.metric, e.part);
             let hash = entry_hash(self.seed, metric, part);
