@@ -505,6 +505,9 @@ pub struct ScraperFlags {
     /// Flags of scraping.
     #[command(flatten)]
     pub scrape: ScrapeFlags,
+    /// Flags of alerts.
+    #[command(flatten)]
+    pub alerts: AlertFlags,
     /// Flags that change nothing.
     #[command(flatten)]
     pub inert: InertFlags,
@@ -570,6 +573,9 @@ pub struct StandaloneFlags {
     /// Flags of scraping.
     #[command(flatten)]
     pub scrape: ScrapeFlags,
+    /// Flags of alerts.
+    #[command(flatten)]
+    pub alerts: AlertFlags,
     /// Flags of features and logging.
     #[command(flatten)]
     pub general: GeneralFlags,
@@ -684,6 +690,33 @@ impl ScrapeFlags {
     }
 }
 
+/// Flags of alerts.
+#[derive(Args, Debug, Clone)]
+pub struct AlertFlags {
+    /// Max time to tolerate an outage of the server for restoring the "for" state of alerts.
+    #[arg(long = "rules.alert.for-outage-tolerance", default_value = "1h", value_parser = duration)]
+    pub outage_tolerance: Ms,
+    /// Minimum duration between an alert and its restored "for" state. Only for alerts whose "for" time is not shorter.
+    #[arg(long = "rules.alert.for-grace-period", default_value = "10m", value_parser = duration)]
+    pub grace_period: Ms,
+    /// Minimum amount of time to wait before resending an alert to Alertmanager.
+    #[arg(long = "rules.alert.resend-delay", default_value = "1m", value_parser = duration)]
+    pub resend_delay: Ms,
+    /// The capacity of the queue for pending Alertmanager notifications.
+    #[arg(long = "alertmanager.notification-queue-capacity", default_value_t = 10_000)]
+    pub queue_capacity: usize,
+    /// The maximum number of notifications per batch to send to the Alertmanager.
+    #[arg(long = "alertmanager.notification-batch-size", default_value_t = 256)]
+    pub batch_size: usize,
+    /// Send outstanding Alertmanager notifications when shutting down: the default.
+    /// `--no-alertmanager.drain-notification-queue-on-shutdown` drops them.
+    #[arg(long = "alertmanager.drain-notification-queue-on-shutdown", conflicts_with = "no_drain")]
+    pub drain: bool,
+    /// Drop outstanding notifications when shutting down.
+    #[arg(long = "no-alertmanager.drain-notification-queue-on-shutdown", action = clap::ArgAction::SetTrue, hide = true)]
+    pub no_drain: bool,
+}
+
 /// Flags of Prometheus that change nothing here. They are accepted, so that its command lines keep working, and said in
 /// the log when they are given.
 #[derive(Args, Debug, Clone)]
@@ -706,20 +739,8 @@ pub struct InertFlags {
     no_lockfile: bool,
     #[arg(long = "storage.tsdb.allow-overlapping-blocks", hide = true)]
     allow_overlapping: bool,
-    #[arg(long = "rules.alert.for-outage-tolerance", hide = true)]
-    outage_tolerance: Option<String>,
-    #[arg(long = "rules.alert.for-grace-period", hide = true)]
-    grace_period: Option<String>,
-    #[arg(long = "rules.alert.resend-delay", hide = true)]
-    resend_delay: Option<String>,
     #[arg(long = "rules.max-concurrent-evals", hide = true)]
     concurrent_evals: Option<String>,
-    #[arg(long = "alertmanager.notification-queue-capacity", hide = true)]
-    notification_queue: Option<String>,
-    #[arg(long = "alertmanager.notification-batch-size", hide = true)]
-    notification_batch: Option<String>,
-    #[arg(long = "alertmanager.drain-notification-queue-on-shutdown", hide = true)]
-    drain_notifications: bool,
     #[arg(long = "scrape.adjust-timestamps", hide = true)]
     adjust_timestamps: bool,
     #[arg(long = "scrape.discovery-reload-interval", hide = true)]
@@ -745,13 +766,7 @@ impl InertFlags {
             (self.samples_per_chunk.is_some(), "storage.tsdb.samples-per-chunk"),
             (self.no_lockfile, "storage.tsdb.no-lockfile"),
             (self.allow_overlapping, "storage.tsdb.allow-overlapping-blocks"),
-            (self.outage_tolerance.is_some(), "rules.alert.for-outage-tolerance"),
-            (self.grace_period.is_some(), "rules.alert.for-grace-period"),
-            (self.resend_delay.is_some(), "rules.alert.resend-delay"),
             (self.concurrent_evals.is_some(), "rules.max-concurrent-evals"),
-            (self.notification_queue.is_some(), "alertmanager.notification-queue-capacity"),
-            (self.notification_batch.is_some(), "alertmanager.notification-batch-size"),
-            (self.drain_notifications, "alertmanager.drain-notification-queue-on-shutdown"),
             (self.adjust_timestamps, "scrape.adjust-timestamps"),
             (self.discovery_reload.is_some(), "scrape.discovery-reload-interval"),
             (self.gomaxprocs, "auto-gomaxprocs"),

@@ -14,6 +14,7 @@ use clap::{CommandFactory, FromArgMatches};
 use tokio::sync::Notify;
 
 mod active_queries;
+mod alerting;
 mod check;
 mod cli;
 mod config;
@@ -101,6 +102,7 @@ async fn run_scraper(f: ScraperFlags, flags: BTreeMap<String, String>) -> anyhow
         web: f.web,
         query: f.query,
         scrape: f.scrape,
+        alerts: f.alerts,
         general: f.general,
         flags,
         longterm_beside: None,
@@ -154,6 +156,7 @@ async fn run_standalone(f: StandaloneFlags, flags: BTreeMap<String, String>) -> 
         web: f.web,
         query: f.query,
         scrape: f.scrape,
+        alerts: f.alerts,
         general: f.general,
         flags,
         longterm_beside: Some(format!("http://127.0.0.1:{}", longterm.port())),

@@ -1,8 +1,8 @@
 //! The scraper node: discovery, scraping, the local store, the senders, and the query API over both tiers.
 //!
 //! Order of starting: configuration, local store, server, discovery and scraping; once the store has replayed its log, senders
-//! and rules, and the node is ready. Of stopping: scraping (which writes stale markers), senders (which send what they can),
-//! server, discovery, store.
+//! and rules, and the node is ready. Of stopping: rules, alerts (what waits is sent), scraping (which writes stale markers),
+//! senders (which send what they can), server, discovery, store.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use federation::sender::{RemoteSide, Sender, SenderHandle, SenderParts, selector
 use federation::tiered::{OnUnavailable, Promoted, Tiered};
 use model::{Clock, Exemplar, Labels, Matcher, Queryable, StorageError};
 use prometheus::Registry;
-use rules::{RuleManager, TemplateContext};
+use rules::{RuleManager, RuleParts, TemplateContext};
 use scraper::discovery::{DiscoveryManager, DiscoveryOptions};
 use scraper::{ScrapeManager, ScrapeOptions};
 use tokio::runtime::Handle;
@@ -30,7 +30,8 @@ use tokio::sync::{Mutex, Notify};
 use tsdb::Db;
 
 use crate::active_queries::ActiveQueryFile;
-use crate::cli::{GeneralFlags, QueryFlags, ScrapeFlags, TsdbFlags, WebFlags};
+use crate::alerting::AlertSending;
+use crate::cli::{AlertFlags, GeneralFlags, QueryFlags, ScrapeFlags, TsdbFlags, WebFlags};
 use crate::config::Config;
 use crate::config::global::FeatureDefaults;
 use crate::config::settings::{Longterm, Settings};
@@ -64,6 +65,8 @@ pub struct Options {
     pub query: QueryFlags,
     /// Flags of scraping.
     pub scrape: ScrapeFlags,
+    /// Flags of alerts.
+    pub alerts: AlertFlags,
     /// Features and logging.
     pub general: GeneralFlags,
     /// All flags, as the API shows them.
@@ -94,6 +97,7 @@ struct Core {
     discovery: DiscoveryManager,
     scraping: Arc<ScrapeManager>,
     rules: Arc<RuleManager>,
+    alerts: Arc<AlertSending>,
     engine: promql::Engine,
     external_url: String,
     queryable: Arc<CurrentQueryable>,
@@ -142,7 +146,8 @@ impl ScraperNode {
         let active = ActiveQueryFile::open(&options.tsdb_path, slots, clock.clone())?;
         let engine =
             promql::Engine::with_active_queries(engine_config, clock.clone(), &registry, Some(active));
-        let external_url = api_config.external_url.to_string();
+        // As Prometheus has it, so that paths can be appended.
+        let external_url = api_config.external_url.as_str().trim_end_matches('/').to_owned();
         let parts = Parts {
             clock: clock.clone(),
             registry: registry.clone(),
@@ -161,7 +166,7 @@ impl ScraperNode {
             appendable: receiver.then(|| db.clone() as Arc<dyn model::Appendable>),
             targets: Arc::new(Targets(core.scraping.clone())),
             status: Arc::new(Status::new(core.facts.clone(), Box::new(StoreOf(db.clone())))),
-            rules: Some(Arc::new(Rules(core.rules.clone()))),
+            rules: Some(Arc::new(Rules { rules: core.rules.clone(), alerts: core.alerts.clone() })),
             exemplars: Some(Arc::new(DbExemplars(db.clone()))),
             admin: Some(Arc::new(DbAdmin(db.clone()))),
             longterm: Some(Arc::new(LongtermWay(core.clone()))),
@@ -192,6 +197,7 @@ impl ScraperNode {
         core.readiness.set(ReadyState::Stopping);
         *core.phase.lock().await = Phase::Stopping;
         core.rules.stop();
+        core.alerts.stop().await;
         core.scraping.stop().await;
         for (config, handle) in core.senders.lock().await.drain(..) {
             if !handle.stop(core.flush_deadline).await {
@@ -239,10 +245,19 @@ impl Core {
         };
         let scraping = ScrapeManager::new(db.clone(), clock.clone(), &registry, scrape_options)?;
         let queryable = Arc::new(CurrentQueryable::new(db.clone()));
-        let rules =
-            RuleManager::new(engine.clone(), queryable.clone(), db.clone(), clock.clone(), &registry)?;
+        let alerts = Arc::new(AlertSending::new(&options.alerts, clock.clone(), &registry)?);
+        let parts = RuleParts {
+            engine: engine.clone(),
+            queryable: queryable.clone(),
+            appendable: db.clone(),
+            clock: clock.clone(),
+            timing: options.alerts.timing(),
+            notify: alerts.notify(),
+        };
+        let rules = RuleManager::new(parts, &registry)?;
         Ok(Self {
             rules: Arc::new(rules),
+            alerts,
             engine,
             external_url,
             config_file: options.config_file.clone(),
@@ -335,6 +350,7 @@ impl Core {
         let tiers = self.tiers(&settings)?;
         let groups = settings.rule_groups(self.engine.parser_options())?;
         let query_log = settings.query_log_file.as_deref().map(QueryLogFile::open).transpose()?;
+        self.alerts.apply(&settings)?;
         let later = Later { settings: settings.clone(), groups };
         let mut phase = self.phase.lock().await;
         match &mut *phase {

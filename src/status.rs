@@ -7,6 +7,8 @@ use api::sources as web;
 use model::{Labels, Metadata, Querier, Queryable, StorageError};
 use scraper::ScrapeManager;
 
+use crate::alerting::AlertSending;
+
 /// Facts of a node that change only with a reload.
 #[derive(Default)]
 pub struct NodeFacts {
@@ -271,12 +273,17 @@ impl Queryable for CurrentQueryable {
     }
 }
 
-/// [`web::RulesSource`] over the rule manager.
-pub struct Rules(pub Arc<rules::RuleManager>);
+/// [`web::RulesSource`] over the rule manager and the notifier.
+pub struct Rules {
+    /// Evaluates.
+    pub rules: Arc<rules::RuleManager>,
+    /// Sends.
+    pub alerts: Arc<AlertSending>,
+}
 
 impl web::RulesSource for Rules {
     fn groups(&self) -> Vec<web::RuleGroup> {
-        let groups = self.0.groups().into_iter();
+        let groups = self.rules.groups().into_iter();
         groups
             .map(|g| web::RuleGroup {
                 name: g.name,
@@ -288,6 +295,10 @@ impl web::RulesSource for Rules {
                 last_evaluation_ms: g.last_evaluation_ms,
             })
             .collect()
+    }
+
+    fn alertmanagers(&self) -> (Vec<String>, Vec<String>) {
+        self.alerts.alertmanagers()
     }
 }
 

@@ -14,7 +14,7 @@ const IMPORTS: &[(&str, &str, &[&str])] = &[
     ("promql/testkit", "promql-testkit", &["model", "promql"]),
     ("scraper", "scraper", &["model", "summary", "httpclient"]),
     ("federation", "federation", &["model", "httpclient", "wire"]),
-    ("rules", "rules", &["model", "summary", "promql"]),
+    ("rules", "rules", &["model", "summary", "httpclient", "promql"]),
     ("api", "api", &["model", "wire", "promql"]),
     ("tools/compare", "promql-compare", &["model", "wire", "promql", "promql-testkit"]),
     (

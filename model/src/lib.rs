@@ -38,7 +38,7 @@ pub use histogram::{FloatHistogram, Histogram, HistogramValue};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};
-pub use regexp::Regexp;
+pub use regexp::{Regexp, SearchRegexp};
 pub use sample::{Sample, SampleValue};
 pub use staleness::{STALE_NAN_BITS, is_stale_nan, stale_nan};
 pub use storage::{

@@ -8,8 +8,10 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+pub use search::SearchRegexp;
 use shape::{Judgement, Shape};
 
+mod search;
 mod shape;
 mod syntax;
 

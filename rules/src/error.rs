@@ -27,6 +27,9 @@ pub enum RulesError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// Settings of an Alertmanager's HTTP client that cannot be used: refuse the configuration.
+    #[error("alertmanager: {0}")]
+    Alertmanager(String),
     /// A metric could not be registered.
     #[error("register metric: {0}")]
     Metrics(#[from] prometheus::Error),

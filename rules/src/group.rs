@@ -6,29 +6,57 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use model::{AppendError, Appendable, Clock, Labels, Sample, SeriesRef, StorageError, stale_nan};
+use model::{AppendError, Appendable, Clock, Labels, Queryable, Sample, SeriesRef, StorageError, stale_nan};
 use parking_lot::Mutex;
 use promql::{PointValue, QueryError, Value, VectorSample};
 
-use crate::alerting::{Alerting, Surroundings};
+use crate::alerting::{Alerting, Sending};
 use crate::config::{GroupConfig, RuleConfig, RuleKind};
 use crate::error::RulesError;
+use crate::links::table_link;
 use crate::metrics::Metrics;
+use crate::notifier::Alert;
 use crate::recording::record;
 use crate::status::{AlertState, AlertingStatus, GroupStatus, Health, RuleStatus};
-use crate::template::Template;
+use crate::template::{Surroundings, Template};
 
 /// Evaluates a query at a moment.
 pub(crate) type QueryFn = Arc<dyn Fn(&str, i64) -> Result<Value, QueryError> + Send + Sync>;
 
+/// Takes the alerts that are to be sent. Does not block.
+pub type NotifyFn = Arc<dyn Fn(Vec<Alert>) + Send + Sync>;
+
 /// What groups share.
 pub(crate) struct Environment {
     pub(crate) query: QueryFn,
+    pub(crate) queryable: Arc<dyn Queryable>,
     pub(crate) appendable: Arc<dyn Appendable>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) around: Surroundings,
+    pub(crate) timing: Timing,
+    pub(crate) notify: NotifyFn,
 }
+
+/// When alerts are sent again, and what becomes of pending ones over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Least time between sending an alert twice.
+    pub resend_delay_ms: i64,
+    /// Longest time for which nobody may have evaluated the rules, for pending alerts to go on.
+    pub outage_tolerance_ms: i64,
+    /// Least time between a restart and an alert that fires because it was pending before.
+    pub grace_period_ms: i64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { resend_delay_ms: 60_000, outage_tolerance_ms: 3_600_000, grace_period_ms: 600_000 }
+    }
+}
+
+/// Evaluations before pending alerts are restored: what rules depend on may be missing in the first one.
+const EVALUATIONS_BEFORE_RESTORE: u32 = 2;
 
 /// A group with the state of its rules.
 pub(crate) struct Group {
@@ -38,6 +66,8 @@ pub(crate) struct Group {
     orphans: BTreeSet<Labels>,
     evaluation_seconds: f64,
     last_evaluation_ms: Option<i64>,
+    /// Evaluations after which pending alerts are taken up from before a restart.
+    restore_after: Option<u32>,
     /// What the API sees; never locked for longer than a copy.
     shown: Arc<Mutex<GroupStatus>>,
 }
@@ -85,10 +115,17 @@ impl Group {
             orphans: BTreeSet::new(),
             evaluation_seconds: 0.0,
             last_evaluation_ms: None,
+            restore_after: None,
             shown: Arc::default(),
         };
         group.show();
         Ok(group)
+    }
+
+    /// Makes the group take up pending alerts from before a restart, once it has run for a while.
+    pub(crate) fn restore_later(&mut self) {
+        self.restore_after = Some(EVALUATIONS_BEFORE_RESTORE);
+        self.rules.iter_mut().filter_map(|rule| rule.alerting.as_mut()).for_each(|a| a.restored = false);
     }
 
     /// What the API sees, always up to date.
@@ -138,7 +175,30 @@ impl Group {
         metrics.last_duration_seconds.with_label_values(&key).set(self.evaluation_seconds);
         metrics.group_duration.observe(self.evaluation_seconds);
         metrics.last_evaluation_seconds.with_label_values(&key).set(began_ms as f64 / 1000.0);
+        let rules_seconds: f64 = self.rules.iter().map(|rule| rule.evaluation_seconds).sum();
+        metrics.last_rule_duration_sum_seconds.with_label_values(&key).set(rules_seconds);
+        self.restore_after = match self.restore_after {
+            Some(1) => {
+                self.restore(environment);
+                None
+            }
+            after => after.map(|n| n - 1),
+        };
         self.show();
+    }
+
+    /// Takes up the pending alerts of before a restart.
+    fn restore(&mut self, environment: &Environment) {
+        let began = environment.clock.monotonic();
+        let alerting = self.rules.iter_mut().filter_map(|rule| rule.alerting.as_mut());
+        crate::restore::restore(
+            alerting,
+            &*environment.queryable,
+            environment.timing,
+            environment.clock.now_ms(),
+        );
+        let seconds = environment.clock.monotonic().saturating_sub(began).as_secs_f64();
+        environment.metrics.last_restore_seconds.with_label_values(&[&self.key()]).set(seconds);
     }
 
     /// Ends every series of the group at `ts_ms`: nobody will go on with them. Blocks.
@@ -192,10 +252,12 @@ fn mark_stale(appender: &mut dyn model::Appender, labels: &Labels, at_ms: i64) -
 impl Rule {
     fn new(group: &GroupConfig, config: &RuleConfig) -> Result<Self, String> {
         let labels = group.labels_of(config);
-        let templates = |pairs: &mut dyn Iterator<Item = (&str, &str)>| {
-            pairs
-                .map(|(name, text)| Ok((name.to_owned(), Template::parse(text)?)))
-                .collect::<Result<Vec<_>, String>>()
+        let templates = |what: &str, pairs: &mut dyn Iterator<Item = (&str, &str)>| {
+            let parse = |(name, text): (&str, &str)| {
+                let template = Template::parse(config.name(), text);
+                Ok((name.to_owned(), template.map_err(|e| format!("{what} {name:?}: {e}"))?))
+            };
+            pairs.map(parse).collect::<Result<Vec<_>, String>>()
         };
         let alerting = match &config.kind {
             RuleKind::Recording { record } if record.is_empty() => return Err("`record` is empty".to_owned()),
@@ -205,9 +267,14 @@ impl Rule {
                 name: alert.clone(),
                 for_ms: *for_ms,
                 keep_firing_for_ms: *keep_firing_for_ms,
-                labels: templates(&mut labels.iter())?,
-                annotations: templates(&mut annotations.iter().map(|(n, t)| (n.as_str(), t.as_str())))?,
+                raw_labels: labels.clone(),
+                labels: templates("label", &mut labels.iter())?,
+                annotations: templates(
+                    "annotation",
+                    &mut annotations.iter().map(|(n, t)| (n.as_str(), t.as_str())),
+                )?,
                 active: std::collections::BTreeMap::new(),
+                restored: true,
             }),
         };
         Ok(Self {
@@ -226,9 +293,10 @@ impl Rule {
     fn evaluate(&mut self, group: &GroupConfig, environment: &Environment, key: &str, ts_ms: i64) -> usize {
         let (began, began_ms) = (environment.clock.monotonic(), environment.clock.now_ms());
         environment.metrics.evaluations.with_label_values(&[key]).inc();
-        let outcome = self
-            .samples(group, environment, ts_ms)
-            .and_then(|samples| self.append(environment, &samples, ts_ms - group.query_offset_ms));
+        let outcome = self.samples(group, environment, ts_ms).and_then(|samples| {
+            self.send(group, environment, ts_ms);
+            self.append(environment, &samples, ts_ms - group.query_offset_ms)
+        });
         self.evaluation_seconds = environment.clock.monotonic().saturating_sub(began).as_secs_f64();
         self.last_evaluation_ms = Some(began_ms);
         environment.metrics.rule_duration.observe(self.evaluation_seconds);
@@ -268,6 +336,27 @@ impl Rule {
             (Some(alerting), _) => alerting.evaluate(&vector, ts_ms, at_ms, group.limit, &environment.around),
             (None, _) => record(self.config.name(), &self.labels, group.limit, vector),
         }
+    }
+
+    /// Hands over the alerts that are due, before their series are stored: storing may take its time.
+    fn send(&mut self, group: &GroupConfig, environment: &Environment, ts_ms: i64) {
+        let Some(alerting) = &mut self.alerting else { return };
+        let sending =
+            Sending { resend_delay_ms: environment.timing.resend_delay_ms, interval_ms: group.interval_ms };
+        let due = alerting.take_due(ts_ms, sending);
+        if due.is_empty() {
+            return;
+        }
+        let base = environment.around.external_url.as_str();
+        let generator_url: Arc<str> = format!("{base}{}", table_link(&self.config.expr)).into();
+        let alerts = due.into_iter().map(|told| Alert {
+            labels: told.labels,
+            annotations: told.annotations,
+            starts_at_ms: told.starts_at_ms,
+            ends_at_ms: told.ends_at_ms,
+            generator_url: Arc::clone(&generator_url),
+        });
+        (environment.notify)(alerts.collect());
     }
 
     fn append(
@@ -325,7 +414,7 @@ impl Rule {
             for_ms: alerting.for_ms,
             keep_firing_for_ms: alerting.keep_firing_for_ms,
             annotations: Labels::from_pairs(annotations.iter().map(|(name, text)| (name, text))),
-            alerts: alerting.active.values().cloned().collect(),
+            alerts: alerting.active.values().filter_map(|alert| alert.status()).collect(),
         })
     }
 }

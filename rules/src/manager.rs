@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use promql::{Engine, QueryOptions, QueryOrigin};
 use tokio::task::JoinHandle;
 
-use crate::alerting::Surroundings;
 use crate::config::{GroupConfig, RuleConfig};
 use crate::error::RulesError;
-use crate::group::{Environment, Group};
+use crate::group::{Environment, Group, NotifyFn, QueryFn, Timing};
 use crate::metrics::Metrics;
 use crate::status::GroupStatus;
+use crate::template::Surroundings;
 
 /// What templates may speak of: `$externalLabels` and `$externalURL`.
 #[derive(Clone, Debug, Default)]
@@ -28,14 +28,34 @@ pub struct TemplateContext {
     pub external_url: String,
 }
 
+/// What a manager works with.
+pub struct RuleParts {
+    /// Evaluates the rules.
+    pub engine: Engine,
+    /// What rules read.
+    pub queryable: Arc<dyn Queryable>,
+    /// Where their answers are stored.
+    pub appendable: Arc<dyn Appendable>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When alerts are sent again and restored.
+    pub timing: Timing,
+    /// Takes the alerts that are to be sent; called from evaluations, so it must not block.
+    pub notify: NotifyFn,
+}
+
 /// Runs rule groups. Lives on a tokio runtime; all methods are called from within it.
 pub struct RuleManager {
-    engine: Engine,
-    queryable: Arc<dyn Queryable>,
-    appendable: Arc<dyn Appendable>,
-    clock: Arc<dyn Clock>,
+    parts: RuleParts,
     metrics: Arc<Metrics>,
-    running: Mutex<Vec<Running>>,
+    running: Mutex<Groups>,
+}
+
+#[derive(Default)]
+struct Groups {
+    running: Vec<Running>,
+    /// Whether there were groups before: only the first ones go on from before a restart.
+    begun: bool,
 }
 
 struct Running {
@@ -58,19 +78,14 @@ impl RuleManager {
     ///
     /// # Errors
     /// When the metrics cannot be registered.
-    pub fn new(
-        engine: Engine,
-        queryable: Arc<dyn Queryable>,
-        appendable: Arc<dyn Appendable>,
-        clock: Arc<dyn Clock>,
-        registry: &prometheus::Registry,
-    ) -> Result<Self, RulesError> {
-        let metrics = Arc::new(Metrics::new(registry, &clock)?);
-        Ok(Self { engine, queryable, appendable, clock, metrics, running: Mutex::default() })
+    pub fn new(parts: RuleParts, registry: &prometheus::Registry) -> Result<Self, RulesError> {
+        let metrics = Arc::new(Metrics::new(registry, &parts.clock)?);
+        Ok(Self { parts, metrics, running: Mutex::default() })
     }
 
     /// Makes `groups` the groups in force. Unchanged ones go on; changed ones keep alerts and series of the rules that
-    /// are still there; series of what is gone end. Blocks while a changed group finishes a running evaluation.
+    /// are still there; series of what is gone end. Groups of the first call take up their pending alerts from before a
+    /// restart. Blocks while a changed group finishes a running evaluation.
     ///
     /// # Errors
     /// When a rule cannot run; nothing changes then.
@@ -81,9 +96,14 @@ impl RuleManager {
             new.push((config.clone(), Group::new(config)?));
         }
         let context = (context.external_labels.clone(), context.external_url.clone());
-        let mut running = self.running.lock();
-        let mut old: Vec<Running> = std::mem::take(&mut *running);
+        let mut groups = self.running.lock();
+        let first = !std::mem::replace(&mut groups.begun, true);
+        let running = &mut groups.running;
+        let mut old: Vec<Running> = std::mem::take(running);
         for (config, mut group) in new {
+            if first {
+                group.restore_later();
+            }
             let same = |old: &Running| old.config.file == config.file && old.config.name == config.name;
             let before = old.iter().position(same).map(|i| old.swap_remove(i));
             match before {
@@ -108,19 +128,19 @@ impl RuleManager {
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
         let mut groups: Vec<_> =
-            self.running.lock().iter().map(|running| running.shown.lock().clone()).collect();
+            self.running.lock().running.iter().map(|running| running.shown.lock().clone()).collect();
         groups.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
         groups
     }
 
     /// Stops all groups; their series stay as they are, as over a restart.
     pub fn stop(&self) {
-        self.running.lock().clear();
+        self.running.lock().running.clear();
     }
 
     fn check_expressions(&self, group: &GroupConfig) -> Result<(), RulesError> {
         let check =
-            |rule: &RuleConfig| self.engine.prepare(&rule.expr).map(|_| ()).map_err(|e| e.to_string());
+            |rule: &RuleConfig| self.parts.engine.prepare(&rule.expr).map(|_| ()).map_err(|e| e.to_string());
         for (i, rule) in group.rules.iter().enumerate() {
             check(rule).map_err(|reason| RulesError::Rule {
                 file: group.file.clone(),
@@ -134,17 +154,26 @@ impl RuleManager {
     }
 
     fn start(&self, config: GroupConfig, context: (Labels, String), group: Group) -> Running {
-        let (engine, queryable) = (self.engine.clone(), Arc::clone(&self.queryable));
+        let parts = &self.parts;
+        let (engine, queryable) = (parts.engine.clone(), Arc::clone(&parts.queryable));
         let origin = QueryOrigin::RuleGroup { file: config.file.clone(), name: config.name.clone() };
         let options = QueryOptions { origin: Some(origin), ..QueryOptions::default() };
+        let query: QueryFn = Arc::new(move |query, ts_ms| {
+            engine.instant(&*queryable, query, ts_ms, &options).map(|output| output.value)
+        });
         let environment = Arc::new(Environment {
-            query: Arc::new(move |query, ts_ms| {
-                engine.instant(&*queryable, query, ts_ms, &options).map(|output| output.value)
-            }),
-            appendable: Arc::clone(&self.appendable),
-            clock: Arc::clone(&self.clock),
+            query: Arc::clone(&query),
+            queryable: Arc::clone(&parts.queryable),
+            appendable: Arc::clone(&parts.appendable),
+            clock: Arc::clone(&parts.clock),
             metrics: Arc::clone(&self.metrics),
-            around: Surroundings { external_labels: context.0.clone(), external_url: context.1.clone() },
+            around: Surroundings {
+                external_labels: context.0.clone(),
+                external_url: context.1.clone(),
+                query,
+            },
+            timing: parts.timing,
+            notify: Arc::clone(&parts.notify),
         });
         let key = group.key();
         self.metrics.interval_seconds.with_label_values(&[&key]).set(config.interval_ms as f64 / 1000.0);
@@ -246,7 +275,9 @@ mod tests {
         let engine = Engine::new(promql::EngineConfig::default(), Arc::clone(&clock), &registry);
         let storage = model::memory::MemoryStorage::new();
         let (queryable, appendable) = (Arc::new(storage.clone()), Arc::new(storage));
-        let manager = RuleManager::new(engine, queryable, appendable, clock, &registry).unwrap();
+        let (timing, notify): (_, NotifyFn) = (Timing::default(), Arc::new(|_| {}));
+        let parts = RuleParts { engine, queryable, appendable, clock, timing, notify };
+        let manager = RuleManager::new(parts, &registry).unwrap();
         let rule = |record: &str, expr: &str| RuleConfig {
             expr: expr.into(),
             labels: Vec::new(),

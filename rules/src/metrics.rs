@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     pub(crate) interval_seconds: GaugeVec,
     pub(crate) last_duration_seconds: GaugeVec,
     pub(crate) last_evaluation_seconds: GaugeVec,
+    pub(crate) last_rule_duration_sum_seconds: GaugeVec,
+    pub(crate) last_restore_seconds: GaugeVec,
     pub(crate) rules: IntGaugeVec,
     pub(crate) samples: IntGaugeVec,
     /// Of single rules.
@@ -87,6 +89,14 @@ impl Metrics {
                 "prometheus_rule_group_last_evaluation_timestamp_seconds",
                 "When the group was evaluated last.",
             )?,
+            last_rule_duration_sum_seconds: gauge(
+                "prometheus_rule_group_last_rule_duration_sum_seconds",
+                "Sum of the lengths of the group's rules at its last evaluation.",
+            )?,
+            last_restore_seconds: gauge(
+                "prometheus_rule_group_last_restore_duration_seconds",
+                "How long it took to restore the group's pending alerts from their series.",
+            )?,
             rules: count("prometheus_rule_group_rules", "Rules of the group.")?,
             samples: count(
                 "prometheus_rule_group_last_evaluation_samples",
@@ -119,6 +129,8 @@ impl Metrics {
             Box::new(metrics.interval_seconds.clone()),
             Box::new(metrics.last_duration_seconds.clone()),
             Box::new(metrics.last_evaluation_seconds.clone()),
+            Box::new(metrics.last_rule_duration_sum_seconds.clone()),
+            Box::new(metrics.last_restore_seconds.clone()),
             Box::new(metrics.rules.clone()),
             Box::new(metrics.samples.clone()),
             Box::new(metrics.rule_duration.summary.clone()),
@@ -141,7 +153,13 @@ impl Metrics {
         for counter in [&self.evaluations, &self.failures, &self.iterations, &self.iterations_missed] {
             let _ = counter.remove_label_values(group);
         }
-        for gauge in [&self.interval_seconds, &self.last_duration_seconds, &self.last_evaluation_seconds] {
+        for gauge in [
+            &self.interval_seconds,
+            &self.last_duration_seconds,
+            &self.last_evaluation_seconds,
+            &self.last_rule_duration_sum_seconds,
+            &self.last_restore_seconds,
+        ] {
             let _ = gauge.remove_label_values(group);
         }
         for gauge in [&self.rules, &self.samples] {

@@ -13,7 +13,7 @@ use scraper::discovery as sd;
 use scraper::discovery::config::{AttachMetadata, Namespaces, Selector};
 use scraper::target_group::{GroupLabels, TargetGroup};
 
-use super::discovery::{ConsulSd, DnsSd, KubernetesSd, StaticGroup};
+use super::discovery::{ConsulSd, Discovery, DnsSd, KubernetesSd, StaticGroup};
 use super::http::{self, HttpClient};
 use super::scalar;
 use super::scrape::Scrape;
@@ -71,7 +71,7 @@ pub fn scrape_config(job: &Scrape) -> Result<ScrapeConfig, Problem> {
             job.metric_name_escaping_scheme.as_deref().unwrap_or("allow-utf-8"),
         )?,
         extra_scrape_metrics: job.extra_scrape_metrics.unwrap_or(false),
-        discovery: discovery(&mut job)?,
+        discovery: discovery(job.discovery())?,
         http: http_config(&job.http())?,
     };
     config.check().map_err(|e| Problem::new(e.to_string()))?;
@@ -88,9 +88,13 @@ pub fn soft_limit(series: Option<u64>, reserve: Option<u64>) -> SoftLimit {
     SoftLimit { series, reserve: reserve.map_or(series / 10, |reserve| limit(Some(reserve))) }
 }
 
-fn discovery(job: &mut Scrape) -> Result<Vec<sd::DiscoveryConfig>, Problem> {
+/// What finds targets.
+///
+/// # Errors
+/// What discovery refuses.
+pub fn discovery(job: Discovery<'_>) -> Result<Vec<sd::DiscoveryConfig>, Problem> {
     let mut out = Vec::new();
-    if let Some(groups) = &job.static_configs {
+    if let Some(groups) = job.static_configs {
         let groups = groups.iter().enumerate().map(|(i, g)| target_group(i, g)).collect();
         out.push((sd::DiscoveryConfig::Static(groups), Default::default()));
     }

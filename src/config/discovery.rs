@@ -11,7 +11,193 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::http::{BasicAuth, http_section};
 use super::scalar::{Ms, Secret, Url, present, texts, url_if_any};
-use super::yaml::At;
+use super::yaml::{At, Problem};
+
+/// The discovery sections of one job, or of one set of Alertmanagers.
+pub struct Discovery<'a> {
+    pub static_configs: &'a mut Option<Vec<At<StaticGroup>>>,
+    pub file_sd_configs: &'a mut Option<Vec<At<FileSd>>>,
+    pub http_sd_configs: &'a mut Option<Vec<At<HttpSd>>>,
+    pub dns_sd_configs: &'a mut Option<Vec<At<DnsSd>>>,
+    pub consul_sd_configs: &'a mut Option<Vec<At<ConsulSd>>>,
+    pub kubernetes_sd_configs: &'a mut Option<Vec<At<KubernetesSd>>>,
+}
+
+/// Declares a section with the HTTP client's fields and those of discovery after its own.
+macro_rules! discovery_section {
+    ($(#[$meta:meta])* pub struct $name:ident { $($body:tt)* }) => {
+        $crate::config::http::http_section! {
+            $(#[$meta])*
+            pub struct $name {
+                $($body)*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub static_configs: Option<Vec<$crate::config::yaml::At<$crate::config::discovery::StaticGroup>>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub file_sd_configs: Option<Vec<$crate::config::yaml::At<$crate::config::discovery::FileSd>>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub http_sd_configs: Option<Vec<$crate::config::yaml::At<$crate::config::discovery::HttpSd>>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub kubernetes_sd_configs: Option<Vec<$crate::config::yaml::At<$crate::config::discovery::KubernetesSd>>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub aws_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub azure_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub consul_sd_configs: Option<Vec<$crate::config::yaml::At<$crate::config::discovery::ConsulSd>>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub digitalocean_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub dns_sd_configs: Option<Vec<$crate::config::yaml::At<$crate::config::discovery::DnsSd>>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub docker_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub dockerswarm_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub ec2_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub ecs_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub elasticache_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub eureka_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub gce_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub hetzner_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub ionos_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub kuma_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub lightsail_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub linode_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub marathon_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub msk_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub nerve_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub nomad_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub oci_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub openstack_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub ovhcloud_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub puppetdb_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub rds_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub scaleway_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub serverset_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub stackit_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub triton_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub uyuni_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub vultr_sd_configs: Option<$crate::config::yaml::At<$crate::config::discovery::NotBuiltIn>>,
+            }
+        }
+
+        impl $name {
+            /// The discovery sections.
+            pub fn discovery(&mut self) -> $crate::config::discovery::Discovery<'_> {
+                $crate::config::discovery::Discovery {
+                    static_configs: &mut self.static_configs,
+                    file_sd_configs: &mut self.file_sd_configs,
+                    http_sd_configs: &mut self.http_sd_configs,
+                    dns_sd_configs: &mut self.dns_sd_configs,
+                    consul_sd_configs: &mut self.consul_sd_configs,
+                    kubernetes_sd_configs: &mut self.kubernetes_sd_configs,
+                }
+            }
+
+            /// # Errors
+            /// When a kind of discovery is asked for that is not built in.
+            pub fn check_built_in(&self) -> Result<(), $crate::config::yaml::Problem> {
+                let sections = [
+                    ("aws_sd_configs", &self.aws_sd_configs),
+                    ("azure_sd_configs", &self.azure_sd_configs),
+                    ("digitalocean_sd_configs", &self.digitalocean_sd_configs),
+                    ("docker_sd_configs", &self.docker_sd_configs),
+                    ("dockerswarm_sd_configs", &self.dockerswarm_sd_configs),
+                    ("ec2_sd_configs", &self.ec2_sd_configs),
+                    ("ecs_sd_configs", &self.ecs_sd_configs),
+                    ("elasticache_sd_configs", &self.elasticache_sd_configs),
+                    ("eureka_sd_configs", &self.eureka_sd_configs),
+                    ("gce_sd_configs", &self.gce_sd_configs),
+                    ("hetzner_sd_configs", &self.hetzner_sd_configs),
+                    ("ionos_sd_configs", &self.ionos_sd_configs),
+                    ("kuma_sd_configs", &self.kuma_sd_configs),
+                    ("lightsail_sd_configs", &self.lightsail_sd_configs),
+                    ("linode_sd_configs", &self.linode_sd_configs),
+                    ("marathon_sd_configs", &self.marathon_sd_configs),
+                    ("msk_sd_configs", &self.msk_sd_configs),
+                    ("nerve_sd_configs", &self.nerve_sd_configs),
+                    ("nomad_sd_configs", &self.nomad_sd_configs),
+                    ("oci_sd_configs", &self.oci_sd_configs),
+                    ("openstack_sd_configs", &self.openstack_sd_configs),
+                    ("ovhcloud_sd_configs", &self.ovhcloud_sd_configs),
+                    ("puppetdb_sd_configs", &self.puppetdb_sd_configs),
+                    ("rds_sd_configs", &self.rds_sd_configs),
+                    ("scaleway_sd_configs", &self.scaleway_sd_configs),
+                    ("serverset_sd_configs", &self.serverset_sd_configs),
+                    ("stackit_sd_configs", &self.stackit_sd_configs),
+                    ("triton_sd_configs", &self.triton_sd_configs),
+                    ("uyuni_sd_configs", &self.uyuni_sd_configs),
+                    ("vultr_sd_configs", &self.vultr_sd_configs),
+                ];
+                for (name, section) in sections {
+                    if let Some(section) = section {
+                        return Err($crate::config::discovery::not_built_in(name, section));
+                    }
+                }
+                Ok(())
+            }
+        }
+    };
+}
+pub(crate) use discovery_section;
+
+/// What is said of a kind of discovery that is not built in.
+pub fn not_built_in(name: &str, section: &At<NotBuiltIn>) -> Problem {
+    let text =
+        format!("{name} is not built in; write its targets with file_sd_configs or http_sd_configs instead");
+    Problem { not_built_in: true, ..section.problem(text) }
+}
+
+impl Discovery<'_> {
+    /// Fills defaults and makes file names relative to `dir`.
+    ///
+    /// # Errors
+    /// The first section that is not usable.
+    pub fn finish(self, dir: &Path, has_relabeling: bool) -> Result<(), Problem> {
+        for g in self.static_configs.iter().flatten() {
+            g.check(has_relabeling).map_err(|e| g.problem(e))?;
+        }
+        self.file_sd_configs.iter_mut().flatten().for_each(|f| f.finish(dir));
+        for h in self.http_sd_configs.iter_mut().flatten() {
+            let at = h.position;
+            h.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
+        }
+        self.dns_sd_configs.iter_mut().flatten().for_each(|d| d.finish());
+        for c in self.consul_sd_configs.iter_mut().flatten() {
+            let at = c.position;
+            c.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
+        }
+        for k in self.kubernetes_sd_configs.iter_mut().flatten() {
+            let at = k.position;
+            k.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
+        }
+        Ok(())
+    }
+}
 
 /// One of `static_configs`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use model::relabel::NameValidation;
 use serde::{Deserialize, Serialize};
 
-use super::discovery::{FileSd, HttpSd, KubernetesSd, StaticGroup};
+use super::discovery::discovery_section;
 use super::http::{RESERVED_HEADERS, http_section};
 use super::relabel::{self, Relabel};
 use super::scalar::{Ms, SelectorText, Url, whole};
@@ -263,7 +263,7 @@ pub struct Alerting {
     pub alertmanagers: Option<Vec<At<Alertmanager>>>,
 }
 
-http_section! {
+discovery_section! {
     /// One of `alerting.alertmanagers`.
     pub struct Alertmanager {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,14 +274,6 @@ http_section! {
         pub timeout: Option<Ms>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub api_version: Option<String>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub static_configs: Option<Vec<At<StaticGroup>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub file_sd_configs: Option<Vec<At<FileSd>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub http_sd_configs: Option<Vec<At<HttpSd>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub kubernetes_sd_configs: Option<Vec<At<KubernetesSd>>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub sigv4: Option<At<super::discovery::NotBuiltIn>>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -320,9 +312,7 @@ impl Alertmanager {
         self.timeout.get_or_insert(Ms(10_000));
         self.http().finish(dir, true)?;
         let has_relabeling = self.relabel_configs.as_ref().is_some_and(|r| !r.is_empty());
-        for g in self.static_configs.iter().flatten() {
-            g.check(has_relabeling).map_err(|e| g.problem(e))?;
-        }
+        self.discovery().finish(dir, has_relabeling)?;
         relabel::rules(self.relabel_configs.as_deref().unwrap_or_default(), names)?;
         relabel::rules(self.alert_relabel_configs.as_deref().unwrap_or_default(), names).map(|_| ())
     }

@@ -197,13 +197,14 @@ fn rule(r: &At<Rule>, defaults: &Defaults) -> Result<RuleConfig, Vec<Problem>> {
         (None, None) => problems.push(Problem::new("one of 'record' or 'alert' must be set")),
         _ => {}
     }
+    // The expression as the parser prints it: that is what the API shows and links name.
+    let mut printed = String::new();
     match &expr {
         None => problems.push(Problem::new("field 'expr' must be set in rule")),
-        Some(expr) => {
-            if let Err(e) = promql::parser::parse(expr, &defaults.parser) {
-                problems.push(expr.problem(format!("could not parse expression: {e}")));
-            }
-        }
+        Some(expr) => match promql::parser::parse(expr, &defaults.parser) {
+            Ok(parsed) => printed = parsed.to_string(),
+            Err(e) => problems.push(expr.problem(format!("could not parse expression: {e}"))),
+        },
     }
     if let Some(record) = &record {
         check_recording(r, record, defaults.names, &mut problems);
@@ -213,6 +214,10 @@ fn rule(r: &At<Rule>, defaults: &Defaults) -> Result<RuleConfig, Vec<Problem>> {
     }
     if let Some(name) = r.annotations.keys().find(|n| !defaults.names.is_label_name(n)) {
         problems.push(Problem::new(format!("invalid annotation name: {name}")));
+    }
+    if let Some(alert) = &alert {
+        check_templates("label", alert, &r.labels, &mut problems);
+        check_templates("annotation", alert, &r.annotations, &mut problems);
     }
     if !problems.is_empty() {
         return Err(problems);
@@ -226,8 +231,20 @@ fn rule(r: &At<Rule>, defaults: &Defaults) -> Result<RuleConfig, Vec<Problem>> {
             annotations: pairs(&r.annotations),
         },
     };
-    let expr = expr.map(|e| e.value).unwrap_or_default();
-    Ok(RuleConfig { expr, labels: pairs(&r.labels), kind })
+    Ok(RuleConfig { expr: printed, labels: pairs(&r.labels), kind })
+}
+
+fn check_templates(
+    what: &str,
+    alert: &At<String>,
+    texts: &BTreeMap<String, String>,
+    problems: &mut Vec<Problem>,
+) {
+    for (name, text) in texts {
+        if let Err(e) = rules::check_template(alert, text) {
+            problems.push(Problem::new(format!("{what} {name:?}: {e}")));
+        }
+    }
 }
 
 fn check_recording(r: &Rule, record: &At<String>, names: NameValidation, problems: &mut Vec<Problem>) {

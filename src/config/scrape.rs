@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use model::relabel::NameValidation;
 use serde::Deserialize;
 
-use super::discovery::{ConsulSd, DnsSd, FileSd, HttpSd, KubernetesSd, NotBuiltIn, StaticGroup};
+use super::discovery::discovery_section;
 use super::global::Global;
-use super::http::{http_section, join};
+use super::http::join;
 use super::relabel::{self, Relabel};
 use super::scalar::{Bytes, Ms, present, whole};
 use super::yaml::{At, Problem};
 
-http_section! {
+discovery_section! {
     /// One job. After [`Scrape::finish`] every setting has its value, inherited or default.
     pub struct Scrape {
         pub job_name: Option<At<String>>,
@@ -74,78 +74,6 @@ http_section! {
         pub metric_name_escaping_scheme: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub extra_scrape_metrics: Option<bool>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub static_configs: Option<Vec<At<StaticGroup>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub file_sd_configs: Option<Vec<At<FileSd>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub http_sd_configs: Option<Vec<At<HttpSd>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub kubernetes_sd_configs: Option<Vec<At<KubernetesSd>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub aws_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub azure_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub consul_sd_configs: Option<Vec<At<ConsulSd>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub digitalocean_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub dns_sd_configs: Option<Vec<At<DnsSd>>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub docker_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub dockerswarm_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub ec2_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub ecs_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub elasticache_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub eureka_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub gce_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub hetzner_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub ionos_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub kuma_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub lightsail_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub linode_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub marathon_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub msk_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub nerve_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub nomad_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub oci_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub openstack_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub ovhcloud_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub puppetdb_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub rds_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub scaleway_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub serverset_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub stackit_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub triton_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub uyuni_sd_configs: Option<At<NotBuiltIn>>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub vultr_sd_configs: Option<At<NotBuiltIn>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         pub relabel_configs: Option<Vec<At<Relabel>>>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -217,23 +145,7 @@ impl Scrape {
         self.http().finish(dir, true)?;
         join(dir, &mut self.scrape_failure_log_file);
         let has_relabeling = self.relabel_configs.as_ref().is_some_and(|r| !r.is_empty());
-        for g in self.static_configs.iter().flatten() {
-            g.check(has_relabeling).map_err(|e| g.problem(e))?;
-        }
-        self.file_sd_configs.iter_mut().flatten().for_each(|f| f.finish(dir));
-        for h in self.http_sd_configs.iter_mut().flatten() {
-            let at = h.position;
-            h.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
-        }
-        self.dns_sd_configs.iter_mut().flatten().for_each(|d| d.finish());
-        for c in self.consul_sd_configs.iter_mut().flatten() {
-            let at = c.position;
-            c.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
-        }
-        for k in self.kubernetes_sd_configs.iter_mut().flatten() {
-            let at = k.position;
-            k.finish(dir).map_err(|e| Problem::new(e).or_at(at))?;
-        }
+        self.discovery().finish(dir, has_relabeling)?;
         match super::convert::scrape_config(self) {
             Err(p) if !p.not_built_in => Err(p),
             _ => Ok(()),
@@ -332,55 +244,6 @@ impl Scrape {
         }
         self.metric_name_validation_scheme = Some(validation);
         self.metric_name_escaping_scheme = Some(escaping);
-        Ok(())
-    }
-
-    /// # Errors
-    /// When a kind of discovery is asked for that is not built in.
-    pub fn check_built_in(&self) -> Result<(), Problem> {
-        macro_rules! refuse {
-            ($($field:ident),*) => {
-                $(if let Some(section) = &self.$field {
-                    let text = concat!(
-                        stringify!($field),
-                        " is not built in; write its targets with file_sd_configs or http_sd_configs instead"
-                    );
-                    return Err(Problem { not_built_in: true, ..section.problem(text) });
-                })*
-            };
-        }
-        refuse!(
-            aws_sd_configs,
-            azure_sd_configs,
-            digitalocean_sd_configs,
-            docker_sd_configs,
-            dockerswarm_sd_configs,
-            ec2_sd_configs,
-            ecs_sd_configs,
-            elasticache_sd_configs,
-            eureka_sd_configs,
-            gce_sd_configs,
-            hetzner_sd_configs,
-            ionos_sd_configs,
-            kuma_sd_configs,
-            lightsail_sd_configs,
-            linode_sd_configs,
-            marathon_sd_configs,
-            msk_sd_configs,
-            nerve_sd_configs,
-            nomad_sd_configs,
-            oci_sd_configs,
-            openstack_sd_configs,
-            ovhcloud_sd_configs,
-            puppetdb_sd_configs,
-            rds_sd_configs,
-            scaleway_sd_configs,
-            serverset_sd_configs,
-            stackit_sd_configs,
-            triton_sd_configs,
-            uyuni_sd_configs,
-            vultr_sd_configs
-        );
         Ok(())
     }
 }

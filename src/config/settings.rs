@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use federation::config::{Protocol, QueueConfig, SenderConfig};
 use federation::http as fed;
+use model::relabel::RelabelRule;
 use model::{Labels, Matcher};
+use rules::notifier::AlertmanagerConfig;
+use scraper::discovery::DiscoveryConfig;
 use scraper::{ScrapeConfig, ServerLimit};
 
 use super::http::HttpClient;
-use super::remote::RemoteWrite;
+use super::relabel::Relabel;
+use super::remote::{Alertmanager, RemoteWrite};
 use super::scalar::Ms;
-use super::yaml::{ConfigError, Problem};
+use super::yaml::{At, ConfigError, Problem};
 use super::{Config, convert};
 
 /// Everything a scraper node takes from its file.
@@ -37,12 +41,23 @@ pub struct Settings {
     pub rule_files: Vec<PathBuf>,
     /// What rule files inherit.
     pub rule_defaults: super::rules::Defaults,
+    /// Where alerts go.
+    pub alerting: Alerting,
     /// Exemplars to keep.
     pub exemplars_max: Option<usize>,
     /// File that queries are logged to.
     pub query_log_file: Option<PathBuf>,
     /// What the file asks for that has no effect here; said in the log.
     pub notes: Vec<String>,
+}
+
+/// Where alerts go.
+#[derive(Clone, Debug, Default)]
+pub struct Alerting {
+    /// Rules for all alerts.
+    pub relabel: Vec<RelabelRule>,
+    /// Sets of Alertmanagers, with what finds them.
+    pub sets: Vec<(AlertmanagerConfig, Vec<DiscoveryConfig>)>,
 }
 
 /// The long-term node of a scraper node.
@@ -97,6 +112,7 @@ impl Config {
                 super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref());
             sender(&w.value, &external_labels, names).map_err(|p| p.or_at(w.position))
         });
+        let alerting = self.alerting()?;
         let storage = self.storage.clone().unwrap_or_default();
         let notes = self.notes();
         let longterm = longterm.transpose()?;
@@ -114,6 +130,7 @@ impl Config {
             longterm,
             remote_write: remote_write.collect::<Result<_, _>>()?,
             external_labels,
+            alerting,
             rule_files: self.rule_files.clone().unwrap_or_default(),
             rule_defaults: self.rule_defaults(),
             out_of_order_window_ms: storage
@@ -152,10 +169,6 @@ impl Config {
     /// silently would lose data or alerts.
     fn refuse_sections(&self) -> Result<(), Problem> {
         let refuse = |text: &str| Err(Problem::not_built_in(text));
-        if let Some(am) = self.alerting.iter().flat_map(|a| a.alertmanagers.iter().flatten()).next() {
-            return refuse("alerting.alertmanagers: sending alerts to Alertmanagers is not built in")
-                .map_err(|p| p.or_at(am.position));
-        }
         if let Some(rr) = self.remote_read.iter().flatten().next() {
             return refuse("remote_read is not built in; the section `longterm` reads the long-term node")
                 .map_err(|p| p.or_at(rr.position));
@@ -164,6 +177,15 @@ impl Config {
             return refuse("tracing is not built in");
         }
         Ok(())
+    }
+
+    fn alerting(&self) -> Result<Alerting, Problem> {
+        let Some(alerting) = &self.alerting else { return Ok(Alerting::default()) };
+        let names = super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref());
+        let relabel = alert_rules(&alerting.alert_relabel_configs, names)?;
+        let sets = alerting.alertmanagers.iter().flatten();
+        let sets = sets.map(|am| alertmanagers(am, names).map_err(|p| p.or_at(am.position)));
+        Ok(Alerting { relabel, sets: sets.collect::<Result<_, _>>()? })
     }
 
     fn notes(&self) -> Vec<String> {
@@ -180,6 +202,34 @@ impl Config {
         );
         notes
     }
+}
+
+fn alert_rules(
+    list: &Option<Vec<At<Relabel>>>,
+    names: model::relabel::NameValidation,
+) -> Result<Vec<RelabelRule>, Problem> {
+    super::relabel::rules(list.as_deref().unwrap_or_default(), names)
+}
+
+fn alertmanagers(
+    am: &Alertmanager,
+    names: model::relabel::NameValidation,
+) -> Result<(AlertmanagerConfig, Vec<DiscoveryConfig>), Problem> {
+    am.check_built_in()?;
+    if let Some(sigv4) = &am.sigv4 {
+        let text = "sigv4 is not built in; use basic_auth, authorization or a signing proxy";
+        return Err(Problem { not_built_in: true, ..sigv4.problem(text) });
+    }
+    let mut own = am.clone();
+    let config = AlertmanagerConfig {
+        scheme: am.scheme.clone().unwrap_or_default(),
+        path_prefix: am.path_prefix.clone().unwrap_or_default(),
+        timeout: Duration::from_millis(am.timeout.map_or(0, |t| u64::try_from(t.ms()).unwrap_or(0))),
+        http: convert::http_config(&own.http())?,
+        relabel: alert_rules(&am.relabel_configs, names)?,
+        alert_relabel: alert_rules(&am.alert_relabel_configs, names)?,
+    };
+    Ok((config, convert::discovery(own.discovery())?))
 }
 
 fn sender(

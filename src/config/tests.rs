@@ -37,11 +37,42 @@ fn what_is_not_built_in_loads_and_is_refused_when_it_is_to_run() {
             "nomad_sd_configs is not built in",
         ),
         ("remote_write:\n- url: http://h/w\n  sigv4: {region: x}\n", "sigv4 is not built in"),
-        ("alerting: {alertmanagers: [{static_configs: [{targets: ['h:1']}]}]}\n", "alertmanagers"),
+        (
+            "alerting:\n  alertmanagers:\n  - nomad_sd_configs: [{server: x}]\n",
+            "nomad_sd_configs is not built in",
+        ),
+        ("alerting:\n  alertmanagers:\n  - sigv4: {region: x}\n", "sigv4 is not built in"),
     ] {
         let p = parse(text).expect("valid").settings().expect_err(text);
         assert!(p.not_built_in && p.reason.contains(part) && p.position.line > 0, "{p:?}");
     }
+}
+
+#[test]
+fn alertmanagers_have_their_defaults() {
+    let text = "alerting:
+  alert_relabel_configs: [{regex: x, action: labeldrop}]
+  alertmanagers:
+  - static_configs: [{targets: ['h:1']}]
+  - scheme: https
+    path_prefix: /p
+    timeout: 1s
+    dns_sd_configs: [{names: [x]}]
+    alert_relabel_configs: [{regex: y, action: labeldrop}]
+";
+    let alerting = parse(text).expect("valid").settings().expect("runs").alerting;
+    let seen = alerting.sets.iter().map(|(c, discovery)| {
+        (
+            c.scheme.as_str(),
+            c.path_prefix.as_str(),
+            c.timeout.as_secs(),
+            c.alert_relabel.len(),
+            discovery.len(),
+        )
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), [("http", "", 10, 0, 1), ("https", "/p", 1, 1, 1)]);
+    assert_eq!(alerting.relabel.len(), 1);
+    check_error("alerting:\n  alertmanagers:\n  - api_version: v1\n", 3, 5, "api version to be one of [v2]");
 }
 
 #[test]

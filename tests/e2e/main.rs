@@ -5,6 +5,7 @@
 
 #![allow(unreachable_pub, reason = "nothing of a test is reachable from outside")]
 
+mod alerts;
 mod bad_input;
 mod bad_start;
 mod compare;

@@ -10,6 +10,8 @@ use super::*;
 struct World {
     answers: Arc<Mutex<BTreeMap<String, Result<Value, QueryError>>>>,
     storage: MemoryStorage,
+    sent: Arc<Mutex<Vec<Alert>>>,
+    clock: Arc<ManualClock>,
     environment: Environment,
 }
 
@@ -17,17 +19,23 @@ fn world() -> World {
     let answers: Arc<Mutex<BTreeMap<String, Result<Value, QueryError>>>> = Arc::default();
     let storage = MemoryStorage::new();
     let known = Arc::clone(&answers);
-    let clock: Arc<dyn model::Clock> = Arc::new(ManualClock::new(0));
+    let manual = Arc::new(ManualClock::new(0));
+    let clock: Arc<dyn model::Clock> = manual.clone();
+    let sent: Arc<Mutex<Vec<Alert>>> = Arc::default();
+    let told = Arc::clone(&sent);
+    let query: QueryFn =
+        Arc::new(move |query, _| known.lock().get(query).cloned().unwrap_or(Ok(Value::Vector(Vec::new()))));
     let environment = Environment {
-        query: Arc::new(move |query, _| {
-            known.lock().get(query).cloned().unwrap_or(Ok(Value::Vector(Vec::new())))
-        }),
+        query: Arc::clone(&query),
+        queryable: Arc::new(storage.clone()),
         appendable: Arc::new(storage.clone()),
         clock: clock.clone(),
         metrics: Arc::new(Metrics::new(&prometheus::Registry::new(), &clock).unwrap()),
-        around: Surroundings { external_labels: Labels::empty(), external_url: String::new() },
+        around: Surroundings { external_labels: Labels::empty(), external_url: "http://p".into(), query },
+        timing: Timing { resend_delay_ms: 25, outage_tolerance_ms: 60_000, grace_period_ms: 10_000 },
+        notify: Arc::new(move |alerts| told.lock().extend(alerts)),
     };
-    World { answers, storage, environment }
+    World { answers, storage, sent, clock: manual, environment }
 }
 
 impl World {
@@ -174,6 +182,70 @@ fn an_alert_is_pending_then_firing_then_kept_then_gone() {
         ]
     );
     assert_eq!(world.stored("ALERTS_FOR_STATE").len(), 6);
+}
+
+#[test]
+fn alerts_are_sent_again_and_again_and_when_they_are_resolved() {
+    let world = world();
+    let mut group = Group::new(group(vec![alert("A", 20, 0)])).unwrap();
+    let mut sent = Vec::new();
+    for ts in (0..=120).step_by(10) {
+        let holds = (10..70).contains(&ts);
+        world.answer("q", if holds { &[(&[("job", "node")], 7.0)] } else { &[] });
+        group.evaluate(&world.environment, ts);
+        for alert in world.sent.lock().drain(..) {
+            assert_eq!(&*alert.generator_url, "http://p/graph?g0.expr=q&g0.tab=1");
+            assert_eq!(alert.annotations.value("text"), "node is 7");
+            sent.push((ts, alert.starts_at_ms, alert.ends_at_ms));
+        }
+    }
+    // Firing from 30 on; sent when more than 25 have passed; valid for four times that; resolved at 70.
+    assert_eq!(sent, [(30, 30, 130), (60, 30, 160), (70, 30, 70), (100, 30, 70)]);
+    group.evaluate(&world.environment, 70 + 15 * 60_000);
+    assert_eq!(world.sent.lock().drain(..).count(), 1);
+    group.evaluate(&world.environment, 80 + 15 * 60_000);
+    assert!(world.sent.lock().is_empty() && group.rules[0].alerting.as_ref().unwrap().active.is_empty());
+}
+
+#[test]
+fn pending_alerts_go_on_after_a_restart() {
+    let world = world();
+    let run = |group: &mut Group, ts: i64| {
+        world.clock.set_ms(ts);
+        group.evaluate(&world.environment, ts);
+    };
+    let active_at = |group: &Group| {
+        group.shown().lock().rules[0].alerting.clone().unwrap().alerts.first().map(|a| a.active_at_ms)
+    };
+    world.answer("q", &[(&[("job", "node")], 7.0)]);
+    let mut before = Group::new(group(vec![alert("A", 30_000, 0)])).unwrap();
+    (0..=10_000).step_by(5_000).for_each(|ts| run(&mut before, ts));
+    assert_eq!(active_at(&before), Some(0));
+    let mut after = Group::new(group(vec![alert("A", 30_000, 0)])).unwrap();
+    after.restore_later();
+    run(&mut after, 40_000);
+    assert_eq!((active_at(&after), world.stored("ALERTS").len()), (Some(40_000), 3));
+    // Ten seconds were spent pending; the 35 without a server are added.
+    run(&mut after, 45_000);
+    assert_eq!((active_at(&after), world.stored("ALERTS").len()), (Some(35_000), 3));
+    run(&mut after, 50_000);
+    assert_eq!(world.stored("ALERTS_FOR_STATE").len(), 4);
+}
+
+#[test]
+fn labels_as_written_show_in_the_series_where_an_alert_has_none() {
+    let world = world();
+    let mut rule = alert("A", 0, 0);
+    rule.labels = vec![("who".into(), "{{ $labels.nobody }}".into())];
+    let mut group = Group::new(group(vec![rule])).unwrap();
+    world.answer("q", &[(&[("job", "node")], 7.0)]);
+    group.evaluate(&world.environment, 10);
+    assert!(
+        world.stored("ALERTS")[0].contains(r#"who="{{ $labels.nobody }}""#),
+        "{:?}",
+        world.stored("ALERTS")
+    );
+    assert_eq!(world.sent.lock()[0].labels.to_string(), r#"{alertname="A", job="node", team="t"}"#);
 }
 
 #[test]
