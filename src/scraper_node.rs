@@ -17,6 +17,7 @@ use api::sources::{
 use federation::audit::RemoteDigests;
 use federation::backlog::{Backlog, LocalStore, NewRange, Reason};
 use federation::config::{BacklogConfig, RemoteReadConfig, SenderConfig};
+use federation::fanout::{Fanout, RemoteSource};
 use federation::remote_read::RemoteRead;
 use federation::sender::{RemoteSide, Sender, SenderHandle, SenderParts, selector_text};
 use federation::tiered::{OnUnavailable, Promoted, Tiered};
@@ -347,7 +348,7 @@ impl Core {
     /// Puts a checked configuration in force.
     async fn apply(&self, config: &Config, settings: Settings) -> anyhow::Result<()> {
         settings.notes.iter().for_each(|n| tracing::warn!("{n}"));
-        let tiers = self.tiers(&settings)?;
+        let stores = self.stores(&settings)?;
         let groups = settings.rule_groups(self.engine.parser_options())?;
         let query_log = settings.query_log_file.as_deref().map(QueryLogFile::open).transpose()?;
         self.alerts.apply(&settings)?;
@@ -365,7 +366,7 @@ impl Core {
             settings.jobs.into_iter().zip(receivers).map(|(job, (_, receiver))| (job, receiver)).collect();
         self.scraping.set_server_limit(settings.server_limit);
         self.scraping.apply(jobs).await?;
-        self.queryable.set(tiers);
+        self.queryable.set(stores);
         // Opened anew with every reload, so that the file can be moved away.
         self.engine.set_query_log(query_log);
         let now_ms = self.clock.now_ms();
@@ -383,7 +384,34 @@ impl Core {
         Ok(())
     }
 
-    /// What queries see: the local store, and the long-term node for what is older.
+    /// What queries see: the local store, the long-term node for what is older, and the remote stores of the file.
+    fn stores(&self, settings: &Settings) -> anyhow::Result<Arc<dyn Queryable>> {
+        let local = self.tiers(settings)?;
+        if settings.remote_read.is_empty() {
+            return Ok(local);
+        }
+        let sources = settings.remote_read.iter().map(|store| {
+            let name = store.config.name.clone();
+            let remote = RemoteRead::new(store.config.clone(), self.runtime.clone())
+                .with_context(|| format!("remote_read {name:?}"))?;
+            Ok(RemoteSource {
+                name,
+                remote: Arc::new(remote),
+                external_labels: store.external_labels.clone(),
+                required_matchers: store.required_matchers.clone(),
+                read_recent: store.read_recent,
+            })
+        });
+        let (db, margin_ms) = (self.db.clone(), 2 * self.retention_flags.min_block_duration.ms());
+        Ok(Arc::new(Fanout {
+            local,
+            // As Prometheus: it takes a while until a new store has all that there is to have.
+            local_start: Arc::new(move || db.min_time().map(|start| start.saturating_add(margin_ms))),
+            sources: sources.collect::<anyhow::Result<_>>()?,
+        }))
+    }
+
+    /// The local store, and the long-term node for what is older.
     fn tiers(&self, settings: &Settings) -> anyhow::Result<Arc<dyn Queryable>> {
         let Some(longterm) = &settings.longterm else { return Ok(self.db.clone()) };
         let config = RemoteReadConfig::new(LONGTERM_SENDER, format!("{}/api/v1/read", longterm.url));

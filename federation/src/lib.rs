@@ -6,7 +6,8 @@
 //! 2. [`sender`]: the live lane, which follows the write-ahead log and sends at least once; [`queue`] has its
 //!    book-keeping, `shard` and `delivery` its requests, [`backoff`] its pauses, [`transport`] and [`http`] its client.
 //!    [`backlog`]: the lane that sends history from the local store.
-//! 3. [`remote_read`]: a remote store behind the storage contracts; [`tiered`]: local and remote as one.
+//! 3. [`remote_read`]: a remote store behind the storage contracts; [`tiered`]: the local store and the long-term node as
+//!    one; [`fanout`]: the local store and any remote ones.
 //! 4. [`audit`]: whether the long-term node has what the local store has.
 //!    [`preview`]: what tagging would cost.
 //! 5. [`store`]: the long-term store.
@@ -18,6 +19,7 @@ pub mod backlog;
 pub mod backoff;
 pub mod config;
 mod delivery;
+pub mod fanout;
 pub mod http;
 pub mod preview;
 pub mod queue;

@@ -267,7 +267,10 @@ impl Querier for TieredQuerier {
 }
 
 /// Takes labels off all series. Without them the order can be another one and two series can become one.
-fn stripped(mut set: Box<dyn SeriesSet>, names: &[String]) -> Result<Box<dyn SeriesSet>, StorageError> {
+pub(crate) fn stripped(
+    mut set: Box<dyn SeriesSet>,
+    names: &[String],
+) -> Result<Box<dyn SeriesSet>, StorageError> {
     let mut list: Vec<Series> = Vec::new();
     while let Some(series) = set.next()? {
         list.push(Series { labels: series.labels.without(names), chunks: series.chunks });

@@ -207,6 +207,12 @@ fn kubernetes(k: &mut KubernetesSd) -> Result<sd::KubernetesConfig, Problem> {
 /// # Errors
 /// Names what is not built in.
 pub fn http_config(h: &HttpClient<'_>) -> Result<HttpConfig, Problem> {
+    if h.has_references() {
+        // As Prometheus: the file is good, but there is nothing that knows such secrets.
+        return Err(Problem::not_built_in(
+            "cannot use secret ref without manager: no secret manager is built in; use the `*_file` form",
+        ));
+    }
     let config = HttpConfig {
         basic_auth: h.basic_auth.as_ref().map(|b| BasicAuth {
             username: source(b.username.as_ref(), b.username_file.as_ref())

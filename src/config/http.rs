@@ -308,7 +308,7 @@ impl BasicAuth {
         )?;
         join(dir, &mut self.username_file);
         join(dir, &mut self.password_file);
-        refuse_refs(set_text(&self.username_ref) || set_text(&self.password_ref))
+        Ok(())
     }
 }
 
@@ -327,7 +327,7 @@ impl Authorization {
             return Err("authorization type cannot be set to \"basic\", use \"basic_auth\" instead".into());
         }
         join(dir, &mut self.credentials_file);
-        refuse_refs(set_text(&self.credentials_ref))
+        Ok(())
     }
 }
 
@@ -382,7 +382,7 @@ impl OAuth2 {
         }
         // `client_certificate_key_file` stays relative to the working directory, as Prometheus has it.
         join(dir, &mut self.client_secret_file);
-        refuse_refs(set_text(&self.client_secret_ref) || set_text(&self.client_certificate_key_ref))
+        Ok(())
     }
 }
 
@@ -422,7 +422,7 @@ impl Tls {
         join(dir, &mut self.ca_file);
         join(dir, &mut self.cert_file);
         join(dir, &mut self.key_file);
-        refuse_refs(set_text(&self.ca_ref) || set_text(&self.cert_ref) || set_text(&self.key_ref))
+        Ok(())
     }
 }
 
@@ -471,11 +471,25 @@ fn exclusive(what: &str, set: &[bool]) -> Result<(), String> {
     Ok(())
 }
 
-fn refuse_refs(used: bool) -> Result<(), String> {
-    if used {
-        return Err("secret references (`*_ref`) are not supported: no secret manager is built in; use the `*_file` form".into());
+impl HttpClient<'_> {
+    /// Whether a secret is named that a secret manager would have to give.
+    pub fn has_references(&self) -> bool {
+        let basic = self.basic_auth.as_ref();
+        let basic = basic.is_some_and(|b| set_text(&b.username_ref) || set_text(&b.password_ref));
+        let authorization = self.authorization.as_ref().is_some_and(|a| set_text(&a.credentials_ref));
+        let oauth2 = self.oauth2.as_ref().is_some_and(|o| {
+            set_text(&o.client_secret_ref)
+                || set_text(&o.client_certificate_key_ref)
+                || o.tls_config.as_ref().is_some_and(Tls::has_references)
+        });
+        basic || authorization || oauth2 || self.tls_config.as_ref().is_some_and(Tls::has_references)
     }
-    Ok(())
+}
+
+impl Tls {
+    fn has_references(&self) -> bool {
+        set_text(&self.ca_ref) || set_text(&self.cert_ref) || set_text(&self.key_ref)
+    }
 }
 
 /// A header's name as HTTP/1 writes it: `X-Some-Name`.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use federation::config::{Protocol, QueueConfig, SenderConfig};
+use federation::config::{Protocol, QueueConfig, RemoteReadConfig, SenderConfig};
 use federation::http as fed;
 use model::relabel::RelabelRule;
 use model::{Labels, Matcher};
@@ -13,7 +13,7 @@ use scraper::{ScrapeConfig, ServerLimit};
 
 use super::http::HttpClient;
 use super::relabel::Relabel;
-use super::remote::{Alertmanager, RemoteWrite};
+use super::remote::{Alertmanager, RemoteRead, RemoteWrite};
 use super::scalar::Ms;
 use super::yaml::{At, ConfigError, Problem};
 use super::{Config, convert};
@@ -31,6 +31,8 @@ pub struct Settings {
     pub longterm: Option<Longterm>,
     /// Plain remote-write destinations. `positions_dir` is filled in by whoever starts them.
     pub remote_write: Vec<SenderConfig>,
+    /// Remote stores that queries ask as well.
+    pub remote_read: Vec<RemoteStore>,
     /// Retention and other settings of the local storage that the file may give.
     pub retention: super::global::Retention,
     /// How late samples may be.
@@ -49,6 +51,19 @@ pub struct Settings {
     pub query_log_file: Option<PathBuf>,
     /// What the file asks for that has no effect here; said in the log.
     pub notes: Vec<String>,
+}
+
+/// A remote store and when it is asked.
+#[derive(Clone, Debug)]
+pub struct RemoteStore {
+    /// How it is reached.
+    pub config: RemoteReadConfig,
+    /// Labels that its series have and local ones do not.
+    pub external_labels: Labels,
+    /// It is asked only when a query has all these as equality matchers.
+    pub required_matchers: Vec<(String, String)>,
+    /// Whether it is also asked for recent data.
+    pub read_recent: bool,
 }
 
 /// Where alerts go.
@@ -129,6 +144,7 @@ impl Config {
             server_limit,
             longterm,
             remote_write: remote_write.collect::<Result<_, _>>()?,
+            remote_read: self.remote_stores(&external_labels)?,
             external_labels,
             alerting,
             rule_files: self.rule_files.clone().unwrap_or_default(),
@@ -169,14 +185,27 @@ impl Config {
     /// silently would lose data or alerts.
     fn refuse_sections(&self) -> Result<(), Problem> {
         let refuse = |text: &str| Err(Problem::not_built_in(text));
-        if let Some(rr) = self.remote_read.iter().flatten().next() {
-            return refuse("remote_read is not built in; the section `longterm` reads the long-term node")
-                .map_err(|p| p.or_at(rr.position));
-        }
         if self.tracing.is_some() {
             return refuse("tracing is not built in");
         }
         Ok(())
+    }
+
+    fn remote_stores(&self, external_labels: &Labels) -> Result<Vec<RemoteStore>, Problem> {
+        let (mut stores, mut seen) = (Vec::new(), Vec::new());
+        for section in self.remote_read.iter().flatten() {
+            let text = serde_yaml::to_string(&section.value).unwrap_or_default();
+            if seen.contains(&text) {
+                let url = section.url.as_ref().map(|u| u.0.to_string()).unwrap_or_default();
+                return Err(section.problem(format!(
+                    "duplicate remote read configs are not allowed, found duplicate for URL: {url}"
+                )));
+            }
+            seen.push(text);
+            let store = remote_store(section, external_labels).map_err(|p| p.or_at(section.position))?;
+            stores.push(store);
+        }
+        Ok(stores)
     }
 
     fn alerting(&self) -> Result<Alerting, Problem> {
@@ -202,6 +231,32 @@ impl Config {
         );
         notes
     }
+}
+
+fn remote_store(r: &RemoteRead, external_labels: &Labels) -> Result<RemoteStore, Problem> {
+    let url = r.url.as_ref().map(|u| u.0.to_string()).unwrap_or_default();
+    let name = r.name.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| name_of_url(&url));
+    let mut own = r.clone();
+    let mut config = RemoteReadConfig::new(name, url);
+    config.http = http_config(&own.http())?;
+    config.http.headers.extend(r.headers.clone().unwrap_or_default());
+    if let Some(timeout) = r.remote_timeout {
+        config.timeout = Duration::from_millis(u64::try_from(timeout.ms()).unwrap_or(0));
+    }
+    Ok(RemoteStore {
+        config,
+        external_labels: match r.filter_external_labels {
+            Some(false) => Labels::empty(),
+            _ => external_labels.clone(),
+        },
+        required_matchers: r.required_matchers.clone().unwrap_or_default().into_iter().collect(),
+        read_recent: r.read_recent.unwrap_or(false),
+    })
+}
+
+/// A name for a URL, the same after a restart.
+fn name_of_url(url: &str) -> String {
+    format!("{:06x}", Labels::from_pairs([("url", url)]).hash64() >> 40)
 }
 
 fn alert_rules(
@@ -244,11 +299,7 @@ fn sender(
     let url = w.url.as_ref().map(|u| u.0.to_string()).unwrap_or_default();
     let queue = w.queue_config.clone().unwrap_or_default();
     // A name made from the URL stays the same over restarts, and with it the acknowledged position.
-    let name = w
-        .name
-        .clone()
-        .filter(|n| !n.is_empty())
-        .unwrap_or_else(|| format!("{:06x}", Labels::from_pairs([("url", url.as_str())]).hash64() >> 40));
+    let name = w.name.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| name_of_url(&url));
     let mut own = w.clone();
     let mut http = http_config(&own.http())?;
     http.headers.extend(w.headers.clone().unwrap_or_default());

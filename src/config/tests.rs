@@ -41,6 +41,10 @@ fn what_is_not_built_in_loads_and_is_refused_when_it_is_to_run() {
             "alerting:\n  alertmanagers:\n  - nomad_sd_configs: [{server: x}]\n",
             "nomad_sd_configs is not built in",
         ),
+        (
+            "remote_write:\n- url: http://h/w\n  basic_auth: {username: u, password_ref: x}\n",
+            "cannot use secret ref without manager",
+        ),
         ("alerting:\n  alertmanagers:\n  - sigv4: {region: x}\n", "sigv4 is not built in"),
     ] {
         let p = parse(text).expect("valid").settings().expect_err(text);
@@ -73,6 +77,31 @@ fn alertmanagers_have_their_defaults() {
     assert_eq!(seen.collect::<Vec<_>>(), [("http", "", 10, 0, 1), ("https", "/p", 1, 1, 1)]);
     assert_eq!(alerting.relabel.len(), 1);
     check_error("alerting:\n  alertmanagers:\n  - api_version: v1\n", 3, 5, "api version to be one of [v2]");
+}
+
+#[test]
+fn remote_stores_have_their_defaults() {
+    let text = "global: {external_labels: {region: x}}
+remote_read:
+- url: http://h/api/v1/read
+- url: http://h/api/v1/read
+  name: n
+  remote_timeout: 5s
+  read_recent: true
+  filter_external_labels: false
+  required_matchers: {job: special}
+  headers: {X-Scope: a}
+";
+    let stores = parse(text).expect("valid").settings().expect("runs").remote_read;
+    let seen = stores.iter().map(|s| {
+        (s.config.timeout.as_secs(), s.read_recent, s.external_labels.len(), s.required_matchers.len())
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), [(60, false, 1, 0), (5, true, 0, 1)]);
+    assert_eq!((stores[0].config.name.len(), stores[1].config.name.as_str()), (6, "n"));
+    assert_eq!(stores[1].config.http.headers, [("X-Scope".to_owned(), "a".to_owned())]);
+    let twice = "remote_read:\n- url: http://h/read\n- url: http://h/read\n";
+    let problem = parse(twice).expect("valid").settings().expect_err("refused");
+    assert!(problem.reason.contains("duplicate remote read configs"), "{problem:?}");
 }
 
 #[test]
