@@ -379,6 +379,15 @@ pub enum LongtermCommand {
     Backfill(LongtermBackfillFlags),
     /// Tell what tagging some series would cost: series, samples and bytes per day and year.
     Preview(LongtermPreviewFlags),
+    /// Read a whole long-term store and check every checksum in it. Fails when anything is damaged.
+    Verify(LongtermVerifyFlags),
+}
+
+/// Flags of `almanac longterm verify`.
+#[derive(Args, Debug, Clone)]
+pub struct LongtermVerifyFlags {
+    /// Directory of the store, which no process has open: of a node that is stopped, a snapshot, or a backup.
+    pub path: PathBuf,
 }
 
 /// Flags of `almanac longterm audit`.

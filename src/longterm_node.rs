@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::sources::{Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use api::sources::{AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
 use federation::store::{LongtermStore, StoreConfig};
 use model::{Clock, Exemplar, Labels, Matcher, StorageError};
 use tokio::runtime::Handle;
@@ -88,7 +88,7 @@ impl LongtermNode {
             status: Arc::new(Status::new(facts, Box::new(StoreOf(store.clone())))),
             rules: None,
             exemplars: Some(Arc::new(StoreExemplars(store.clone()))),
-            admin: None,
+            admin: Some(Arc::new(StoreAdmin(store.clone()))),
             longterm: None,
             lifecycle: Arc::new(NothingToReload { quit }),
             readiness: readiness.clone(),
@@ -149,6 +149,34 @@ impl ExemplarSource for StoreExemplars {
             found.extend(self.0.exemplars(matchers, mint, maxt, MAX_EXEMPLAR_SERIES)?);
         }
         Ok(found.into_iter().collect())
+    }
+}
+
+struct StoreAdmin(Arc<LongtermStore>);
+
+impl AdminSource for StoreAdmin {
+    fn count_series(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<(u64, u64), StorageError> {
+        let found = federation::preview::preview(&*self.0, sets, mint, maxt)?;
+        Ok((found.series, found.samples))
+    }
+
+    fn delete_series(&self, mint: i64, maxt: i64, matchers: &[Matcher]) -> Result<(), StorageError> {
+        let deleted = self.0.delete(matchers, mint, maxt)?;
+        tracing::info!(series = deleted.series, samples = deleted.samples, "deleted from the long-term store");
+        Ok(())
+    }
+
+    fn clean_tombstones(&self) -> Result<(), StorageError> {
+        // Deleting leaves none.
+        Ok(())
+    }
+
+    fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
+        if skip_head {
+            let what = "skip_head: the long-term store has no head that could be left out";
+            return Err(StorageError::Unsupported(what.into()));
+        }
+        self.0.snapshot()
     }
 }
 

@@ -1,6 +1,6 @@
-//! `almanac longterm audit | backfill | preview`: what is in the long-term node, or should be.
+//! `almanac longterm audit | backfill | preview | verify`: what is in the long-term node, or should be.
 //!
-//! One file a command. They speak to running nodes over HTTP ([`Node`]); only `backfill --data` reads files.
+//! One file a command. They speak to running nodes over HTTP ([`Node`]); only `backfill --data` and `verify` read files.
 
 use std::time::Duration;
 
@@ -17,13 +17,14 @@ use crate::tsdb_tool::progress::Interrupt;
 mod audit;
 mod backfill;
 mod preview;
+mod verify;
 
 /// Time for one request that is no long read.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest answer taken.
 const RESPONSE_LIMIT_BYTES: usize = 64 << 20;
 
-/// Runs a command and says whether it succeeded; `audit` only does when nothing is missing.
+/// Runs a command and says whether it succeeded; `audit` only does when nothing is missing, `verify` when nothing is damaged.
 pub fn run(flags: &LongtermFlags) -> bool {
     match run_inner(flags) {
         Ok(good) => good,
@@ -40,6 +41,7 @@ fn run_inner(flags: &LongtermFlags) -> anyhow::Result<bool> {
         Some(LongtermCommand::Audit(f)) => audit::audit(f, &runtime, &Interrupt::watch()?),
         Some(LongtermCommand::Backfill(f)) => backfill::backfill(f, &runtime, &Interrupt::watch()?),
         Some(LongtermCommand::Preview(f)) => preview::preview(f, &runtime),
+        Some(LongtermCommand::Verify(f)) => verify::verify(f, &Interrupt::watch()?),
         None => bail!("no command"),
     };
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -709,6 +709,11 @@ impl LongtermSource for LongtermWay {
 struct DbAdmin(Arc<Db>);
 
 impl AdminSource for DbAdmin {
+    fn count_series(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<(u64, u64), StorageError> {
+        let found = federation::preview::preview(&*self.0, sets, mint, maxt)?;
+        Ok((found.series, found.samples))
+    }
+
     fn delete_series(&self, mint: i64, maxt: i64, matchers: &[Matcher]) -> Result<(), StorageError> {
         self.0.delete(matchers, mint, maxt)
     }

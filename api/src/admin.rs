@@ -6,7 +6,7 @@ use model::Matcher;
 
 use crate::app::{Answer, App, Request};
 use crate::failure::{Failure, Kind};
-use crate::params::{MAX_TIME_MS, MIN_TIME_MS, parse_bool, parse_selector};
+use crate::params::{MAX_TIME_MS, MIN_TIME_MS, parse_selector};
 use crate::sources::AdminSource;
 
 fn source(app: &App) -> Result<&dyn AdminSource, Failure> {
@@ -19,7 +19,7 @@ fn source(app: &App) -> Result<&dyn AdminSource, Failure> {
     }
 }
 
-/// `/api/v1/admin/tsdb/delete_series`
+/// `/api/v1/admin/tsdb/delete_series`; with `dry_run=true`, which is our own, it deletes nothing and answers with counts.
 pub(crate) fn delete_series(app: &Arc<App>, request: &Request) -> Result<Answer, Failure> {
     let source = source(app)?;
     let p = &request.params;
@@ -33,6 +33,12 @@ pub(crate) fn delete_series(app: &Arc<App>, request: &Request) -> Result<Answer,
         .collect::<Result<_, _>>()?;
     if sets.is_empty() {
         return Err(Failure::bad_data("no match[] parameter provided"));
+    }
+    if p.flag("dry_run")? {
+        let counted = source.count_series(&sets, start_ms, end_ms).map_err(|e| Failure::operation(&e))?;
+        return Ok(Answer::data(move |out| {
+            out.raw(&format!("{{\"series\":{},\"samples\":{}}}", counted.0, counted.1));
+        }));
     }
     for matchers in &sets {
         source.delete_series(start_ms, end_ms, matchers).map_err(|e| Failure::operation(&e))?;
@@ -49,11 +55,7 @@ pub(crate) fn clean_tombstones(app: &Arc<App>) -> Result<Answer, Failure> {
 /// `/api/v1/admin/tsdb/snapshot`
 pub(crate) fn snapshot(app: &Arc<App>, request: &Request) -> Result<Answer, Failure> {
     let source = source(app)?;
-    let skip_head = match request.params.get("skip_head") {
-        "" => false,
-        text => parse_bool(text)
-            .map_err(|e| Failure::invalid("skip_head", format!("unable to parse boolean: {e}")))?,
-    };
+    let skip_head = request.params.flag("skip_head")?;
     let name = source.snapshot(skip_head).map_err(|e| {
         let f = Failure::operation(&e);
         Failure::new(f.kind, format!("create snapshot: {}", f.text))

@@ -68,6 +68,15 @@ impl Params {
         self.pairs.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
     }
 
+    /// A parameter that is true or false, and false when it is absent.
+    pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Failure> {
+        match self.get(name) {
+            "" => Ok(false),
+            text => parse_bool(text)
+                .map_err(|e| Failure::invalid(name, format!("unable to parse boolean: {e}"))),
+        }
+    }
+
     /// The first value of a parameter in the query string alone.
     pub(crate) fn get_url(&self, name: &str) -> &str {
         self.pairs[self.from_body..].iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)

@@ -414,6 +414,12 @@ pub trait ExemplarSource: Send + Sync {
 
 /// Changes of the store that only an operator makes.
 pub trait AdminSource: Send + Sync {
+    /// Series that pass one of the sets and their samples within `[mint, maxt]`: what `delete_series` would delete.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn count_series(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<(u64, u64), StorageError>;
+
     /// Deletes the samples within `[mint, maxt]` of the series that pass.
     ///
     /// # Errors

@@ -8,7 +8,7 @@
 //!
 //! Read in this order: docs/formats/longterm.md; `keys`, `families`, `rows`, `journal`, `chunk` (with `floats`, `ints`,
 //! `sample_codec`), `postings` for the bytes; `registry`, `open` for the memory; `appender`, `commit` for the way in; `replay` for
-//! opening; `seal`, `expire` for maintenance; `select`, `read` for the way out; `stats`.
+//! opening; `seal`, `expire` for maintenance; `select`, `read` for the way out; `delete`, `snapshot`, `verify` for operators; `stats`.
 //!
 //! Locks, in the order in which they may nest: maintenance, writer, open, registry. None but the first two is held
 //! across I/O.
@@ -17,6 +17,7 @@ mod appender;
 mod chunk;
 mod commit;
 mod config;
+mod delete;
 mod error;
 mod expire;
 mod families;
@@ -35,10 +36,12 @@ mod rows;
 mod sample_codec;
 mod seal;
 mod select;
+mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod varint;
+mod verify;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -52,9 +55,12 @@ use rocksdb::{BoundColumnFamily, DB};
 pub(crate) use chunk::sealed_len_bytes;
 pub use chunk::{ANY_CHUNKS, AnyChunkCodec, FLOAT_CHUNKS, FloatChunkCodec};
 pub use config::StoreConfig;
+pub use delete::Deleted;
 pub use error::StoreError;
 pub use maintain::MaintainReport;
+pub use snapshot::SNAPSHOTS_DIR;
 pub use stats::StoreStats;
+pub use verify::{VerifyReport, verify};
 
 use appender::LongtermAppender;
 use commit::{Ticket, Writer};

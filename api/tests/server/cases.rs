@@ -299,6 +299,11 @@ fn admin() {
     check(&[
         ("POST /api/v1/admin/tsdb/delete_series?match[]=up&start=1&end=2", 204, String::new()),
         ("PUT /api/v1/admin/tsdb/delete_series?match[]=up", 204, String::new()),
+        (
+            "POST /api/v1/admin/tsdb/delete_series?match[]=up&start=1&end=2&dry_run=true",
+            200,
+            ok(r#"{"series":1,"samples":1000}"#),
+        ),
         ("POST /api/v1/admin/tsdb/delete_series", 400, err("bad_data", "no match[] parameter provided")),
         ("POST /api/v1/admin/tsdb/clean_tombstones", 204, String::new()),
         ("POST /api/v1/admin/tsdb/snapshot", 200, ok(r#"{"name":"20240101T000000Z-1"}"#)),

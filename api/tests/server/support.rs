@@ -429,6 +429,10 @@ impl ExemplarSource for Fixed {
 }
 
 impl AdminSource for Fixed {
+    fn count_series(&self, sets: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<(u64, u64), StorageError> {
+        Ok((sets.len() as u64, (maxt - mint) as u64))
+    }
+
     fn delete_series(&self, mint: i64, maxt: i64, matchers: &[Matcher]) -> Result<(), StorageError> {
         let text: Vec<_> = matchers.iter().map(Matcher::to_string).collect();
         self.deleted.lock().expect("not poisoned").push(format!("{mint}..{maxt} {}", text.join(",")));

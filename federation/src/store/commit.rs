@@ -104,6 +104,11 @@ impl Writer {
         *self.entry(slot) = VACANT;
     }
 
+    /// The month of a slot's next sample is to be indexed.
+    pub(super) fn forget_month(&mut self, slot: u32) {
+        self.entry(slot).month = NO_MONTH;
+    }
+
     fn entry(&mut self, slot: u32) -> &mut WriterSeries {
         if self.series.len() <= slot as usize {
             self.series.resize(slot as usize + 1, VACANT);

@@ -278,6 +278,11 @@ impl Open {
         self.series.get(slot as usize)
     }
 
+    /// The slot of a series in memory.
+    pub(super) fn slot_of(&self, id: u64) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
     pub(super) fn by_id(&self, id: u64) -> Option<&OpenSeries> {
         self.by_id.get(&id).map(|slot| &self.series[*slot as usize])
     }

@@ -57,10 +57,20 @@ struct Sealed {
 impl Inner {
     /// Seals the open samples of some slots, as far as readers allow. The maintenance lock is held.
     pub(super) fn seal(&self, slots: &[u32]) -> Result<SealStats, StorageError> {
+        self.seal_heeding(slots, READER_PATIENCE_MS)
+    }
+
+    /// Seals all open samples of some slots. A reader may then see samples of batches that came after it.
+    pub(super) fn seal_past_readers(&self, slots: &[u32]) -> Result<SealStats, StorageError> {
+        self.seal_heeding(slots, -1)
+    }
+
+    /// Seals as far as readers allow that began at most so long ago.
+    fn seal_heeding(&self, slots: &[u32], patience_ms: i64) -> Result<SealStats, StorageError> {
         let mut stats = SealStats::default();
         let mut rest = slots;
         while !rest.is_empty() {
-            let (taken, watermark, used) = self.take(rest);
+            let (taken, watermark, used) = self.take(rest, patience_ms);
             rest = &rest[used..];
             stats += self.seal_round(&taken, watermark)?;
         }
@@ -68,11 +78,11 @@ impl Inner {
     }
 
     /// Copies the open samples of the first slots; how many slots those are comes last.
-    fn take(&self, slots: &[u32]) -> (Vec<Taken>, u64, usize) {
+    fn take(&self, slots: &[u32], patience_ms: i64) -> (Vec<Taken>, u64, usize) {
         let now_ms = self.clock.now_ms();
         let mint = self.oldest_ms(now_ms);
         let open = self.open.read();
-        let oldest_reader = self.readers.oldest_seq_since(now_ms.saturating_sub(READER_PATIENCE_MS));
+        let oldest_reader = self.readers.oldest_seq_since(now_ms.saturating_sub(patience_ms));
         let watermark = open.published.min(oldest_reader);
         let (mut out, mut samples, mut used) = (Vec::new(), 0, 0);
         for slot in slots.iter().take(ROUND_SERIES) {
@@ -238,7 +248,7 @@ impl Inner {
         Ok(())
     }
 
-    fn put_chunks(
+    pub(super) fn put_chunks(
         &self,
         month: Month,
         id: u64,

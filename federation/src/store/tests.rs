@@ -2,6 +2,7 @@
 
 mod durability;
 mod index;
+mod operate;
 mod property;
 mod years;
 

@@ -16,6 +16,8 @@ enum Op {
     Hold,
     /// Reads a part: offset and length in steps, name.
     Read(i32, i32, u8),
+    /// Deletes a part: offset to the clock and length in steps, name.
+    Delete(i32, i32, u8),
 }
 
 const STEP_MS: i64 = 10_000;
@@ -29,6 +31,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Kill),
         1 => Just(Op::Hold),
         2 => (-210_000..10_i32, 0..200_000_i32, 0..4_u8).prop_map(|(a, b, c)| Op::Read(a, b, c)),
+        1 => (-210_000..10_i32, prop_oneof![0..100_i32, 0..200_000_i32], 0..4_u8).prop_map(|(a, b, c)| Op::Delete(a, b, c)),
     ];
     proptest::collection::vec(op, 1..40)
 }
@@ -112,6 +115,26 @@ fn run(ops: Vec<Op>) {
                 let want = visible(&model, name.as_deref(), mint.max(now - f.config.retention_ms), maxt);
                 assert_eq!(read(f.store(), &matchers, mint, maxt).unwrap(), want);
             }
+            Op::Delete(from, len, name) => {
+                // A reader may miss what is deleted while it reads.
+                held = None;
+                let (mint, maxt) = (now + i64::from(from) * STEP_MS, now + i64::from(from + len) * STEP_MS);
+                let name = (name < 3).then(|| format!("m{name}"));
+                let matchers: Vec<_> = name.iter().map(|n| Matcher::equal("__name__", n)).collect();
+                let oldest = now - f.config.retention_ms;
+                let hit = visible(&model, name.as_deref(), mint, maxt);
+                let shown = visible(&model, name.as_deref(), mint.max(oldest), maxt);
+                let deleted = f.store().delete(&matchers, mint, maxt).unwrap();
+                let most: usize = hit.values().map(BTreeMap::len).sum();
+                let least: usize = shown.values().map(BTreeMap::len).sum();
+                // What expired may be there still, or not any more.
+                assert!((least..=most).contains(&(deleted.samples as usize)), "{deleted:?}");
+                for (l, samples) in hit {
+                    let of = model.get_mut(&l).unwrap();
+                    of.retain(|t, _| !samples.contains_key(t));
+                }
+                model.retain(|_, of| !of.is_empty());
+            }
         }
         // A reader that stays for longer than sealing has patience may see more, but loses nothing.
         if let Some((querier, expect)) = &held {
@@ -128,6 +151,10 @@ fn run(ops: Vec<Op>) {
     assert_eq!(f.all(), want);
     f.kill();
     assert_eq!(f.all(), want);
+    let name = f.store().snapshot().unwrap();
+    let report = crate::store::verify(f.config.dir.join(crate::store::SNAPSHOTS_DIR).join(name), |_, _| true);
+    let report = report.unwrap();
+    assert!(report.is_good(), "{:?}", report.problems);
 }
 
 proptest! {
