@@ -162,7 +162,11 @@ impl AdminSource for StoreAdmin {
 
     fn delete_series(&self, mint: i64, maxt: i64, matchers: &[Matcher]) -> Result<(), StorageError> {
         let deleted = self.0.delete(matchers, mint, maxt)?;
-        tracing::info!(series = deleted.series, samples = deleted.samples, "deleted from the long-term store");
+        tracing::info!(
+            series = deleted.series,
+            samples = deleted.samples,
+            "deleted from the long-term store"
+        );
         Ok(())
     }
 

@@ -72,8 +72,9 @@ impl Params {
     pub(crate) fn flag(&self, name: &'static str) -> Result<bool, Failure> {
         match self.get(name) {
             "" => Ok(false),
-            text => parse_bool(text)
-                .map_err(|e| Failure::invalid(name, format!("unable to parse boolean: {e}"))),
+            text => {
+                parse_bool(text).map_err(|e| Failure::invalid(name, format!("unable to parse boolean: {e}")))
+            }
         }
     }
 

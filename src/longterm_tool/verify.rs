@@ -62,9 +62,13 @@ mod tests {
             text(&good),
             "1,200 series, 0 sealed samples, 0 in the journal; 5 rows, 70 bytes read\nevery checksum is right\n"
         );
-        let bad = VerifyReport { problem_count: 1500, problems: vec!["raw: x: y".into()], moved_aside: 2, ..good };
+        let bad =
+            VerifyReport { problem_count: 1500, problems: vec!["raw: x: y".into()], moved_aside: 2, ..good };
         let said = text(&bad);
         assert!(said.starts_with("damaged: raw: x: y\nand 1,499 more\n"), "{said}");
-        assert!(said.contains("2 damaged chunks were moved aside") && said.contains("1,500 problems"), "{said}");
+        assert!(
+            said.contains("2 damaged chunks were moved aside") && said.contains("1,500 problems"),
+            "{said}"
+        );
     }
 }

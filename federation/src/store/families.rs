@@ -57,7 +57,12 @@ fn check_empty(dir: &Path) -> Result<(), StoreError> {
         let name = name.to_string_lossy();
         // What an opening that was cut short leaves, and what file systems put there.
         let ours = ["LOG", "LOCK", "IDENTITY", "MANIFEST", "OPTIONS"].iter().any(|p| name.starts_with(p));
-        if !ours && name != "lost+found" && name != super::SNAPSHOTS_DIR && !name.ends_with(".log") && !name.ends_with(".dbtmp") {
+        if !ours
+            && name != "lost+found"
+            && name != super::SNAPSHOTS_DIR
+            && !name.ends_with(".log")
+            && !name.ends_with(".dbtmp")
+        {
             let reason = format!("it holds the foreign file {name:?} and no database");
             return Err(StoreError::Foreign { dir: dir.to_path_buf(), reason });
         }

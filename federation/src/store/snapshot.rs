@@ -34,10 +34,8 @@ impl LongtermStore {
     /// A name by the clock, as snapshots of the local store have them, that is not taken.
     fn free_name(&self, root: &std::path::Path) -> Result<String, StorageError> {
         let d = DateTime::from_ms(self.inner.clock.now_ms());
-        let stem = format!(
-            "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
-            d.year, d.month, d.day, d.hour, d.minute, d.second
-        );
+        let stem =
+            format!("{:04}{:02}{:02}T{:02}{:02}{:02}Z", d.year, d.month, d.day, d.hour, d.minute, d.second);
         let taken = |name: &String| root.join(name).exists();
         (0..u32::MAX).map(|i| format!("{stem}-{i:016x}")).find(|n| !taken(n)).ok_or_else(|| {
             StorageError::Io { op: "name", path: PathBuf::from(root), reason: "no name is free".into() }

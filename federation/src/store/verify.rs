@@ -144,7 +144,8 @@ impl Check<'_> {
         before: &mut Before,
     ) -> Result<(), StorageError> {
         let wrong = |reason: &str| StorageError::decode("row", reason.to_owned());
-        let number = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).map_err(|_| wrong("not 8 bytes"));
+        let number =
+            |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).map_err(|_| wrong("not 8 bytes"));
         match family {
             SERIES => {
                 let id = number(key)?;
