@@ -125,7 +125,7 @@ impl Check<'_> {
             if let Err(e) = self.row(family, key, value, &mut before) {
                 self.report.problem(family, &place(family, key), e);
             }
-            if self.report.rows % ROWS_PER_STEP == 0 && !step(self.report.rows) {
+            if self.report.rows.is_multiple_of(ROWS_PER_STEP) && !step(self.report.rows) {
                 return false;
             }
             rows.next();
@@ -157,7 +157,7 @@ impl Check<'_> {
                 match found {
                     Ok(Some(_)) => Ok(()),
                     Ok(None) => Err(wrong("the table of hashes has not got it")),
-                    Err(e) => Err(wrong(&e.to_string())),
+                    Err(e) => Err(wrong(e.as_ref())),
                 }
             }
             IDS => {
