@@ -65,9 +65,54 @@ fn data(port: u16, path: &str) -> Value {
     let mut data = serde_json::from_str::<Value>(&body).expect("JSON")["data"].take();
     let list = if data.is_array() { &mut data } else { &mut data["result"] };
     if let Some(list) = list.as_array_mut() {
+        for exemplars in
+            list.iter_mut().filter_map(|s| s.get_mut("exemplars")).filter_map(Value::as_array_mut)
+        {
+            // A restart of prometheus forgets those that are older than the newest block.
+            exemplars.drain(..exemplars.len().saturating_sub(3));
+        }
         list.sort_by_key(ToString::to_string);
     }
     data
+}
+
+/// Samples that come late have times that end so. A prometheus that is killed may lose some that the files still have, so
+/// that ours shows more.
+pub const LATE_ENDS_WITH: &str = ".007";
+
+/// Leaves late samples out of a matrix of raw samples.
+fn drop_late(data: &mut Value) {
+    let series = data.get_mut("result").and_then(Value::as_array_mut).into_iter().flatten();
+    for s in series {
+        for list in ["values", "histograms"] {
+            if let Some(list) = s.get_mut(list).and_then(Value::as_array_mut) {
+                list.retain(|pair| !pair[0].to_string().ends_with(LATE_ENDS_WITH));
+            }
+        }
+    }
+}
+
+/// Whether both are numbers that differ as two libraries' logarithms and powers do.
+fn is_near(a: &Value, b: &Value) -> bool {
+    let number = |v: &Value| v.as_str().and_then(|text| text.parse::<f64>().ok());
+    number(a).zip(number(b)).is_some_and(|(a, b)| (a - b).abs() <= 1e-12 * a.abs())
+}
+
+/// Where two values differ first, and how.
+fn difference(a: &Value, b: &Value) -> Option<String> {
+    let at = |key: &str, found: Option<String>| found.map(|text| format!("{key}/{text}"));
+    match (a, b) {
+        (Value::Object(x), Value::Object(y)) if x.keys().eq(y.keys()) => {
+            let found = x.iter().find_map(|(k, v)| at(k, difference(v, &y[k])));
+            found.map(|text| format!("{} {text}", x.get("metric").unwrap_or(&Value::Null)))
+        }
+        (Value::Array(x), Value::Array(y)) => {
+            let found =
+                x.iter().zip(y).enumerate().find_map(|(i, (v, w))| at(&i.to_string(), difference(v, w)));
+            found.or_else(|| (x.len() != y.len()).then(|| format!("{} and {} entries", x.len(), y.len())))
+        }
+        _ => (a != b && !is_near(a, b)).then(|| format!("{a} and {b}")),
+    }
 }
 
 /// Asks both everything.
@@ -97,7 +142,10 @@ fn check_answers(theirs: u16, ours: u16, now: f64, further: Vec<String>) {
     }
     paths.extend(further);
     for path in paths {
-        assert_eq!(data(theirs, &path), data(ours, &path), "{path}");
+        let (mut a, mut b) = (data(theirs, &path), data(ours, &path));
+        drop_late(&mut a);
+        drop_late(&mut b);
+        assert_eq!(difference(&a, &b), None, "{path}");
     }
 }
 
@@ -116,33 +164,47 @@ pub struct Programs {
 
 /// Compares what both make of a directory, each on a copy of its own.
 pub fn check_same(programs: &Programs, root: &Path, name: &str, idle: &str) -> usize {
-    let [theirs, ours, dumped] = ["theirs", "ours", "dumped"].map(|who| root.join(format!("{name}-{who}")));
-    for to in [&theirs, &ours, &dumped] {
-        copy(&root.join(name), to);
-    }
+    let dumped = root.join(format!("{name}-dumped"));
+    copy(&root.join(name), &dumped);
     let (a, b) = (dump(&programs.promtool, &dumped), dump(&almanac(), &dumped));
     let missing = a.iter().find(|l| b.binary_search(l).is_err());
-    let extra = b.iter().find(|l| a.binary_search(l).is_err());
-    assert_eq!((a.len(), missing, extra), (b.len(), None, None), "{name}: dumps differ");
-    let printed = |program: &Path, command: &str| {
-        let output = Command::new(program).args(["tsdb", command]).arg(&dumped).output().expect("it runs");
+    let is_late = |l: &&String| l.ends_with(&LATE_ENDS_WITH[1..]);
+    let extra = b.iter().filter(|l| !is_late(l)).find(|l| a.binary_search(l).is_err());
+    // Promtool takes a block of late samples for one that has all of its time, and passes over what the log has of it.
+    if has_late_block(&dumped) {
+        assert_eq!(missing, None, "{name}: promtool's dump has more");
+    } else {
+        assert_eq!((missing, extra), (None, None), "{name}: dumps of {} and {}", a.len(), b.len());
+    }
+    let printed = |program: &Path, command: &[&str]| {
+        let output = Command::new(program).arg("tsdb").args(command).arg(&dumped).output().expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let lists = [&programs.promtool, &almanac()].map(|p| words(printed(p, "list")));
+    let lists = [&programs.promtool, &almanac()].map(|p| words(printed(p, &["list"])));
     assert_eq!(lists[0], lists[1], "{name}: lists differ");
-    if programs.analyses && lists[0].len() > 7 {
+    let has_blocks = lists[0].iter().any(|word| word.len() == 26);
+    if programs.analyses && has_blocks {
         // Promtool leaves entries of equal count in no order.
         let analyzed = [&programs.promtool, &almanac()].map(|p| {
-            let text = printed(p, "analyze");
+            let text = printed(p, &["analyze", "--limit=1000"]);
             let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
             lines.sort();
             lines
         });
         assert_eq!(analyzed[0], analyzed[1], "{name}: analyses differ");
     }
+    check_servers(programs, root, name, idle);
+    b.len()
+}
 
+/// Compares what both servers answer over a directory, each on a copy of its own.
+pub fn check_servers(programs: &Programs, root: &Path, name: &str, idle: &str) {
+    let [theirs, ours] = ["theirs", "ours"].map(|who| root.join(format!("{name}-{who}")));
+    for to in [&theirs, &ours] {
+        copy(&root.join(name), to);
+    }
     let ports = [free_port(), free_port()];
     let args = |dir: &Path, port: u16, further: &[&str]| {
         let own = [
@@ -162,7 +224,12 @@ pub fn check_same(programs: &Programs, root: &Path, name: &str, idle: &str) -> u
     ready(&ours, ports[1]);
     let now = SystemClock::new().now_ms() as f64 / 1000.0;
     check_answers(ports[0], ports[1], now, (programs.paths)(now));
-    a.len()
+}
+
+fn has_late_block(dir: &Path) -> bool {
+    let metas =
+        std::fs::read_dir(dir).expect("listed").filter_map(Result::ok).map(|e| e.path().join("meta.json"));
+    metas.filter_map(|m| std::fs::read_to_string(m).ok()).any(|text| text.contains("from-out-of-order"))
 }
 
 fn has_files(dir: &Path) -> bool {

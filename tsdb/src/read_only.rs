@@ -84,10 +84,14 @@ impl ReadOnly {
         self.blocks.iter().map(|b| BlockInfo::of(b)).collect()
     }
 
-    /// The block with this name, or the last one.
+    /// The block with this name, or the one that was written last: the first by name of those of the same millisecond.
     fn block(&self, ulid: Option<&str>) -> Result<&Arc<Block>, Error> {
         match ulid {
-            None => self.blocks.last().ok_or_else(|| Error::Config("no blocks found".into())),
+            None => self
+                .blocks
+                .iter()
+                .max_by_key(|b| (b.ulid.time_ms(), std::cmp::Reverse(b.ulid)))
+                .ok_or_else(|| Error::Config("no blocks found".into())),
             Some(u) => {
                 let found = self.blocks.iter().find(|b| b.ulid.to_string() == u);
                 found.ok_or_else(|| Error::Config(format!("block {u} not found")))
@@ -95,7 +99,7 @@ impl ReadOnly {
         }
     }
 
-    /// Counts what a block has: the one with this name, or the last one; only of the series that pass the matchers.
+    /// Counts what a block has: the one with this name, or the one written last; only of the series that pass the matchers.
     ///
     /// # Errors
     /// When there is no such block, or it cannot be read.

@@ -163,6 +163,11 @@ impl Ulid {
         Self(time << 80 | (random(1) << 64 | random(2)) & ((1 << 80) - 1))
     }
 
+    /// When it was made.
+    pub(crate) fn time_ms(self) -> u64 {
+        (self.0 >> 80) as u64
+    }
+
     /// 64 of the random bits.
     pub(crate) fn random(self) -> u64 {
         self.0 as u64
