@@ -8,6 +8,7 @@
 mod alerts;
 mod bad_input;
 mod bad_start;
+mod cardinality;
 mod compare;
 mod federation;
 mod kill_loop;

@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime};
 use crate::support::{Process, eventually, free_port, get, installed, number, query, ready, write};
 
 /// A server whose paths are answered by a function of the path and of how often it was asked for.
-struct Server {
-    port: u16,
+pub(crate) struct Server {
+    pub(crate) port: u16,
 }
 
 impl Server {
-    fn start(
+    pub(crate) fn start(
         answer: impl Fn(&str, u64, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -45,13 +45,13 @@ impl Server {
     }
 }
 
-fn reply(out: &mut TcpStream, content_type: &str, body: &[u8]) -> std::io::Result<()> {
+pub(crate) fn reply(out: &mut TcpStream, content_type: &str, body: &[u8]) -> std::io::Result<()> {
     let len = body.len();
     write!(out, "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nContent-Length: {len}\r\n\r\n")?;
     out.write_all(body)
 }
 
-fn almanac(dir: &std::path::Path, config: &str) -> (Process, u16) {
+pub(crate) fn almanac(dir: &std::path::Path, config: &str) -> (Process, u16) {
     let port = free_port();
     let process = Process::almanac(&[
         &format!("--config.file={config}"),
@@ -62,7 +62,7 @@ fn almanac(dir: &std::path::Path, config: &str) -> (Process, u16) {
     (process, port)
 }
 
-const TEXT: &str = "text/plain; version=0.0.4";
+pub(crate) const TEXT: &str = "text/plain; version=0.0.4";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Series by their labels with their values; how long scrapes take is left out.
@@ -180,7 +180,7 @@ fn series_and_values_are_those_of_prometheus() {
 }
 
 /// Every way to answer badly, with a part of the error that it must give.
-const HARM: [(&str, &str); 12] = [
+const HARM: [(&str, &str); 16] = [
     ("endless", "body size limit exceeded"),
     ("slow", "context deadline exceeded"),
     ("silent", "context deadline exceeded"),
@@ -196,13 +196,58 @@ const HARM: [(&str, &str); 12] = [
     ("cut", "clientpb: insufficient length of buffer, expected at least 127 bytes, got 3 bytes"),
     ("groups", "unexpected EOF"),
     ("status", "server returned HTTP status 500 Internal Server Error"),
+    ("gzip", "body size limit exceeded"),
+    ("zstd", "body size limit exceeded"),
+    ("trickle", "context deadline exceeded"),
+    ("handshake", "context deadline exceeded"),
 ];
+
+/// 128 MiB in a few kilobytes: blocks that repeat one byte (RFC 8878, section 3.1.1.2).
+fn zstd_bomb() -> Vec<u8> {
+    const BLOCK_LEN: u32 = 128 << 10;
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x40];
+    for i in 0..1024 {
+        let header = u32::from(i == 1023) | 1 << 1 | BLOCK_LEN << 3;
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.push(b'#');
+    }
+    frame
+}
+
+fn gzip_bomb() -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..128 {
+        gzip.write_all(&[b'#'; 1 << 20]).expect("memory");
+    }
+    gzip.finish().expect("memory")
+}
+
+fn encoded(out: &mut TcpStream, encoding: &str, body: &[u8]) -> std::io::Result<()> {
+    let len = body.len();
+    write!(
+        out,
+        "HTTP/1.1 200 OK\r\nContent-Type: {TEXT}\r\nContent-Encoding: {encoding}\r\nContent-Length: {len}\r\n\r\n"
+    )?;
+    out.write_all(body)
+}
+
+/// Accepts connections and says nothing.
+fn mute() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    std::thread::spawn(move || {
+        let mut held: Vec<_> = Vec::new();
+        listener.incoming().flatten().for_each(|stream| held.push(stream));
+    });
+    port
+}
 
 #[test]
 fn targets_that_mean_harm_harm_nobody_else() {
     let dir = tempfile::tempdir().expect("a folder");
     let protobuf =
         "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    let (gzip, zstd) = (gzip_bomb(), zstd_bomb());
     let server = Server::start(move |path, n, out| match path.trim_start_matches('/') {
         "endless" => {
             write!(out, "HTTP/1.1 200 OK\r\nContent-Type: {TEXT}\r\nTransfer-Encoding: chunked\r\n\r\n")?;
@@ -239,18 +284,37 @@ fn targets_that_mean_harm_harm_nobody_else() {
             reply(out, TEXT, format!("m{{{}}} 1\n", labels.join(",")).as_bytes())
         }
         "cut" => reply(out, protobuf, &[0x7e, 0x0a, 0x01]),
+        "gzip" => encoded(out, "gzip", &gzip),
+        "zstd" => encoded(out, "zstd", &zstd),
+        // Each byte in a chunk of its own, and soon enough for any timeout between two reads.
+        "trickle" => {
+            write!(out, "HTTP/1.1 200 OK\r\nContent-Type: {TEXT}\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            loop {
+                out.write_all(b"1\r\n#\r\n")?;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        "future" => {
+            let now =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis();
+            let far = [now + 3_600_000, now + 1_000_000_000_000, i64::MAX as u128];
+            let lines: Vec<String> = far.iter().map(|t| format!("far{{t=\"{t}\"}} 1 {t}\n")).collect();
+            reply(out, TEXT, format!("near 1\n{}", lines.concat()).as_bytes())
+        }
         "groups" => reply(out, protobuf, &[&[0xc0, 0x84, 0x3d][..], &[0x7b; 1_000_000]].concat()),
         "status" => out.write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"),
         _ => reply(out, TEXT, format!("good {n}\n").as_bytes()),
     });
+    let mute = mute();
     let job = |name: &str| {
-        let port = server.port;
+        let port = if name == "handshake" { mute } else { server.port };
+        let scheme = if name == "handshake" { "https" } else { "http" };
         format!(
-            "- {{job_name: {name}, metrics_path: /{name}, body_size_limit: 4MB, label_limit: 100, \
+            "- {{job_name: {name}, scheme: {scheme}, metrics_path: /{name}, body_size_limit: 4MB, label_limit: 100, \
              static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}\n"
         )
     };
-    let jobs: String = HARM.iter().map(|(name, _)| job(name)).chain([job("good")]).collect();
+    let jobs: String = HARM.iter().map(|(name, _)| job(name)).chain([job("future"), job("good")]).collect();
     let config = write(
         dir.path(),
         "p.yml",
@@ -269,7 +333,14 @@ fn targets_that_mean_harm_harm_nobody_else() {
     }
     eventually("the good target was scraped for a while", || number(port, "good").filter(|n| *n >= 8.0));
     assert_eq!(number(port, "min_over_time(up{job=\"good\"}[1h])"), Some(1.0));
-    assert_eq!(number(port, "sum(up)"), Some(1.0));
+    assert_eq!(number(port, "sum(up)"), Some(2.0));
+    assert_eq!(number(port, "near"), Some(1.0));
+    assert_eq!(number(port, "min_over_time(up{job=\"future\"}[1h])"), Some(1.0));
+    assert_eq!(
+        query(port, "count_over_time(far[5m] offset -2h)"),
+        Some(Vec::new()),
+        "no sample of the future"
+    );
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("Linux");
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("a peak");
     let peak_mib = peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024;
