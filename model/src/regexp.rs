@@ -8,9 +8,11 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use one_group::OneGroup;
 pub use search::SearchRegexp;
 use shape::{Judgement, Shape};
 
+mod one_group;
 mod search;
 mod shape;
 mod syntax;
@@ -38,6 +40,7 @@ struct Inner {
     /// Names of groups with their numbers, in order.
     names: Vec<(String, usize)>,
     shape: Option<Shape>,
+    one_group: Option<OneGroup>,
     /// Whether what begins like none of these does not match; for a store.
     prefixes: Vec<String>,
     /// Made when it is needed first; at once, when there is nothing else.
@@ -71,6 +74,7 @@ impl Regexp {
             names,
             prefixes: shape.as_ref().map_or_else(|| vec![String::new()], Shape::prefixes),
             engine: OnceLock::new(),
+            one_group: OneGroup::of(&hir),
             shape,
         };
         if !inner.shape.as_ref().is_some_and(Shape::is_exact) {
@@ -121,11 +125,22 @@ impl Regexp {
     /// The same, appended to `out`; `false`, and nothing appended, when `s` does not match.
     #[must_use]
     pub fn expand_into(&self, s: &str, template: &str, out: &mut String) -> bool {
+        if let Some(one) = &self.inner.one_group {
+            let Some(taken) = one.take(s) else { return false };
+            let group = |n| match n {
+                0 => Some(s),
+                1 => Some(taken),
+                _ => None,
+            };
+            expand_go(group, &self.inner.names, template, out);
+            return true;
+        }
         if self.inner.shape.as_ref().is_some_and(|shape| shape.judge(s) == Judgement::NoMatch) {
             return false;
         }
         let Some(caps) = self.inner.engine().captures(s.as_bytes()) else { return false };
-        expand_go(s, &caps, &self.inner.names, template, out);
+        // Characters are taken whole, so groups begin and end between them.
+        expand_go(|n| caps.get(n).and_then(|m| s.get(m.range())), &self.inner.names, template, out);
         true
     }
 }
@@ -160,9 +175,8 @@ impl Eq for Regexp {}
 
 /// Go's `Regexp.Expand`: `$name` takes the longest run of letters, digits and `_`; `$1x` is the group `1x`, which does
 /// not exist and gives nothing; a `$` that starts no reference stays.
-fn expand_go(
-    s: &str,
-    caps: &regex::bytes::Captures<'_>,
+fn expand_go<'s>(
+    group: impl Fn(usize) -> Option<&'s str>,
     names: &[(String, usize)],
     template: &str,
     out: &mut String,
@@ -190,13 +204,12 @@ fn expand_go(
             out.push('$');
             continue;
         }
-        let group = match name.parse::<usize>() {
-            Ok(n) if !name.starts_with('0') || name == "0" => caps.get(n),
+        let taken = match name.parse::<usize>() {
+            Ok(n) if !name.starts_with('0') || name == "0" => group(n),
             // Of several groups of one name the first that took part.
-            _ => names.iter().filter(|(n, _)| n == name).find_map(|(_, group)| caps.get(*group)),
+            _ => names.iter().filter(|(n, _)| n == name).find_map(|(_, number)| group(*number)),
         };
-        // Characters are taken whole, so groups begin and end between them.
-        out.push_str(group.and_then(|m| s.get(m.range())).unwrap_or(""));
+        out.push_str(taken.unwrap_or(""));
         rest = tail;
     }
     out.push_str(rest);

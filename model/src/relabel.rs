@@ -338,6 +338,10 @@ impl RelabelRule {
             if self.replacement == DEFAULT_REPLACEMENT && self.regex.as_str() == DEFAULT_REGEX {
                 return Verdict::Set(target, source.to_owned().into());
             }
+            return match self.regex.expand(source, &self.replacement) {
+                Some(value) if self.names.is_label_name(&target) => Verdict::Set(target, value.into()),
+                _ => Verdict::Keep,
+            };
         }
         let Some(target) = self.regex.expand(source, &self.target_label) else { return Verdict::Keep };
         if !self.names.is_label_name(&target) {

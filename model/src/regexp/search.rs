@@ -42,7 +42,8 @@ impl SearchRegexp {
             let Some(found) = captures.get(0) else { continue };
             // Characters are taken whole, so matches begin and end between them.
             out.push_str(text.get(end..found.start()).unwrap_or(""));
-            expand_go(text, &captures, &self.names, template, &mut out);
+            let group = |n| captures.get(n).and_then(|m| text.get(m.range()));
+            expand_go(group, &self.names, template, &mut out);
             end = found.end();
             if out.len() > limit {
                 return out;

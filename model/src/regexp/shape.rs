@@ -239,7 +239,7 @@ impl Glob {
 }
 
 /// The expression without `^` at its start and `$` at its end, where they say nothing new.
-fn without_anchors(hir: &Hir) -> Hir {
+pub(super) fn without_anchors(hir: &Hir) -> Hir {
     let HirKind::Concat(parts) = hir.kind() else { return hir.clone() };
     let mut parts = parts.as_slice();
     while let [first, rest @ ..] = parts
@@ -363,7 +363,7 @@ fn class(class: &ClassUnicode, mode: Mode) -> Option<Vec<Chain>> {
 }
 
 /// Whether an expression takes any one character.
-fn is_any(hir: &Hir) -> bool {
+pub(super) fn is_any(hir: &Hir) -> bool {
     let HirKind::Class(Class::Unicode(c)) = hir.kind() else { return false };
     matches!(c.ranges(), [r] if r.start() == '\0' && r.end() == char::MAX)
 }

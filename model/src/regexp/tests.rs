@@ -238,3 +238,37 @@ fn expands_as_go() {
     assert_eq!(r.expand("bc", "${n}-${1st}-$n").as_deref(), Some("b-c-b"));
     assert_eq!(r.expand("abc", "$n").as_deref(), Some("a"));
 }
+
+#[test]
+fn one_group_takes_what_the_engine_says() {
+    let strings =
+        ["", "a", "ab", "b", "Pod;", "Pod;x", "Pod;x;", "Pod;Pod;", "é", "\n", "aa", "aXa", ";", "a;b"];
+    for (pattern, fast) in [
+        ("(.*)", true),
+        ("(.+)", true),
+        ("^(.*)$", true),
+        ("Pod;(.*)", true),
+        ("(.+);", true),
+        ("a(.*)a", true),
+        ("(?P<x>.*)", true),
+        ("(.*?)", true),
+        ("(.*)(.*)", false),
+        ("(?i)a(.*)", false),
+        ("([^a]*)", false),
+        ("(a)", false),
+        (".*", false),
+        ("(?:.*)", false),
+    ] {
+        let re = Regexp::new(pattern).expect("valid");
+        assert_eq!(re.inner.one_group.is_some(), fast, "{pattern}");
+        let engine = regex::Regex::new(&format!("^(?s:{pattern})$")).expect("valid");
+        for s in strings {
+            let expect = engine.captures(s).map(|caps| {
+                let group = |n: usize| caps.get(n).map_or("", |m| m.as_str()).to_owned();
+                let named = caps.name("x").map_or("", |m| m.as_str());
+                format!("<{}|{}|{named}|$>", group(0), group(1))
+            });
+            assert_eq!(re.expand(s, "<$0|${1}|$x|$$>$2").as_deref(), expect.as_deref(), "{pattern} {s:?}");
+        }
+    }
+}
