@@ -465,6 +465,8 @@ pub struct LongtermPreviewFlags {
 /// `almanac test …`
 #[derive(Subcommand, Debug)]
 pub enum TestCommand {
+    /// Run unit tests of rules.
+    Rules(TestRulesFlags),
     /// Run PromQL test scripts; the last line says `N passed, M failed`.
     Promql {
         /// Scripts.
@@ -477,6 +479,23 @@ pub enum TestCommand {
         #[arg(long, short)]
         quiet: bool,
     },
+}
+
+/// Flags of `almanac test rules`.
+#[derive(Args, Debug)]
+pub struct TestRulesFlags {
+    /// The unit test files.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// Only test groups whose names match the regular expression. Repeatable.
+    #[arg(long)]
+    pub run: Vec<String>,
+    /// Leave out keys of rule files that nobody knows, instead of refusing them.
+    #[arg(long = "ignore-unknown-fields")]
+    pub ignore_unknown_fields: bool,
+    /// Features of PromQL that the rules may use.
+    #[command(flatten)]
+    pub features: FeatureFlags,
 }
 
 /// Storages that scripts run on.

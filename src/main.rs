@@ -25,6 +25,7 @@ mod longterm_node;
 mod longterm_tool;
 mod metrics;
 mod query_log;
+mod rule_test;
 mod scraper_node;
 mod script;
 mod server;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Some(Command::Test { what: TestCommand::Promql { files, storage, quiet } }) => {
             script::run(&files, storage, quiet)
         }
+        Some(Command::Test { what: TestCommand::Rules(flags) }) => rule_test::run(&flags),
         Some(Command::Tsdb { what }) => tsdb_tool::run(&what),
         Some(Command::Longterm(l)) if l.what.is_some() => longterm_tool::run(&l),
         Some(Command::Longterm(l)) => serve(&l.general.clone(), run_longterm(*l, flags)),

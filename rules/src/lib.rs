@@ -3,7 +3,7 @@
 //! Reading order: [`config`] (what a rule file says), [`manager`] (groups that run, and reload), `group` (one
 //! evaluation: query, append, stale markers), `recording` and `alerting` (from a query's answer to samples), `restore`
 //! (pending alerts over a restart), `template` (texts of labels and annotations), [`notifier`] (to the Alertmanagers),
-//! [`status`] (what the API shows).
+//! [`status`] (what the API shows), [`unit_test`] (evaluation by hand).
 //!
 //! Leaves out: reading rule files and finding Alertmanagers, which the program does.
 
@@ -14,6 +14,7 @@ pub mod error;
 pub mod manager;
 pub mod notifier;
 pub mod status;
+pub mod unit_test;
 
 mod alerting;
 mod group;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{Exporter, Process, eventually, free_port, installed, number, query, ready, write};
+use crate::support::{Exporter, Process, eventually, free_port, get, installed, number, query, ready, write};
 
 fn nodes(dir: &std::path::Path, exporter: u16) -> (Process, u16, Process, u16) {
     let (scraper_port, longterm_port) = (free_port(), free_port());
@@ -87,4 +87,62 @@ remote_write: [{{url: 'http://127.0.0.1:{longterm_port}/api/v1/write', queue_con
         query(longterm_port, "keep_me{peer=\"prometheus\"}").filter(|rows| rows.len() == 20)
     });
     assert!(rows.iter().all(|(labels, _)| labels["job"] == "app" && labels["longterm"] == "x"), "{rows:?}");
+}
+
+#[test]
+fn a_remote_store_joins_in_queries_and_its_failure_is_a_warning() {
+    let Some(prometheus) = installed("prometheus") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::start();
+    let (port, peer_port) = (free_port(), free_port());
+    let labels = "external_labels: {region: r1}";
+    let peer_file = write(
+        dir.path(),
+        "peer.yml",
+        &format!(
+            "global: {{scrape_interval: 1s, {labels}}}
+scrape_configs: [{{job_name: far, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]
+",
+            exporter.port
+        ),
+    );
+    let file = write(
+        dir.path(),
+        "p.yml",
+        &format!(
+            "global: {{scrape_interval: 1s, {labels}}}
+scrape_configs: [{{job_name: near, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]
+remote_read: [{{url: 'http://127.0.0.1:{peer_port}/api/v1/read', read_recent: true, name: far}}]
+",
+            exporter.port
+        ),
+    );
+    let start = |program: Option<&std::path::Path>, file: &str, data: &str, port: u16| {
+        let args = [
+            format!("--config.file={file}"),
+            format!("--storage.tsdb.path={}", dir.path().join(data).display()),
+            format!("--web.listen-address=127.0.0.1:{port}"),
+        ];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let process =
+            program.map_or_else(|| Process::almanac(&args), |program| Process::start(program, &args));
+        ready(&process, port);
+        process
+    };
+    let peer = start(Some(&prometheus), &peer_file, "peer", peer_port);
+    let _almanac = start(None, &file, "data", port);
+    let rows = eventually("both have samples", || {
+        query(port, "count by (job) (keep_me)")
+            .filter(|rows| rows.len() == 2 && rows.iter().all(|r| r.1 == 20.0))
+    });
+    assert_eq!(rows[0].0["job"], "far");
+    // The external label is taken off again.
+    let far = query(port, "keep_me{job=\"far\",i=\"3\"}").expect("an answer");
+    assert!(far.len() == 1 && far[0].0.get("region").is_none(), "{far:?}");
+    peer.kill();
+    let path = "/api/v1/query?query=count%28keep_me%7Bjob%3D%22near%22%7D%29";
+    let text = get(port, path).expect("local data is there");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["data"]["result"][0]["value"][1], "20", "{text}");
+    assert!(json["warnings"][0].as_str().is_some_and(|w| w.starts_with("remote_read: ")), "{text}");
 }
