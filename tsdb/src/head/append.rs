@@ -61,6 +61,12 @@ impl Head {
     }
 }
 
+/// Whether a value is neither a histogram nor a stale marker.
+#[inline]
+fn is_plain(value: &SampleValue) -> bool {
+    matches!(value, SampleValue::Float(v) if !model::is_stale_nan(*v))
+}
+
 /// Label of the counters by type.
 fn type_of(value: &SampleValue) -> &'static str {
     match value {
@@ -251,7 +257,8 @@ impl HeadAppender {
             let numbers = (commit.number, commit.low_watermark);
             // Late samples are needed once more, for their log; histograms are cheap to clone.
             let logged = (bounds.window_ms > 0).then(|| value.clone());
-            let before = state.shape();
+            // Nearly always a plain number comes after another one, which no count tells of.
+            let before = (!is_plain(&value) || !state.newest().is_none_or(is_plain)).then(|| state.shape());
             match state.append((t, start, value), head.form, &bounds, numbers) {
                 outcome @ (Outcome::Stored | Outcome::StoredInNewChunk) => {
                     if kind == "float" {
@@ -260,9 +267,8 @@ impl HeadAppender {
                         histograms += 1;
                     }
                     new_chunks += u64::from(outcome == Outcome::StoredInNewChunk);
-                    let after = state.shape();
-                    if after != before {
-                        shapes.add(after, 1);
+                    if let Some(before) = before {
+                        shapes.add(state.shape(), 1);
                         shapes.add(before, -1);
                     }
                     mint = mint.min(t);

@@ -143,14 +143,19 @@ impl SeriesState {
         self.last.as_ref().map(|(t, _)| *t)
     }
 
+    /// The newest value in order, where it is known.
     #[inline]
+    pub(super) fn newest(&self) -> Option<&SampleValue> {
+        self.last.as_ref().map(|(_, v)| v)
+    }
+
     pub(super) fn shape(&self) -> Shape {
         let of_histogram = |sum: f64, buckets: usize| Shape {
             stale: i64::from(model::is_stale_nan(sum)),
             histogram: 1,
             buckets: buckets as i64,
         };
-        match self.last.as_ref().map(|(_, v)| v) {
+        match self.newest() {
             None => Shape::default(),
             Some(SampleValue::Float(v)) => {
                 Shape { stale: i64::from(model::is_stale_nan(*v)), ..Shape::default() }
