@@ -44,7 +44,7 @@ fn text(report: &VerifyReport) -> String {
     out.push_str(&match report.problem_count {
         0 => "every checksum is right\n".to_owned(),
         n => format!(
-            "{} problems: restore a backup, or start the node and let an audit send what is missing\n",
+            "problems: {}; restore a backup, or start the node and let an audit send what is missing\n",
             grouped(n)
         ),
     });
@@ -67,7 +67,7 @@ mod tests {
         let said = text(&bad);
         assert!(said.starts_with("damaged: raw: x: y\nand 1,499 more\n"), "{said}");
         assert!(
-            said.contains("2 damaged chunks were moved aside") && said.contains("1,500 problems"),
+            said.contains("2 damaged chunks were moved aside") && said.contains("problems: 1,500;"),
             "{said}"
         );
     }

@@ -70,7 +70,7 @@ pub fn verify(
 ) -> Result<VerifyReport, StoreError> {
     let config = StoreConfig::new(dir);
     if !config.dir.join("CURRENT").exists() {
-        return Err(StoreError::Foreign { dir: config.dir, reason: "it holds no database".into() });
+        return Err(StoreError::Config(format!("{} holds none", config.dir.display())));
     }
     let db = families::open(&config)?;
     let mut check = Check { db: &db, report: VerifyReport::default(), series: RoaringTreemap::new() };

@@ -135,7 +135,7 @@ fn verifying_finds_each_kind_of_damage_and_names_the_place() {
     assert!(report.problems.iter().any(|p| p.contains("where its key puts them")), "{:?}", report.problems);
     assert_eq!(report.problem_count, 1, "{:?}", report.problems);
     let empty = tempfile::tempdir().unwrap();
-    assert!(matches!(verify(empty.path(), |_, _| true), Err(StoreError::Foreign { .. })));
+    assert!(matches!(verify(empty.path(), |_, _| true), Err(StoreError::Config(_))));
     let sample = Sample::float(T0, 1.0);
     f.commit(&[(labels("still", 1), sample)]);
 }
