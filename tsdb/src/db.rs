@@ -119,8 +119,7 @@ impl Db {
         metrics.retention_seconds.set(config.retention_ms as f64 / 1000.0);
         block::remove_temporary(&config.dir)?;
         let blocks = blocks::open_all(&config.dir, &metrics)?;
-        let whole = blocks.iter().filter(|b| b.meta.is_from_whole_head());
-        let min_valid = whole.map(|b| b.meta.max_time).max().unwrap_or(i64::MIN);
+        let min_valid = blocks::end_of_head(&blocks);
 
         let wal_dir = config.dir.join(WAL_DIR);
         dir::create_all(&wal_dir)?;

@@ -61,6 +61,8 @@ pub(crate) struct Head {
     pub(crate) wal: Arc<Wal>,
     /// Timestamp of the oldest sample, or a lower bound; `i64::MAX` when there is none.
     min_time: AtomicI64,
+    /// Before this a start takes everything from blocks.
+    restart_from: AtomicI64,
     /// Timestamp of the newest sample; `i64::MIN` when there is none.
     max_time: AtomicI64,
     /// Older samples do not go into the chunks in order: a block has, or is getting, that time.
@@ -95,6 +97,7 @@ impl Head {
             isolation: Arc::new(Isolation::default()),
             wal,
             min_time: AtomicI64::new(replayed.min_time),
+            restart_from: AtomicI64::new(min_valid),
             max_time: AtomicI64::new(replayed.max_time),
             min_valid: AtomicI64::new(min_valid),
             late: late::Late::new(config, replayed.late, &metrics),

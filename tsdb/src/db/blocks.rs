@@ -18,6 +18,12 @@ use crate::retention::{self, Limits};
 /// A damaged block gets this suffix.
 const QUARANTINED_SUFFIX: &str = ".quarantined";
 
+/// The end of the newest block that took everything of its time from the head: a start takes what is older from blocks alone.
+pub(super) fn end_of_head(blocks: &[Arc<Block>]) -> i64 {
+    let whole = blocks.iter().filter(|b| b.meta.is_from_whole_head());
+    whole.map(|b| b.meta.max_time).max().unwrap_or(i64::MIN)
+}
+
 /// Opens all blocks of a directory, sorted by start. Blocks that another one replaces are removed, damaged ones are set
 /// aside.
 pub(super) fn open_all(root: &Path, metrics: &Metrics) -> Result<Vec<Arc<Block>>, StorageError> {

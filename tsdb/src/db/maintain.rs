@@ -11,7 +11,7 @@ use model::StorageError;
 use parking_lot::{Condvar, Mutex};
 use serde::Deserialize;
 
-use super::{Db, Ordering};
+use super::{Db, Ordering, blocks};
 use crate::block::Block;
 use crate::block::meta::Meta;
 use crate::compact;
@@ -202,6 +202,7 @@ impl Db {
         if self.head.isolation.is_reading(reader, end) {
             return false;
         }
+        self.head.set_restart_from(blocks::end_of_head(&self.blocks.load_full()));
         self.head.truncate_memory(end);
         state.truncation = None;
         true

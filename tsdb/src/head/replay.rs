@@ -78,9 +78,10 @@ fn is_eviction((_, mint, maxt): &(SeriesRef, i64, i64)) -> bool {
     (*mint, *maxt) == (i64::MIN, i64::MAX)
 }
 
-/// Records whose reference no series record names.
+/// Records that say nothing to us: of a type that is not known, or with a reference that no series record names.
 #[derive(Default)]
 struct Unknown {
+    records: u64,
     samples: u64,
     histograms: u64,
     exemplars: u64,
@@ -264,6 +265,14 @@ impl Replay {
             );
         }
         let u = &self.unknown;
+        if u.records > 0 {
+            // No checksum covers the byte that says how a record is packed: damage to it looks like this.
+            metrics.wal_corruptions.inc_by(u.records);
+            tracing::error!(
+                count = u.records,
+                "write-ahead log has records of unknown types: a newer version wrote them, or they are damaged"
+            );
+        }
         for (kind, n) in [
             ("samples", u.samples),
             ("histograms", u.histograms),
@@ -350,7 +359,8 @@ impl Replay {
                 }
                 self.delete(&list);
             }
-            Record::Unknown => {}
+            Record::Unknown if bytes.first() == Some(&reader::FILLER_TYPE) => {}
+            Record::Unknown => self.unknown.records += 1,
         }
         Ok(())
     }

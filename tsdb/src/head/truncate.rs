@@ -92,7 +92,7 @@ impl Head {
             self.min_time.store(new_min, Ordering::SeqCst);
         }
         // Late samples that are older are still there, and what is deleted of them must stay so.
-        self.forget_deleted(self.late_range().map_or(mint, |(first, _)| first.min(mint)));
+        self.forget_deleted(self.deletions_needed_from(mint));
         if let Err(e) = self.files.drop_before(mint) {
             tracing::warn!(error = %e, "a file of head chunks that is no longer needed stays");
         }
@@ -114,6 +114,18 @@ impl Head {
         self.show_times();
     }
 
+    /// Tells the time before which a start takes everything from blocks. It is behind the end of what was cut last when nothing of
+    /// that was left for a block: files of head chunks may have deleted samples from there on, which must stay deleted.
+    pub(crate) fn set_restart_from(&self, time: i64) {
+        self.restart_from.store(time, Ordering::SeqCst);
+    }
+
+    /// From when on it counts what is deleted, if everything before `mint` leaves the head.
+    fn deletions_needed_from(&self, mint: i64) -> i64 {
+        let late = self.late_range().map_or(i64::MAX, |(first, _)| first);
+        mint.min(late).min(self.restart_from.load(Ordering::SeqCst))
+    }
+
     /// Replaces the older two thirds of the log by a checkpoint, as far as no reader holds them. Nothing happens when
     /// there are too few segments.
     pub(crate) fn truncate_wal(&self, mint: i64) -> Result<(), StorageError> {
@@ -130,7 +142,7 @@ impl Head {
         // The records must be durable before what they replace goes.
         self.wal.sync()?;
         self.metrics.checkpoints_created.inc();
-        let deleted_from = self.late_range().map_or(mint, |(first, _)| first.min(mint));
+        let deleted_from = self.deletions_needed_from(mint);
         let written = {
             let expiring = self.expiring.lock().clone();
             let keep = |r| self.series.get(r).is_some() || expiring.get(&r).is_some_and(|s| *s > upto);

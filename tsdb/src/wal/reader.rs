@@ -429,7 +429,7 @@ pub(crate) fn read_ahead(
 }
 
 /// A filler is a record of a type that nobody knows, which every reader passes over.
-const FILLER_TYPE: u8 = 0xff;
+pub(crate) const FILLER_TYPE: u8 = 0xff;
 const FILLER_LEN_BYTES_MIN: usize = HEADER_LEN_BYTES + 1;
 
 /// Puts what every reader passes over, also Prometheus, in place of damage: zeros up to the end of a page, and a record of an unknown
