@@ -146,7 +146,8 @@ impl Db {
         Ok(db)
     }
 
-    /// Makes everything committed so far durable.
+    /// Makes everything durable that this process has committed. What an earlier one, which was killed, left with the operating
+    /// system is durable once the start is through ([`Db::wait_ready`]).
     ///
     /// # Errors
     /// When the log cannot be synced.

@@ -139,3 +139,26 @@ fn a_repair_of_head_chunks_may_be_interrupted() {
         d.check(&format!("interrupted at change {off_at}"));
     }
 }
+
+/// No checksum covers it; it says how the record is packed and where it begins.
+#[test]
+fn whatever_bit_of_a_records_first_byte_flips_what_is_missing_is_told() {
+    let mut told = 0;
+    for bit in 0..8 {
+        let mut d = Damaged::new();
+        d.close();
+        d.config.snapshot_on_close = false;
+        d.start();
+        d.fill(0, HOUR / 2);
+        d.close();
+        let wal = d.config.dir.join("wal");
+        let is_written = |(p, len): &(std::path::PathBuf, u64)| p.starts_with(&wal) && *len > 0;
+        let (path, _) = d.disk.files().into_iter().find(is_written).expect("a segment");
+        d.disk.flip(&path, bit);
+        d.start();
+        let is_told = d.count("prometheus_tsdb_wal_corruptions_total") > 0;
+        assert!(is_told || read_all(d.db()) == d.expected, "bit {bit}");
+        told += usize::from(is_told);
+    }
+    assert!(told >= 4, "{told}");
+}

@@ -136,3 +136,22 @@ fn a_series_that_was_evicted_begins_anew() {
         assert!(new.expect("accepted").0 > 77, "a reference is not given twice");
     }
 }
+
+/// A start takes the chunks in files that no block stands for.
+#[test]
+fn what_is_deleted_before_its_block_is_cut_stays_so_when_nothing_is_left_for_the_block() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let db = open_in(dir.path());
+    let mut expected = Expected::new();
+    fill(&db, START, START + 2 * HOUR, &mut expected);
+    db.take_snapshot().expect("chunks are in files");
+    db.delete(&all(), START, START + 2 * HOUR - 1).expect("deleted");
+    delete(&mut expected, &all(), START, START + 2 * HOUR - 1);
+    fill(&db, START + 2 * HOUR, START + 3 * HOUR + HOUR / 2, &mut expected);
+    db.maintain().expect("maintained");
+    assert_eq!(block_names(dir.path()), Vec::<String>::new(), "nothing was left");
+    db.take_snapshot().expect("it has what is deleted");
+    assert!(read_all(&db) == expected, "before the restart");
+    drop(db);
+    assert!(read_all(&open_in(dir.path())) == expected, "after it");
+}
