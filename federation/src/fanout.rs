@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use model::storage::VecSeriesSet;
+use model::storage::{VecSeriesSet, joined};
 use model::{
     Labels, LabelsResult, MatchOp, Matcher, Querier, Queryable, SelectHints, Series, SeriesSet, StorageError,
 };
@@ -166,20 +166,6 @@ impl Querier for FanoutQuerier {
     ) -> Result<LabelsResult, StorageError> {
         self.local.label_values(name, matchers, limit)
     }
-}
-
-/// Sorted, and one of each: with the chunks of all.
-fn joined(mut all: Vec<Series>) -> Vec<Series> {
-    all.sort_by(|a, b| a.labels.cmp(&b.labels));
-    all.dedup_by(|later, first| {
-        let same = later.labels == first.labels;
-        if same {
-            first.chunks.append(&mut later.chunks);
-            first.chunks.sort_by_key(|c| c.mint);
-        }
-        same
-    });
-    all
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use model::chunk::decode_chunks;
-use model::storage::VecSeriesSet;
+use model::storage::{VecSeriesSet, joined};
 use model::{
     Chunk, Labels, LabelsResult, Matcher, Querier, Queryable, Samples, SelectHints, Series, SeriesSet,
     StorageError,
@@ -275,16 +275,7 @@ pub(crate) fn stripped(
     while let Some(series) = set.next()? {
         list.push(Series { labels: series.labels.without(names), chunks: series.chunks });
     }
-    list.sort_by(|a, b| a.labels.cmp(&b.labels));
-    list.dedup_by(|later, first| {
-        let same = later.labels == first.labels;
-        if same {
-            first.chunks.append(&mut later.chunks);
-            first.chunks.sort_by_key(|c| c.mint);
-        }
-        same
-    });
-    Ok(Box::new(VecSeriesSet::new(list, set.warnings())))
+    Ok(Box::new(VecSeriesSet::new(joined(list), set.warnings())))
 }
 
 /// Times at which a series has samples under the labels with the tag, by its labels without.

@@ -202,6 +202,25 @@ pub trait SeriesSet: Send {
     }
 }
 
+/// Sorts series by labels and makes one, with the chunks of all, of those that have the same: what several sources gave, or
+/// what labels were taken off of.
+#[must_use]
+pub fn joined(mut all: Vec<Series>) -> Vec<Series> {
+    if all.is_sorted_by(|a, b| a.labels < b.labels) {
+        return all;
+    }
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    all.dedup_by(|later, first| {
+        let same = later.labels == first.labels;
+        if same {
+            first.chunks.append(&mut later.chunks);
+            first.chunks.sort_by_key(|c| c.mint);
+        }
+        same
+    });
+    all
+}
+
 /// A series set over a list that is at hand, already sorted.
 pub struct VecSeriesSet {
     series: std::vec::IntoIter<Series>,

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use model::chunk::decode_chunks;
-use model::storage::SeriesSet;
+use model::storage::{SeriesSet, joined};
 use model::{Chunk, MatchOp, Matcher, Sample, Samples, SelectHints, Series, StorageError};
 use prost::Message;
 
@@ -264,18 +264,7 @@ fn decode_result(bytes: &[u8]) -> Result<Vec<Series>, Error> {
             list.push(Series { labels, chunks: vec![Chunk::columns(Arc::new(samples))] });
         }
     }
-    if !list.is_sorted_by(|a, b| a.labels < b.labels) {
-        list.sort_by(|a, b| a.labels.cmp(&b.labels));
-        list.dedup_by(|later, first| {
-            let same = later.labels == first.labels;
-            if same {
-                first.chunks.append(&mut later.chunks);
-                first.chunks.sort_by_key(|c| c.mint);
-            }
-            same
-        });
-    }
-    Ok(list)
+    Ok(joined(list))
 }
 
 /// The samples of a series, floats and histograms in one sequence that strictly rises; of several at one time the
