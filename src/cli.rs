@@ -582,6 +582,9 @@ pub struct WebFlags {
     /// Configuration file that can enable TLS or authentication.
     #[arg(long = "web.config.file", default_value = "")]
     pub web_config_file: String,
+    /// Limits of remote read.
+    #[command(flatten)]
+    pub remote_read: RemoteReadFlags,
 }
 
 /// Flags of queries.
@@ -603,6 +606,21 @@ pub struct QueryFlags {
     /// powers of 1024.
     #[arg(long = "query.max-memory", default_value = "2GB", value_parser = size)]
     pub max_memory: Bytes,
+}
+
+/// Flags of remote read, for those who read from this node.
+#[derive(Args, Debug, Clone)]
+pub struct RemoteReadFlags {
+    /// Maximum overall number of samples to return via the remote read interface, in a single query. 0 means no limit.
+    /// Streamed answers are not limited.
+    #[arg(long = "storage.remote.read-sample-limit", default_value_t = 50_000_000)]
+    pub sample_limit: usize,
+    /// Maximum number of concurrent remote read calls.
+    #[arg(long = "storage.remote.read-concurrent-limit", default_value_t = 10)]
+    pub max_concurrency: usize,
+    /// Maximum number of bytes in a single frame of a streamed answer before marshalling.
+    #[arg(long = "storage.remote.read-max-bytes-in-frame", default_value_t = 1 << 20)]
+    pub max_bytes_in_frame: usize,
 }
 
 /// Flags of scraping, and of sending what was scraped.

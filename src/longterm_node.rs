@@ -83,6 +83,7 @@ impl LongtermNode {
             engine: Arc::new(engine),
             queryable: store.clone(),
             local_queryable: store.clone(),
+            encode_chunks: tsdb::chunk::encode_common,
             appendable: Some(store.clone()),
             targets: Arc::new(NoTargets),
             status: Arc::new(Status::new(facts, Box::new(StoreOf(store.clone())))),

@@ -164,6 +164,7 @@ impl ScraperNode {
             engine: Arc::new(engine),
             queryable: core.queryable.clone(),
             local_queryable: db.clone(),
+            encode_chunks: tsdb::chunk::encode_common,
             appendable: receiver.then(|| db.clone() as Arc<dyn model::Appendable>),
             targets: Arc::new(Targets(core.scraping.clone())),
             status: Arc::new(Status::new(core.facts.clone(), Box::new(StoreOf(db.clone())))),

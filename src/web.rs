@@ -53,6 +53,12 @@ pub fn api_config(
             .with_context(|| format!("--web.cors.origin={}: not a regular expression", web.cors_origin))?,
         page_title: web.page_title.clone(),
         app_name: app_name.to_owned(),
+        remote_read: api::RemoteReadConfig {
+            sample_limit: web.remote_read.sample_limit,
+            max_concurrency: web.remote_read.max_concurrency,
+            max_bytes_in_frame: web.remote_read.max_bytes_in_frame,
+            ..api::RemoteReadConfig::default()
+        },
         ..ApiConfig::default()
     })
 }

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use model::Annotations;
 use promql::{CancelToken, QueryOrigin};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::body::{Body, BodyOut};
 use crate::config::{ApiConfig, CorsOrigin};
@@ -256,16 +257,7 @@ impl App {
         let out = BodyOut::new(tx, gzip, self.config.write_stall_timeout, permit);
         let app = self.clone();
         let task = tokio::task::spawn_blocking(move || handler(&app, &request, out));
-        let response = match rx.await {
-            Ok(response) => response,
-            Err(_) => {
-                // The handler went away without an answer: its panic belongs to this request.
-                match task.await {
-                    Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-                    _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error: no answer\n"),
-                }
-            }
-        };
+        let response = answer_of(rx, task).await;
         // From here on the body tells the handler when its reader goes away.
         guard.0 = None;
         response
@@ -355,11 +347,10 @@ impl App {
         let Ok(permit) = self.reads.clone().acquire_owned().await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
         };
-        let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            remote_read::read(&self, &body.bytes)
-        });
-        join(task.await)
+        let (tx, rx) = oneshot::channel();
+        let out = BodyOut::new(tx, false, self.config.write_stall_timeout, permit);
+        let task = tokio::task::spawn_blocking(move || remote_read::read(&self, &body.bytes, out));
+        answer_of(rx, task).await
     }
 
     async fn reload(self: Arc<Self>, method: &Method) -> Response<Body> {
@@ -404,6 +395,18 @@ impl App {
             CorsOrigin::Matching(_) => {}
         }
         response
+    }
+}
+
+/// The head of a handler's answer, as soon as it is known.
+async fn answer_of(head: oneshot::Receiver<Response<Body>>, handler: JoinHandle<()>) -> Response<Body> {
+    if let Ok(response) = head.await {
+        return response;
+    }
+    // The handler went away without an answer: its panic belongs to this request.
+    match handler.await {
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        _ => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error: no answer\n"),
     }
 }
 

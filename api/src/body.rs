@@ -165,6 +165,11 @@ impl BodyOut {
         &mut self.buf
     }
 
+    /// Whether the head is out: it is too late to answer with an error.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.pieces.is_some() || self.dead
+    }
+
     /// Whether nobody reads any more: what is still written is thrown away.
     pub(crate) fn is_dead(&self) -> bool {
         self.dead

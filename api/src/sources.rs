@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use model::{Appendable, Clock, Exemplar, Labels, Matcher, Metadata, Queryable, StorageError};
+use model::{
+    Appendable, Chunk, Clock, Exemplar, Labels, Matcher, Metadata, Queryable, Samples, StorageError,
+};
 
 /// Everything the server works with.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ pub struct Deps {
     /// What `/federate` and remote read are answered from: this node's own store, so that nodes that read each other do
     /// not go in circles.
     pub local_queryable: Arc<dyn Queryable>,
+    /// Encodes samples, sorted by time, in chunks as any Prometheus reads them, for streamed remote read.
+    pub encode_chunks: fn(&Samples) -> Vec<Chunk>,
     /// Takes what remote write brings; `None` where nothing can.
     pub appendable: Option<Arc<dyn Appendable>>,
     /// Targets and their metadata.

@@ -90,6 +90,43 @@ remote_write: [{{url: 'http://127.0.0.1:{longterm_port}/api/v1/write', queue_con
 }
 
 #[test]
+fn prometheus_reads_from_both_nodes() {
+    let Some(prometheus) = installed("prometheus") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::start();
+    let (_scraper, scraper_port, _longterm, longterm_port) = nodes(dir.path(), exporter.port);
+    // More samples than one chunk holds, so that there is more than one.
+    eventually("samples", || {
+        number(longterm_port, "min(count_over_time(keep_me[1h]))").filter(|n| *n > 130.0)
+    });
+    for (name, from) in [("scraper", scraper_port), ("longterm", longterm_port)] {
+        let port = free_port();
+        let file = write(
+            dir.path(),
+            &format!("{name}.yml"),
+            &format!("remote_read: [{{url: 'http://127.0.0.1:{from}/api/v1/read', read_recent: true}}]\n"),
+        );
+        let peer = Process::start(
+            &prometheus,
+            &[
+                &format!("--config.file={file}"),
+                &format!("--storage.tsdb.path={}", dir.path().join(format!("reader-{name}")).display()),
+                &format!("--web.listen-address=127.0.0.1:{port}"),
+            ],
+        );
+        ready(&peer, port);
+        // A time that no scrape adds to any more.
+        let at = number(from, "min(timestamp(keep_me))").expect("a time") - 1.0;
+        for expression in ["count_over_time", "sum_over_time", "max_over_time", "last_over_time"] {
+            let expression = format!("sum by (i, longterm) ({expression}(keep_me[1h] @ {at:.3}))");
+            let expected = query(from, &expression).expect("an answer of ours");
+            assert_eq!(expected.len(), 20, "{expression}");
+            assert_eq!(query(port, &expression), Some(expected), "{expression} by {name}");
+        }
+    }
+}
+
+#[test]
 fn a_remote_store_joins_in_queries_and_its_failure_is_a_warning() {
     let Some(prometheus) = installed("prometheus") else { return };
     let dir = tempfile::tempdir().expect("a folder");

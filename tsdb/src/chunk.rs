@@ -13,7 +13,7 @@ pub(crate) mod xor;
 mod xor2;
 
 use bytes::Bytes;
-use model::{ChunkCodec, ChunkEncoding, HistogramValue};
+use model::{Chunk, ChunkCodec, ChunkEncoding, HistogramValue, Samples};
 
 pub(crate) use open::{Cut, EncodedChunk, Encodings, OpenChunk, encode, range_end};
 pub use xor::{XOR_CODEC, XorAppender};
@@ -29,6 +29,23 @@ pub(crate) fn codec(encoding: u8) -> Option<&'static dyn ChunkCodec> {
         ChunkEncoding::FLOAT_HISTOGRAM_ST => Some(histogram::FLOAT_HISTOGRAM_ST_CODEC),
         _ => None,
     }
+}
+
+/// Encodes samples, sorted by time, into chunks that any Prometheus reads: XOR and histograms. Start timestamps are left out,
+/// since the encodings that hold them are newer.
+#[must_use]
+pub fn encode_common(samples: &Samples) -> Vec<Chunk> {
+    let started;
+    let samples = if samples.start_timestamps_ms.is_empty() {
+        samples
+    } else {
+        started = Samples { start_timestamps_ms: Vec::new(), ..samples.clone() };
+        &started
+    };
+    let chunk = |(mint, maxt, encoding, bytes)| {
+        Chunk::encoded(codec(encoding).expect("what is written can be read"), bytes, mint, maxt)
+    };
+    encode(samples, Encodings::default()).into_iter().map(chunk).collect()
 }
 
 /// The bits of the first two bytes of a chunk that are the number of its samples.

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use model::storage::Appender;
 use model::{
-    AppendError, Appendable, Exemplar, Labels, Matcher, Metadata, Sample, SampleValue, SelectHints,
-    SeriesRef, StorageError,
+    AppendError, Appendable, ChunkCodec, ChunkEncoding, Exemplar, Labels, Matcher, Metadata, Sample,
+    SampleValue, Samples, SelectHints, SeriesRef, StorageError,
 };
+use wire::chunked::read_frame;
 use wire::read::{ReadQuery, ReadRequest, ResponseType, decode_response};
 use wire::snappy::{Compressor, Decompressor};
 use wire::write_v1::WriteRequestEncoder;
 
-use crate::support::{Answer, NOW_MS, TestServer, labels, start, start_with};
+use crate::support::{Answer, NOW_MS, PlainCodec, TestServer, labels, start, start_with};
 
 fn snappy(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -315,9 +316,62 @@ fn remote_read_refuses_what_it_cannot_answer() {
     server.store.insert(&up, Sample::float(NOW_MS, 1.0));
     let all = || query(vec![Matcher::equal("__name__", "up")]);
     assert_eq!(read(&server, &ReadRequest::samples(vec![all()])).status, 400, "over the sample limit");
-    let streamed = ReadRequest { queries: vec![all()], accepted: vec![ResponseType::StreamedXorChunks] };
+    let streamed = ReadRequest { queries: vec![all()], accepted: vec![ResponseType::Other(9)] };
     let answer = read(&server, &streamed);
     assert_eq!(answer.status, 400);
-    assert!(answer.text().contains("StreamedXorChunks"), "{}", answer.text());
+    assert!(answer.text().contains("supported: [Samples, StreamedXorChunks]"), "{}", answer.text());
     assert_eq!(server.request("POST", "/api/v1/read", &HEADERS, b"junk").status, 400);
+}
+
+/// Series, their chunks' times, and their samples, of a streamed answer.
+fn streamed(body: &[u8]) -> Vec<(u64, String, Vec<(i64, i64)>, Samples)> {
+    let mut out: Vec<(u64, String, Vec<(i64, i64)>, Samples)> = Vec::new();
+    let mut at = 0;
+    while let Some((frames, used)) = read_frame(&body[at..], 1 << 20).expect("a frame") {
+        at += used;
+        for f in frames {
+            let labels = f.labels.to_string();
+            if out.last().is_none_or(|last| (last.0, &last.1) != (f.query, &labels)) {
+                out.push((f.query, labels, Vec::new(), Samples::new()));
+            }
+            let last = out.last_mut().expect("just pushed");
+            for c in f.chunks {
+                assert_eq!(c.encoding, ChunkEncoding::XOR);
+                last.2.push((c.mint, c.maxt));
+                PlainCodec.decode(&c.bytes, i64::MIN, i64::MAX, &mut last.3).expect("decodes");
+            }
+        }
+    }
+    assert_eq!(at, body.len(), "whole frames");
+    out
+}
+
+#[test]
+fn remote_read_streams_chunks() {
+    let server = start_with(|config, _| config.remote_read.max_bytes_in_frame = 150);
+    let (a, b) = (labels(&[("__name__", "s"), ("i", "a")]), labels(&[("__name__", "s"), ("i", "b")]));
+    for i in 0..20 {
+        server.store.insert(&a, Sample::float(NOW_MS - 100_000 + i * 5000, i as f64));
+    }
+    server.store.insert(&b, Sample::float(NOW_MS, 7.0));
+    let matchers = || vec![Matcher::equal("__name__", "s")];
+    let mut second = query(matchers());
+    second.mint = NOW_MS;
+    let request = ReadRequest {
+        queries: vec![query(matchers()), second],
+        accepted: vec![ResponseType::Other(9), ResponseType::StreamedXorChunks, ResponseType::Samples],
+    };
+    let answer = read(&server, &request);
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
+    );
+    assert_eq!(answer.header("content-encoding"), None);
+    let found = streamed(&answer.body);
+    let shape: Vec<_> = found.iter().map(|(q, l, c, _)| (*q, l.as_str(), c.len())).collect();
+    assert_eq!(shape, [(0, "s{i=\"a\"}", 4), (0, "s{i=\"b\"}", 1), (1, "s{i=\"b\"}", 1)]);
+    let first = &found[0].3;
+    assert_eq!(first.timestamps_ms, (8..20).map(|i| NOW_MS - 100_000 + i * 5000).collect::<Vec<_>>());
+    assert_eq!(first.values, (8..20).map(f64::from).collect::<Vec<_>>());
 }

@@ -14,7 +14,10 @@ use api::{
 };
 use model::clock::ManualClock;
 use model::memory::MemoryStorage;
-use model::{Exemplar, Labels, Matcher, Metadata, MetricType, Sample, StorageError};
+use model::{
+    Chunk, ChunkCodec, ChunkEncoding, Exemplar, Labels, Matcher, Metadata, MetricType, Sample, Samples,
+    StorageError,
+};
 
 /// What the clock of the tests shows: 2024-01-01T00:00:00Z.
 pub(crate) const NOW_MS: i64 = 1_704_067_200_000;
@@ -49,6 +52,7 @@ pub(crate) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> Test
         engine: Arc::new(engine),
         queryable: Arc::new(store.clone()),
         local_queryable: Arc::new(store.clone()),
+        encode_chunks: plain_chunks,
         appendable: Some(Arc::new(store.clone())),
         targets: fixed.clone(),
         status: fixed.clone(),
@@ -449,4 +453,34 @@ impl AdminSource for Fixed {
         }
         Ok("20240101T000000Z-1".into())
     }
+}
+
+/// Chunks as a test reads them: three samples each, timestamp and value as they lie in memory. They pass for XOR chunks.
+pub(crate) struct PlainCodec;
+
+impl ChunkCodec for PlainCodec {
+    fn encoding(&self) -> ChunkEncoding {
+        ChunkEncoding::XOR
+    }
+
+    fn decode(&self, bytes: &[u8], _: i64, _: i64, out: &mut Samples) -> Result<(), StorageError> {
+        for sample in bytes.chunks_exact(16) {
+            let (t, v) = sample.split_at(8);
+            out.push_float(
+                i64::from_be_bytes(t.try_into().expect("eight bytes")),
+                f64::from_be_bytes(v.try_into().expect("eight bytes")),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn plain_chunks(samples: &Samples) -> Vec<Chunk> {
+    let all: Vec<_> = samples.timestamps_ms.iter().zip(&samples.values).collect();
+    let chunk = |some: &[(&i64, &f64)]| {
+        let bytes: Vec<u8> =
+            some.iter().flat_map(|(t, v)| [t.to_be_bytes(), v.to_be_bytes()].concat()).collect();
+        Chunk::encoded(&PlainCodec, bytes.into(), *some[0].0, *some[some.len() - 1].0)
+    };
+    all.chunks(3).map(chunk).collect()
 }

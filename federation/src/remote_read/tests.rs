@@ -89,7 +89,7 @@ impl Server {
         let mut plain = Vec::new();
         Decompressor::new().decompress(body, 1 << 20, &mut plain).expect("snappy");
         let request = ReadRequest::decode(&plain).expect("a request");
-        assert!(request.samples_accepted());
+        assert_eq!(request.answer_form(), Ok(wire::read::ResponseType::Samples));
         let mut out = ReadResponseEncoder::new();
         for q in &request.queries {
             let querier = self.store.querier(q.mint, q.maxt).expect("opens");

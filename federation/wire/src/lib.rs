@@ -11,7 +11,7 @@
 //! 2. [`write_v1`]: zero-copy reader and writer of `prometheus.WriteRequest`, the hot path of federation.
 //!    [`label_cache`] is what a receiver remembers of its series.
 //! 3. [`write_v2`]: reader and writer of `io.prometheus.write.v2.Request`.
-//! 4. [`read`]: remote read requests and their answers in samples.
+//! 4. [`read`]: remote read requests and their answers in samples; [`chunked`]: answers streamed as chunks.
 //! 5. [`digest`]: what a node says of its samples, so that two nodes can be compared.
 //!
 //! Specs: <https://prometheus.io/docs/specs/prw/remote_write_spec/>,
@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chunked;
 pub mod digest;
 pub mod error;
 pub mod label_cache;

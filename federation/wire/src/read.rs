@@ -1,8 +1,7 @@
 //! Remote read: `prometheus.ReadRequest` and `prometheus.ReadResponse` in samples, to and from the types of the model.
 //!
 //! A `QueryResult` has the shape of a `WriteRequest`, so [`WriteRequest`] reads and [`WriteRequestEncoder`] writes
-//! its series. Streamed chunks (`ChunkedReadResponse`) are not spoken: a server answers in samples when the request
-//! accepts them ([`ReadRequest::samples_accepted`]) and refuses otherwise.
+//! its series. Answers streamed as chunks are [`crate::chunked`]'s.
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/remote_read_api/>.
 
@@ -61,10 +60,21 @@ impl ReadRequest {
         Self { queries, accepted: vec![ResponseType::Samples] }
     }
 
-    /// Whether the client takes an answer in samples.
-    #[must_use]
-    pub fn samples_accepted(&self) -> bool {
-        self.accepted.is_empty() || self.accepted.contains(&ResponseType::Samples)
+    /// The form to answer in: the first of those that the client takes and this crate speaks.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when there is none.
+    pub fn answer_form(&self) -> Result<ResponseType, Error> {
+        if self.accepted.is_empty() {
+            return Ok(ResponseType::Samples);
+        }
+        let known = self.accepted.iter().find(|t| !matches!(t, ResponseType::Other(_)));
+        known.copied().ok_or_else(|| {
+            Error::Unsupported(format!(
+                "server does not support any of the requested response types: {:?}; supported: [Samples, StreamedXorChunks]",
+                self.accepted
+            ))
+        })
     }
 
     /// Reads a decompressed request.
@@ -393,7 +403,13 @@ mod tests {
             accepted: vec![ResponseType::StreamedXorChunks, ResponseType::Samples],
         };
         assert_eq!(ReadRequest::decode(&request.encode()), Ok(request.clone()));
-        assert!(request.samples_accepted());
+        assert_eq!(request.answer_form(), Ok(ResponseType::StreamedXorChunks), "the client's first choice");
+        let form = |accepted: &[ResponseType]| {
+            ReadRequest { queries: vec![], accepted: accepted.to_vec() }.answer_form()
+        };
+        assert_eq!(form(&[]), Ok(ResponseType::Samples));
+        assert_eq!(form(&[ResponseType::Other(7), ResponseType::Samples]), Ok(ResponseType::Samples));
+        assert!(matches!(form(&[ResponseType::Other(7)]), Err(Error::Unsupported(_))));
     }
 
     #[test]

@@ -249,7 +249,7 @@ fn gather_labels(mut cursor: Cursor<'_>) -> Result<Vec<u8>, Error> {
 
 /// Reads a `Label`.
 #[inline]
-fn label(cursor: Cursor<'_>) -> Result<(&str, &str), Error> {
+pub(crate) fn label(cursor: Cursor<'_>) -> Result<(&str, &str), Error> {
     match usual_label(cursor.rest()) {
         Some(label) => Ok(label),
         None => any_label(cursor),
