@@ -12,7 +12,8 @@ use crate::config::scalar::{Bytes, Ms};
 mod longterm;
 
 pub use longterm::{
-    LongtermAuditFlags, LongtermBackfillFlags, LongtermCommand, LongtermPreviewFlags, LongtermVerifyFlags,
+    LongtermAuditFlags, LongtermBackfillFlags, LongtermCommand, LongtermPreviewFlags, LongtermStoreFlags,
+    LongtermVerifyFlags,
 };
 
 /// Metrics scraper and federation tier with long-term retention, compatible with Prometheus.
@@ -462,9 +463,9 @@ pub struct LongtermFlags {
     /// Base path of the long-term store.
     #[arg(long = "storage.longterm.path", default_value = "data-longterm/")]
     pub path: PathBuf,
-    /// How long samples are kept.
-    #[arg(long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
-    pub retention: Ms,
+    /// What the store keeps.
+    #[command(flatten)]
+    pub store: LongtermStoreFlags,
     /// Address to listen on. Repeatable.
     #[arg(long = "web.listen-address", default_value = "0.0.0.0:9201")]
     pub listen: Vec<String>,
@@ -491,9 +492,9 @@ pub struct StandaloneFlags {
     /// Flags of the local storage.
     #[command(flatten)]
     pub tsdb: TsdbFlags,
-    /// How long the long-term node keeps samples.
-    #[arg(long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
-    pub longterm_retention: Ms,
+    /// What the long-term store keeps.
+    #[command(flatten)]
+    pub store: LongtermStoreFlags,
     /// Address of the scraper node. Repeatable.
     #[arg(long = "web.listen-address", default_value = "0.0.0.0:9090")]
     pub listen: Vec<String>,
@@ -614,13 +615,13 @@ pub struct RemoteReadFlags {
     /// Maximum overall number of samples to return via the remote read interface, in a single query. 0 means no limit.
     /// Streamed answers are not limited.
     #[arg(long = "storage.remote.read-sample-limit", default_value_t = 50_000_000)]
-    pub sample_limit: usize,
+    pub read_sample_limit: usize,
     /// Maximum number of concurrent remote read calls.
     #[arg(long = "storage.remote.read-concurrent-limit", default_value_t = 10)]
-    pub max_concurrency: usize,
+    pub read_max_concurrency: usize,
     /// Maximum number of bytes in a single frame of a streamed answer before marshalling.
     #[arg(long = "storage.remote.read-max-bytes-in-frame", default_value_t = 1 << 20)]
-    pub max_bytes_in_frame: usize,
+    pub read_max_bytes_in_frame: usize,
 }
 
 /// Flags of scraping, and of sending what was scraped.
@@ -883,7 +884,10 @@ mod tests {
         let cli = Cli::try_parse_from(["almanac", "longterm", "--storage.longterm.retention.time=2y"])
             .expect("valid");
         let Some(Command::Longterm(flags)) = cli.command else { panic!("a long-term node") };
-        assert_eq!((flags.retention, flags.listen), (Ms(730 * 86_400_000), vec!["0.0.0.0:9201".to_owned()]));
+        assert_eq!(
+            (flags.store.retention, flags.listen),
+            (Ms(730 * 86_400_000), vec!["0.0.0.0:9201".to_owned()])
+        );
         assert!(Cli::try_parse_from(["almanac", "longterm", "--storage.tsdb.path=x"]).is_err());
         assert!(Cli::try_parse_from(["almanac", "--storage.tsdb.retention.time=1x"]).is_err());
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use api::sources::{AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use federation::ha::HaPairs;
 use federation::store::{LongtermStore, StoreConfig};
-use model::{Clock, Exemplar, Labels, Matcher, StorageError};
+use model::{Appendable, Clock, Exemplar, Labels, Matcher, StorageError};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::active_queries::ActiveQueryFile;
-use crate::cli::{GeneralFlags, QueryFlags, WebFlags};
-use crate::config::scalar::Ms;
+use crate::cli::{GeneralFlags, LongtermStoreFlags, QueryFlags, WebFlags};
 use crate::server::RunningServer;
 use crate::status::{NoTargets, NodeFacts, Status, StoreStatus};
 use crate::tasks::Periodic;
@@ -29,8 +29,8 @@ const MAX_EXEMPLAR_SERIES: usize = 10_000;
 pub struct Options {
     /// Folder of the store.
     pub path: std::path::PathBuf,
-    /// How long samples are kept.
-    pub retention: Ms,
+    /// What the store keeps.
+    pub store: LongtermStoreFlags,
     /// Addresses to listen on.
     pub listen: Vec<String>,
     /// Flags of the HTTP server.
@@ -60,15 +60,22 @@ impl LongtermNode {
         let registry = metrics::registry("longterm");
         let config = web::api_config(&options.listen, &options.web, true, "almanac long-term node")?;
         let store_config =
-            StoreConfig { retention_ms: options.retention.ms(), ..StoreConfig::new(&options.path) };
+            StoreConfig { retention_ms: options.store.retention.ms(), ..StoreConfig::new(&options.path) };
         let store = {
             let (clock, registry) = (clock.clone(), registry.clone());
             blocking(move || LongtermStore::open(store_config, clock, &registry)).await?
         }
         .with_context(|| format!("cannot open the long-term store in {}", options.path.display()))?;
 
+        let appendable: Arc<dyn Appendable> = match options.store.ha() {
+            None => store.clone(),
+            Some(ha) => {
+                let pairs = HaPairs::new(ha, store.clone(), store.clone(), clock.clone(), &registry);
+                Arc::new(pairs.context("cannot register metrics")?)
+            }
+        };
         let facts = Arc::new(NodeFacts::new(options.flags, clock.now_ms()));
-        let retention = options.retention.to_string();
+        let retention = options.store.retention.to_string();
         facts.loaded(String::new(), Labels::empty(), retention, clock.now_ms());
         let engine_config = web::engine_config(&options.query, &options.general);
         let slots = engine_config.max_concurrency;
@@ -84,7 +91,7 @@ impl LongtermNode {
             queryable: store.clone(),
             local_queryable: store.clone(),
             encode_chunks: tsdb::chunk::encode_common,
-            appendable: Some(store.clone()),
+            appendable: Some(appendable),
             targets: Arc::new(NoTargets),
             status: Arc::new(Status::new(facts, Box::new(StoreOf(store.clone())))),
             rules: None,

@@ -121,7 +121,7 @@ async fn run_longterm(f: LongtermFlags, flags: BTreeMap<String, String>) -> anyh
     let mut signals = Signals::new(quit.clone())?;
     let options = longterm_node::Options {
         path: f.path,
-        retention: f.retention,
+        store: f.store,
         listen: f.listen,
         web: f.web,
         query: f.query,
@@ -142,7 +142,7 @@ async fn run_standalone(f: StandaloneFlags, flags: BTreeMap<String, String>) -> 
     let clock = model::SystemClock::shared();
     let longterm = longterm_node::Options {
         path: f.path.join("longterm"),
-        retention: f.longterm_retention,
+        store: f.store,
         listen: f.longterm_listen,
         web: f.web.clone(),
         query: f.query.clone(),

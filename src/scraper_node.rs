@@ -21,7 +21,7 @@ use federation::fanout::{Fanout, RemoteSource};
 use federation::remote_read::RemoteRead;
 use federation::sender::{RemoteSide, Sender, SenderHandle, SenderParts, selector_text};
 use federation::tiered::{OnUnavailable, Promoted, Tiered};
-use model::{Clock, Exemplar, Labels, Matcher, Queryable, StorageError};
+use model::{Clock, Exemplar, Labels, LabelsBuilder, Matcher, Queryable, StorageError};
 use prometheus::Registry;
 use rules::{RuleManager, RuleParts, TemplateContext};
 use scraper::discovery::{DiscoveryManager, DiscoveryOptions};
@@ -431,7 +431,7 @@ impl Core {
             local: self.db.clone(),
             local_min_time: Arc::new(move || db.min_time()),
             remote: Arc::new(remote),
-            external_labels: settings.external_labels.clone(),
+            external_labels: without(&settings.external_labels, longterm.replica_label.as_deref()),
             on_unavailable: OnUnavailable::WarnLocalOnly,
         }))
     }
@@ -497,11 +497,19 @@ impl Core {
     }
 }
 
+/// The labels that the long-term node has for this node's series: it takes a replica's name off.
+fn without(labels: &Labels, name: Option<&str>) -> Labels {
+    let mut builder = LabelsBuilder::from_labels(labels);
+    name.map(|name| builder.del(name));
+    builder.build()
+}
+
 fn longterm_sender(longterm: &Longterm, settings: &Settings) -> SenderConfig {
     let url = format!("{}/api/v1/write", longterm.url);
     let late_ms = u64::try_from(settings.out_of_order_window_ms).unwrap_or(0);
     SenderConfig {
         external_labels: settings.external_labels.clone(),
+        replica_label: longterm.replica_label.clone(),
         backlog: BacklogConfig { late_window: Duration::from_millis(late_ms), ..BacklogConfig::default() },
         ..SenderConfig::longterm(LONGTERM_SENDER, url, "", longterm.matchers.clone())
     }
@@ -520,7 +528,8 @@ fn load(
     let mut settings = config.settings().map_err(|p| p.in_file(file))?;
     if let (None, Some(url)) = (&settings.longterm, longterm_beside) {
         let matchers = crate::config::remote::default_matchers();
-        settings.longterm = Some(Longterm { url: url.to_owned(), matchers });
+        let replica_label = crate::config::settings::replica_label(None, &settings.external_labels);
+        settings.longterm = Some(Longterm { url: url.to_owned(), matchers, replica_label });
     }
     Ok((config, settings))
 }
@@ -674,6 +683,7 @@ impl LongtermSource for LongtermWay {
             LongtermStatus {
                 url: config.url.trim_end_matches("/api/v1/write").to_owned(),
                 selectors: text(&config.matchers),
+                replica_label: config.replica_label.clone(),
                 live_lag_seconds: sender.live_lag.as_secs_f64(),
                 complete_until_ms: queue.verified_until_ms,
                 paused: queue.paused,

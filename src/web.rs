@@ -54,9 +54,9 @@ pub fn api_config(
         page_title: web.page_title.clone(),
         app_name: app_name.to_owned(),
         remote_read: api::RemoteReadConfig {
-            sample_limit: web.remote_read.sample_limit,
-            max_concurrency: web.remote_read.max_concurrency,
-            max_bytes_in_frame: web.remote_read.max_bytes_in_frame,
+            sample_limit: web.remote_read.read_sample_limit,
+            max_concurrency: web.remote_read.read_max_concurrency,
+            max_bytes_in_frame: web.remote_read.read_max_bytes_in_frame,
             ..api::RemoteReadConfig::default()
         },
         ..ApiConfig::default()

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY};
@@ -26,7 +27,7 @@ use crate::gate::Gatekeeper;
 use crate::intake::{BodyError, HeldBytes, collect};
 use crate::metrics::{CountedIn, Metrics};
 use crate::params::Params;
-use crate::remote_write::Receiver;
+use crate::remote_write::{Received, Receiver};
 use crate::router::{Endpoint, NoRoute, Route, route};
 use crate::small::{close, empty, json_body, method_not_allowed, plain, redirect};
 use crate::sources::{Deps, ReadyState};
@@ -34,6 +35,11 @@ use crate::{
     admin, cardinality, exposition, federate, labels, longterm, metadata, query, remote_read, remote_write,
     rules, status, targets, web,
 };
+
+/// Pauses after which a request is looked at again that waits for samples of someone else. Together they are shorter than what
+/// senders usually wait for an answer.
+const NOT_YET_WAITS: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)];
 
 /// Warnings and infos beyond this number are only counted.
 const ANNOTATIONS_MAX: usize = 10;
@@ -326,16 +332,27 @@ impl App {
             Ok(body) => body,
             Err(response) => return response,
         };
-        // The body comes first: a slow sender must not take a turn from others.
-        let Ok(permit) = self.writes.clone().acquire_owned().await else {
-            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
-        };
-        let app = self.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            remote_write::receive(&app, message, &body.bytes)
-        });
-        join(task.await)
+        let body = Arc::new(body);
+        let mut waits = NOT_YET_WAITS.iter();
+        loop {
+            // The body comes first: a slow sender must not take a turn from others.
+            let Ok(permit) = self.writes.clone().acquire_owned().await else {
+                return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+            };
+            let (app, body) = (self.clone(), body.clone());
+            let task = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                remote_write::receive(&app, message, &body.bytes)
+            });
+            let response = match task.await {
+                Ok(Received::Done(response)) => return response,
+                Ok(Received::NotYet(response)) => response,
+                Err(e) => return join(Err(e)),
+            };
+            // What is missing usually comes within a scrape interval, and a sender that is told to try again logs it.
+            let Some(wait) = waits.next() else { return response };
+            tokio::time::sleep(*wait).await;
+        }
     }
 
     async fn remote_read(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Body> {

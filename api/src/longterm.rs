@@ -181,6 +181,11 @@ fn show(source: &dyn LongtermSource) -> Result<Answer, Failure> {
         out.raw(",");
         out.key("match");
         out.strings(s.selectors.iter().map(String::as_str));
+        if let Some(label) = &s.replica_label {
+            out.raw(",");
+            out.key("replicaLabel");
+            out.string(label);
+        }
         out.raw(",");
         out.key("liveLagSeconds");
         out.number(s.live_lag_seconds);

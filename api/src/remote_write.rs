@@ -117,26 +117,36 @@ pub(crate) fn check(app: &App, headers: &HeaderMap) -> Result<Message, Box<Respo
     }
 }
 
-/// Takes in one request, whose body is still compressed.
-pub(crate) fn receive(app: &Arc<App>, message: Message, body: &[u8]) -> Response<Body> {
+/// What came of a request.
+pub(crate) enum Received {
+    /// It is answered.
+    Done(Response<Body>),
+    /// Part of it has to wait for samples of someone else; the answer when they do not come.
+    NotYet(Response<Body>),
+}
+
+/// Takes in one request, whose body is still compressed. May be called again for the same request.
+pub(crate) fn receive(app: &Arc<App>, message: Message, body: &[u8]) -> Received {
     let mut scratch = app.receiver.take_scratch();
     let limit = app.config.remote_write.max_decoded_bytes;
     let response = match scratch.decompressor.decompress(body, limit, &mut scratch.body) {
         Ok(()) => store(app, message, &scratch.body),
-        Err(e @ wire::Error::TooLarge { .. }) => plain(StatusCode::PAYLOAD_TOO_LARGE, format!("{e}\n")),
-        Err(e) => plain(StatusCode::BAD_REQUEST, format!("{e}\n")),
+        Err(e @ wire::Error::TooLarge { .. }) => {
+            Received::Done(plain(StatusCode::PAYLOAD_TOO_LARGE, format!("{e}\n")))
+        }
+        Err(e) => Received::Done(plain(StatusCode::BAD_REQUEST, format!("{e}\n"))),
     };
     app.receiver.keep_scratch(scratch);
     response
 }
 
-fn store(app: &Arc<App>, message: Message, body: &[u8]) -> Response<Body> {
+fn store(app: &Arc<App>, message: Message, body: &[u8]) -> Received {
     let Some(appendable) = &app.deps.appendable else {
-        return plain(StatusCode::NOT_FOUND, "remote write is not enabled\n");
+        return Received::Done(plain(StatusCode::NOT_FOUND, "remote write is not enabled\n"));
     };
     let appender = match appendable.appender() {
         Ok(appender) => appender,
-        Err(e) => return unavailable(app, &e),
+        Err(e) => return Received::Done(unavailable(app, &e)),
     };
     let max_ms = app.deps.clock.now_ms().saturating_add(app.config.remote_write.max_ahead_ms);
     let mut batch = Batch {
@@ -155,23 +165,24 @@ fn store(app: &Arc<App>, message: Message, body: &[u8]) -> Response<Body> {
     let response = match read {
         Err(Stop::Decode(e)) => {
             appender.rollback();
-            return plain(StatusCode::BAD_REQUEST, format!("{e}\n"));
+            return Received::Done(plain(StatusCode::BAD_REQUEST, format!("{e}\n")));
         }
         Err(Stop::Storage(e)) => {
             appender.rollback();
-            return unavailable(app, &e);
+            return Received::Done(unavailable(app, &e));
         }
         Ok(()) => match appender.commit() {
-            Err(e) => return unavailable(app, &e),
+            Err(e @ StorageError::NotYet(_)) => return Received::NotYet(try_again(app, &e)),
+            Err(e) => return Received::Done(unavailable(app, &e)),
             Ok(()) if refused.count == 0 => empty(StatusCode::NO_CONTENT),
             Ok(()) => plain(StatusCode::BAD_REQUEST, refused.text()),
         },
     };
     count(app, &written);
-    match message {
+    Received::Done(match message {
         Message::V1 => response,
         Message::V2 => written.headers(response),
-    }
+    })
 }
 
 fn count(app: &App, written: &Written) {
@@ -197,11 +208,16 @@ fn unavailable(app: &App, e: &StorageError) -> Response<Body> {
         }
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let mut response = plain(status, format!("{e}\n"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        let seconds = app.config.remote_write.retry_after.as_secs().max(1);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => try_again(app, e),
+        _ => plain(status, format!("{e}\n")),
     }
+}
+
+fn try_again(app: &App, e: &StorageError) -> Response<Body> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n"));
+    let seconds = app.config.remote_write.retry_after.as_secs().max(1);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -475,6 +475,8 @@ pub struct LongtermStatus {
     pub url: String,
     /// What is sent.
     pub selectors: Vec<String>,
+    /// The label that tells this node from its replica, and that is not kept there; `None` for a node without one.
+    pub replica_label: Option<String>,
     /// How long new samples wait.
     pub live_lag_seconds: f64,
     /// Everything before is known to be there.

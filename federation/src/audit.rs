@@ -5,16 +5,22 @@
 //! what it has in addition is not; another value at the same time cannot be repaired, since the long-term node keeps the
 //! first, and is reported. [`worker`] does this continuously at a low rate; [`remote`] asks another node.
 //!
+//! Of a pair of replicas the destination keeps one's samples ([`crate::ha`]). A sample of the other one is missing there only when
+//! it would fall into a hole ([`Auditor::of_replica`]).
+//!
 //! Compared are the samples of series that are selected *as they are in the local store*; history that was promoted is
 //! under another name there and no part of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use model::chunk::decode_chunks;
-use model::{Labels, Matcher, Queryable, Sample, SampleValue, Samples, SelectHints, StorageError};
+use model::{
+    Labels, LabelsBuilder, Matcher, Queryable, Sample, SampleValue, Samples, SelectHints, StorageError,
+};
 use wire::digest::{SeriesDigest, WindowDigest, digest_window, window_start};
 
+use crate::ha::holes;
 use crate::sender::Naming;
 
 pub mod remote;
@@ -112,6 +118,8 @@ pub struct Auditor {
     sets: Vec<Vec<Matcher>>,
     naming: Naming,
     external_labels: Labels,
+    /// The label of local series that the destination takes off, because it tells replicas apart.
+    replica_label: Option<String>,
 }
 
 impl Auditor {
@@ -126,7 +134,38 @@ impl Auditor {
     ) -> Self {
         let sets = if sets.is_empty() { vec![Vec::new()] } else { sets };
         let naming = Naming::new(Vec::new(), external_labels.clone());
-        Self { local, digests, remote, local_digests: None, sets, naming, external_labels }
+        Self {
+            local,
+            digests,
+            remote,
+            local_digests: None,
+            sets,
+            naming,
+            external_labels,
+            replica_label: None,
+        }
+    }
+
+    /// The local side is one of several replicas, told apart by a label that the destination takes off, and of which it keeps one
+    /// replica's samples at a time: what is there at about the same times is complete.
+    #[must_use]
+    pub fn of_replica(mut self, label: &str) -> Self {
+        let mut builder = LabelsBuilder::from_labels(&self.external_labels);
+        self.external_labels = builder.del(label).build();
+        self.naming = Naming::new(Vec::new(), self.external_labels.clone());
+        self.replica_label = Some(label.to_owned());
+        self
+    }
+
+    /// The labels that the destination has for a local series, when it is selected.
+    fn name(&self, naming: &mut Naming, labels: &Labels) -> Option<Labels> {
+        let named = naming.name(labels, &self.sets)?;
+        match &self.replica_label {
+            Some(label) if named.contains(label) => {
+                Some(LabelsBuilder::from_labels(&named).del(label).build())
+            }
+            _ => Some(named),
+        }
     }
 
     /// Compares one window or a part of it.
@@ -146,7 +185,14 @@ impl Auditor {
         let there = self.remote_sets(mint, maxt)?;
         let theirs = self.digests.digests(&there, mint, maxt)?;
         let theirs = theirs.into_iter().find(|w| w.start_ms == ours.start_ms).unwrap_or_default();
-        let differing = differing(&ours.series, &theirs.series);
+        let mut differing = differing(&ours.series, &theirs.series);
+        if self.replica_label.is_some() {
+            // As many samples, give or take the one at the edge, leave no hole.
+            let there = |hash: u64| differing.get(&hash).copied().unwrap_or(0);
+            let complete: HashSet<u64> =
+                ours.series.iter().filter(|s| there(s.series) + 1 >= s.samples).map(|s| s.series).collect();
+            differing.retain(|hash, _| !complete.contains(hash));
+        }
         if !differing.is_empty() {
             self.compare_samples(&differing, &there, mint, maxt, &mut verdict)?;
         }
@@ -163,7 +209,7 @@ impl Auditor {
         }
         let mut naming = self.naming.clone();
         let sets = naming.local_sets(&self.sets);
-        digest_window(&*self.local, &sets, mint, maxt, |labels| naming.name(labels, &self.sets))
+        digest_window(&*self.local, &sets, mint, maxt, |labels| self.name(&mut naming, labels))
     }
 
     /// What the destination is asked: external labels are asked for where no local series has such a label itself, so
@@ -191,6 +237,9 @@ impl Auditor {
         let mut theirs: HashMap<u64, Samples> = HashMap::new();
         // Of a series that is not there at all nothing needs to be read.
         if differing.values().any(|samples| *samples > 0) {
+            // What is around the edges tells whether there are holes at them.
+            let around = if self.replica_label.is_some() { holes::AROUND_MS } else { 0 };
+            let (mint, maxt) = (mint.saturating_sub(around), maxt.saturating_add(around));
             each_series(&*self.remote, there, mint, maxt, |labels, samples| {
                 let hash = labels.hash64();
                 if differing.contains_key(&hash) {
@@ -202,12 +251,17 @@ impl Auditor {
         let sets = naming.local_sets(&self.sets);
         let mut seen: Vec<u64> = Vec::new();
         each_series(&*self.local, &sets, mint, maxt, |labels, samples| {
-            let Some(hash) = naming.name(labels, &self.sets).map(|l| l.hash64()) else { return };
+            let Some(hash) = self.name(&mut naming, labels).map(|l| l.hash64()) else { return };
             if !differing.contains_key(&hash) || seen.contains(&hash) {
                 return;
             }
             seen.push(hash);
-            let (missing, different) = compare(samples, theirs.get(&hash).unwrap_or(&Samples::new()));
+            let none = Samples::new();
+            let there = theirs.get(&hash).unwrap_or(&none);
+            let (missing, different) = match self.replica_label {
+                Some(_) => (holes::fitting(&there.timestamps_ms, &samples.timestamps_ms), 0),
+                None => compare(samples, there),
+            };
             let found = Verdict {
                 missing,
                 different,

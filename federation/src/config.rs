@@ -23,6 +23,9 @@ pub struct SenderConfig {
     pub write_relabel: Vec<RelabelRule>,
     /// Added to each series that does not have a label of the name.
     pub external_labels: Labels,
+    /// The external label by which the destination tells this sender from its replica. It takes the label off and keeps the
+    /// samples of one of both ([`crate::ha`]), which the audit has to know.
+    pub replica_label: Option<String>,
     /// How to speak to the destination.
     pub http: HttpConfig,
     /// Time for one request.
@@ -64,6 +67,7 @@ impl SenderConfig {
             matchers: Vec::new(),
             write_relabel: Vec::new(),
             external_labels: Labels::empty(),
+            replica_label: None,
             http: HttpConfig::default(),
             remote_timeout: Duration::from_secs(30),
             queue: QueueConfig::default(),

@@ -10,7 +10,7 @@
 //!    one; [`fanout`]: the local store and any remote ones.
 //! 4. [`audit`]: whether the long-term node has what the local store has.
 //!    [`preview`]: what tagging would cost.
-//! 5. [`store`]: the long-term store.
+//! 5. [`store`]: the long-term store; [`ha`] in front of it makes one series of what two replicas send.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod config;
 mod delivery;
 pub mod fanout;
+pub mod ha;
 pub mod http;
 pub mod preview;
 pub mod queue;

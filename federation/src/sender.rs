@@ -500,13 +500,16 @@ fn audit_worker(
     stop: watch::Receiver<bool>,
 ) -> audit::worker::Worker {
     let config = &shared.config;
-    let auditor = Auditor::new(
+    let mut auditor = Auditor::new(
         Arc::new(store.clone()),
         remote.digests,
         remote.samples,
         config.matchers.clone(),
         config.external_labels.clone(),
     );
+    if let Some(label) = &config.replica_label {
+        auditor = auditor.of_replica(label);
+    }
     audit::worker::Worker {
         shared: shared.clone(),
         backlog,

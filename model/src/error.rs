@@ -65,6 +65,9 @@ pub enum StorageError {
     /// A limit would be exceeded; `what` names it and its setting.
     #[error("{0}")]
     Limit(String),
+    /// What is to be stored depends on something that has not come yet: the same batch is to be sent again.
+    #[error("{0}")]
+    NotYet(String),
     /// The one who asked has gone away, or time is up.
     #[error("cancelled")]
     Cancelled,

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use federation::ha::HaConfig;
 
-use super::{label_pair, time};
+use super::{duration, label_pair, time};
 use crate::config::scalar::Ms;
 
 /// `almanac longterm …`
@@ -19,6 +20,35 @@ pub enum LongtermCommand {
     Preview(LongtermPreviewFlags),
     /// Read a whole long-term store and check every checksum in it. Fails when anything is damaged.
     Verify(LongtermVerifyFlags),
+}
+
+/// What a long-term store keeps.
+#[derive(Args, Debug, Clone)]
+pub struct LongtermStoreFlags {
+    /// How long samples are kept.
+    #[arg(long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
+    pub retention: Ms,
+    /// Label that the replicas of a high-availability pair have the same value of.
+    #[arg(long = "storage.longterm.ha.cluster-label", default_value = "cluster")]
+    pub ha_cluster_label: String,
+    /// Label that tells the replicas of a pair apart. Of series that have it and the cluster label one replica's samples are
+    /// stored, without it. Empty: every series is stored as it comes.
+    #[arg(long = "storage.longterm.ha.replica-label", default_value = "__replica__")]
+    pub ha_replica_label: String,
+    /// For how long a replica may be silent or behind before another one takes over.
+    #[arg(long = "storage.longterm.ha.failover-timeout", default_value = "30s", value_parser = duration)]
+    pub ha_failover: Ms,
+}
+
+impl LongtermStoreFlags {
+    /// Settings of pairs; `None` when there are none to be.
+    pub fn ha(&self) -> Option<HaConfig> {
+        (!self.ha_replica_label.is_empty()).then(|| HaConfig {
+            cluster_label: self.ha_cluster_label.clone(),
+            replica_label: self.ha_replica_label.clone(),
+            failover_ms: self.ha_failover.ms(),
+        })
+    }
 }
 
 /// Flags of `almanac longterm verify`.

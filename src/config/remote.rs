@@ -20,6 +20,8 @@ pub struct Longterm {
     pub url: Option<At<Url>>,
     /// Selectors; a series that passes any of them is sent.
     pub r#match: Option<Vec<At<SelectorText>>>,
+    /// Name of the external label that tells the replicas of a pair apart; the long-term node takes it off.
+    pub replica_label: Option<String>,
 }
 
 /// What is sent when `longterm.match` is not given.

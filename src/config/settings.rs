@@ -82,7 +82,12 @@ pub struct Longterm {
     pub url: String,
     /// A series is sent when any of these sets matches it.
     pub matchers: Vec<Vec<Matcher>>,
+    /// The external label that tells this node from its replica, when it has one.
+    pub replica_label: Option<String>,
 }
+
+/// Name of the replica label, when none is given.
+const DEFAULT_REPLICA_LABEL: &str = "__replica__";
 
 impl Settings {
     /// The groups of all rule files.
@@ -119,7 +124,8 @@ impl Config {
         let longterm = self.longterm.as_ref().map(|l| -> Result<_, Problem> {
             let url =
                 l.url.as_ref().map(|u| u.0.as_str().trim_end_matches('/').to_owned()).unwrap_or_default();
-            Ok(Longterm { url, matchers: l.matchers()? })
+            let replica_label = replica_label(l.replica_label.as_deref(), &external_labels);
+            Ok(Longterm { url, matchers: l.matchers()?, replica_label })
         });
         let writes = self.remote_write.iter().flatten();
         let remote_write = writes.map(|w| {
@@ -231,6 +237,12 @@ impl Config {
         );
         notes
     }
+}
+
+/// The label that tells replicas apart, when this node has it and shares a cluster with others.
+pub fn replica_label(given: Option<&str>, external_labels: &Labels) -> Option<String> {
+    let name = given.unwrap_or(DEFAULT_REPLICA_LABEL);
+    external_labels.contains(name).then(|| name.to_owned())
 }
 
 fn remote_store(r: &RemoteRead, external_labels: &Labels) -> Result<RemoteStore, Problem> {

@@ -58,7 +58,7 @@ pub(super) fn audit(
     if start > end {
         bail!("--start is after --end");
     }
-    let auditor = auditor(&scraper, &longterm, sets, runtime)?;
+    let auditor = auditor(&scraper, &longterm, sets, status["replicaLabel"].as_str(), runtime)?;
     let (total, losses) = compare(&auditor, start, end, interrupt)?;
     print!("{}", text(&total, &losses, start, end, &status));
     Ok(total.missing == 0)
@@ -68,6 +68,7 @@ fn auditor(
     scraper: &Node<'_>,
     longterm: &Node<'_>,
     sets: Vec<Vec<model::Matcher>>,
+    replica_label: Option<&str>,
     runtime: &Runtime,
 ) -> anyhow::Result<Auditor> {
     let read = |node: &Node<'_>, name| RemoteRead::new(node.read_config(name), runtime.handle().clone());
@@ -82,7 +83,11 @@ fn auditor(
         sets,
         Labels::empty(),
     );
-    auditor.local_digests = Some(Arc::new(digests(scraper, "scraper node")?));
+    match replica_label {
+        // Its digests would be of series with that label.
+        Some(label) => auditor = auditor.of_replica(label),
+        None => auditor.local_digests = Some(Arc::new(digests(scraper, "scraper node")?)),
+    }
     Ok(auditor)
 }
 

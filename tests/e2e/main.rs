@@ -11,6 +11,7 @@ mod bad_start;
 mod cardinality;
 mod compare;
 mod federation;
+mod ha;
 mod kill_loop;
 mod lifecycle;
 mod peers;

@@ -273,6 +273,21 @@ fn version_2_counts_what_it_wrote() {
     assert_eq!(refs.metadata.load(Ordering::SeqCst), 1, "metadata is told once");
 }
 
+#[test]
+fn what_has_to_wait_is_looked_at_again_before_the_sender_is_told() {
+    let (server, refs) = start_refs();
+    *refs.failing.lock().expect("not poisoned") = Some(StorageError::NotYet("wait for replica a".into()));
+    let body = series(&[(&labels(&[("__name__", "w")]), &[(NOW_MS, 1.0)])]);
+    let later = refs.clone();
+    let helper = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        *later.failing.lock().expect("not poisoned") = None;
+    });
+    assert_eq!(write(&server, &body).status, 204);
+    helper.join().expect("waits");
+    assert_eq!(refs.samples.lock().expect("not poisoned").len(), 1, "what was held came once");
+}
+
 fn read(server: &TestServer, request: &ReadRequest) -> Answer {
     server.request("POST", "/api/v1/read", &HEADERS, &snappy(&request.encode()))
 }

@@ -74,3 +74,35 @@ proptest! {
         prop_assert_eq!(found.affected, named);
     }
 }
+
+/// Local samples are a replica's that is not the one whose samples are kept; the others are seconds beside them.
+#[test]
+fn of_a_replica_only_what_falls_into_holes_is_missing() {
+    let (local, remote) = (MemoryStorage::new(), MemoryStorage::new());
+    let named = |i: usize| {
+        let pairs: Vec<_> = labels(i, true).iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+        Labels::from_pairs(pairs)
+    };
+    for t in (0..400).map(|i| i * 15_000) {
+        local.insert(&labels(0, false), Sample::float(t + 7_000, 1.0));
+        local.insert(&labels(1, false), Sample::float(t + 7_000, 1.0));
+        local.insert(&labels(2, false), Sample::float(t + 7_000, 1.0));
+        remote.insert(&named(0), Sample::float(t, 1.0));
+        if !(1_500_000..1_800_000).contains(&t) {
+            remote.insert(&named(1), Sample::float(t, 1.0));
+        }
+    }
+    let mut a = auditor(&local, &remote);
+    a = Auditor::new(
+        a.local,
+        a.digests,
+        a.remote,
+        vec![vec![Matcher::not_equal("longterm", "")]],
+        Labels::from_pairs([("__replica__", "b"), ("cluster", "c")]),
+    )
+    .of_replica("__replica__");
+    let verdict = a.window(0, WINDOW_MS - 1).expect("reads");
+    assert_eq!((verdict.series, verdict.samples), (3, 1200));
+    assert_eq!((verdict.missing_series, verdict.missing), (2, 20 + 400), "{verdict:?}");
+    assert_eq!(verdict.different, 0);
+}
