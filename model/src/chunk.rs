@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::error::StorageError;
 use crate::histogram::HistogramValue;
+use crate::rollup::Rollup;
 use crate::sample::{Sample, SampleValue};
 
 /// What the bytes of a chunk are. Values below 0x80 are Prometheus's own numbers.
@@ -29,6 +30,8 @@ impl ChunkEncoding {
     pub const HISTOGRAM_ST: Self = Self(5);
     /// Prometheus's chunk of float histograms with start timestamps.
     pub const FLOAT_HISTOGRAM_ST: Self = Self(6);
+    /// No samples but a [`Rollup`].
+    pub const ROLLUP: Self = Self(0xfe);
     /// Decoded columns.
     pub const COLUMNS: Self = Self(0xff);
 }
@@ -201,6 +204,7 @@ pub struct Chunk {
 enum Payload {
     Encoded { codec: &'static dyn ChunkCodec, bytes: Bytes },
     Columns(Arc<Samples>),
+    Rollup(Arc<Rollup>),
 }
 
 impl Chunk {
@@ -224,12 +228,28 @@ impl Chunk {
         Self { mint, maxt, payload: Payload::Columns(samples) }
     }
 
+    /// What stands for the samples in `[mint, maxt]`, not empty. Only who asked for rollups may get one: it does not decode.
+    #[must_use]
+    pub fn rollup(rollup: Arc<Rollup>, mint: i64, maxt: i64) -> Self {
+        Self { mint, maxt, payload: Payload::Rollup(rollup) }
+    }
+
+    /// The rollup, when it is one.
+    #[must_use]
+    pub fn as_rollup(&self) -> Option<&Arc<Rollup>> {
+        match &self.payload {
+            Payload::Rollup(rollup) => Some(rollup),
+            Payload::Encoded { .. } | Payload::Columns(_) => None,
+        }
+    }
+
     /// Encoding of the payload.
     #[must_use]
     pub fn encoding(&self) -> ChunkEncoding {
         match &self.payload {
             Payload::Encoded { codec, .. } => codec.encoding(),
             Payload::Columns(_) => ChunkEncoding::COLUMNS,
+            Payload::Rollup(_) => ChunkEncoding::ROLLUP,
         }
     }
 
@@ -238,7 +258,7 @@ impl Chunk {
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.payload {
             Payload::Encoded { bytes, .. } => Some(bytes),
-            Payload::Columns(_) => None,
+            Payload::Columns(_) | Payload::Rollup(_) => None,
         }
     }
 
@@ -252,6 +272,7 @@ impl Chunk {
                 (s.timestamps_ms.len() * 2 + s.start_timestamps_ms.len()) * size_of::<i64>()
                     + s.histograms.len() * size_of::<Option<HistogramValue>>()
             }
+            Payload::Rollup(r) => r.size_bytes(),
         };
         size_of::<Self>() + payload
     }
@@ -263,6 +284,7 @@ impl Chunk {
     pub fn decode(&self, mint: i64, maxt: i64, out: &mut Samples) -> Result<(), StorageError> {
         match &self.payload {
             Payload::Encoded { codec, bytes } => codec.decode(bytes, mint, maxt, out),
+            Payload::Rollup(_) => Err(StorageError::decode("chunk", "a rollup holds no samples")),
             Payload::Columns(s) => {
                 let start = s.timestamps_ms.partition_point(|t| *t < mint);
                 let end = start + leading(&s.timestamps_ms[start..], maxt);

@@ -5,7 +5,7 @@
 //!
 //! 1. [`labels`], [`matcher`], [`regexp`]: what names a series and what selects it.
 //! 2. [`sample`], [`histogram`], [`staleness`], [`exemplar`], [`metadata`]: what a series carries.
-//! 3. [`chunk`]: how a store hands on samples without decoding them.
+//! 3. [`chunk`], [`rollup`] (with [`kahan`]): how a store hands on samples without decoding them, or summed up ahead.
 //! 4. [`storage`]: `Appender`, `Querier`, `SeriesSet`, `WalTail`, the traits between engines and users.
 //! 5. [`duration`], [`annotations`], [`clock`], [`error`]: the small things everybody needs.
 
@@ -19,12 +19,14 @@ pub mod duration;
 pub mod error;
 pub mod exemplar;
 pub mod histogram;
+pub mod kahan;
 pub mod labels;
 pub mod matcher;
 pub mod memory;
 pub mod metadata;
 pub mod regexp;
 pub mod relabel;
+pub mod rollup;
 pub mod sample;
 pub mod staleness;
 pub mod storage;
@@ -39,6 +41,7 @@ pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
 pub use metadata::{Metadata, MetricType};
 pub use regexp::{Regexp, SearchRegexp};
+pub use rollup::{Resolutions, Rollup, RollupColumns, RollupRequest};
 pub use sample::{Sample, SampleValue};
 pub use staleness::{STALE_NAN_BITS, is_stale_nan, stale_nan};
 pub use storage::{

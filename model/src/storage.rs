@@ -13,6 +13,7 @@ use crate::histogram::HistogramValue;
 use crate::labels::Labels;
 use crate::matcher::Matcher;
 use crate::metadata::Metadata;
+use crate::rollup::RollupRequest;
 use crate::sample::Sample;
 
 /// A store's short name for a series. Valid for the store that gave it, while it runs. 0 means "not known yet".
@@ -151,6 +152,24 @@ pub trait Querier: Send + Sync {
     /// # Errors
     /// When the selection cannot be made at all. Errors met later come from [`SeriesSet::next`].
     fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError>;
+
+    /// As [`Querier::select`], for windows that are made of the cells of `request`: a series may come with a single chunk that is a
+    /// [`crate::Rollup`] ([`Chunk::as_rollup`]) in place of its samples. Its cells are those within
+    /// `[hints.start_ms, hints.end_ms]` that have samples, and hold what the samples come to: nothing is missing and nothing is
+    /// counted twice; a series whose samples cannot be summed up so (histograms, start timestamps when they matter) comes with
+    /// chunks of samples. A store that sums up nothing ahead gives samples.
+    ///
+    /// # Errors
+    /// As for [`Querier::select`].
+    fn select_rollup(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        request: &RollupRequest,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let _ = request;
+        self.select(matchers, hints)
+    }
 
     /// Names of the labels of the series that pass the matchers, sorted, unique, at most `limit` (0: all).
     ///

@@ -1,20 +1,8 @@
-//! Kahan summation with Neumaier's improvement, the way Prometheus rounds.
+//! Kahan summation with Neumaier's improvement, the way Prometheus rounds: sums are in [`model::kahan`], means here.
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/operators/#avg>, <https://prometheus.io/docs/prometheus/latest/querying/functions/#aggregation_over_time>.
 
-/// Adds `inc` to `sum` with compensation `c`; gives the new pair.
-#[inline]
-pub(crate) fn add(inc: f64, sum: f64, c: f64) -> (f64, f64) {
-    let t = sum + inc;
-    let c = if t.is_infinite() {
-        0.0
-    } else if sum.abs() >= inc.abs() {
-        c + ((sum - t) + inc)
-    } else {
-        c + ((inc - t) + sum)
-    };
-    (t, c)
-}
+pub(crate) use model::kahan::add;
 
 /// A running mean that sums up as long as the sum is finite and goes on incrementally from there.
 #[derive(Clone, Copy, Debug, Default)]
