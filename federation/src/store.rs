@@ -8,7 +8,7 @@
 //!
 //! Read in this order: docs/formats/longterm.md; `keys`, `families`, `rows`, `journal`, `chunk` (with `floats`, `ints`,
 //! `sample_codec`), `postings` for the bytes; `registry`, `open` for the memory; `appender`, `commit` for the way in; `replay` for
-//! opening; `seal`, `expire` for maintenance; `select`, `read` for the way out; `delete`, `snapshot`, `verify` for operators; `stats`.
+//! opening; `seal`, `rollup`, `expire` for maintenance; `select`, `read` for the way out; `delete`, `snapshot`, `verify` for operators; `stats`.
 //!
 //! Locks, in the order in which they may nest: maintenance, writer, open, registry. None but the first two is held
 //! across I/O.
@@ -32,6 +32,7 @@ mod postings;
 mod read;
 mod registry;
 mod replay;
+mod rollup;
 mod rows;
 mod sample_codec;
 mod seal;
@@ -89,6 +90,8 @@ struct Inner {
     months: RwLock<BTreeSet<Month>>,
     metrics: Metrics,
     closed: AtomicBool,
+    /// Some part with sealed samples may lack its row of rollups.
+    rollup_gaps: AtomicBool,
 }
 
 impl LongtermStore {

@@ -99,6 +99,7 @@ impl Inner {
         let mut raw = self.db.raw_iterator_cf(&family);
         raw.seek(sample_key(month, id, 0));
         let (mut cut, mut stats, mut samples) = (0, SealStats::default(), Samples::new());
+        let mut bounds: Option<(i64, i64)> = None;
         while let Some((key, value)) = raw.item() {
             let Some((m, i, start)) = parse_sample_key(key) else { break };
             if (m, i) != (month, id) || start > maxt {
@@ -113,6 +114,8 @@ impl Inner {
                 let to = ts.partition_point(|t| *t <= maxt);
                 if from < to {
                     cut += (to - from) as u64;
+                    let first = bounds.map_or(ts[from], |(first, _)| first);
+                    bounds = Some((first, ts[to - 1]));
                     batch.delete_cf(&family, key);
                     for rest in [0..from, to..samples.len()] {
                         self.put_chunks(month, id, &samples, rest, batch, &mut stats);
@@ -122,6 +125,9 @@ impl Inner {
             raw.next();
         }
         raw.status().map_err(|e| self.raw_error(month, id, mint, &e))?;
+        if let Some(bounds) = bounds {
+            self.cut_rollups(&mut raw, (month, id), (mint, maxt), bounds, batch)?;
+        }
         Ok(cut)
     }
 

@@ -20,12 +20,15 @@ pub(super) const SEALED: &str = "sealed";
 pub(super) const INDEX: &str = "index";
 pub(super) const RAW: &str = "raw";
 pub(super) const EXEMPLARS: &str = "exemplars";
+pub(super) const AGG5M: &str = "agg5m";
+pub(super) const AGG1H: &str = "agg1h";
 
 /// All families with data.
-pub(super) const FAMILIES: [&str; 8] = [META, JOURNAL, SERIES, IDS, SEALED, INDEX, RAW, EXEMPLARS];
+pub(super) const FAMILIES: [&str; 10] =
+    [META, JOURNAL, SERIES, IDS, SEALED, INDEX, RAW, EXEMPLARS, AGG5M, AGG1H];
 
-/// Newest format this program reads and the one it writes.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// Newest format this program reads and the one it writes. Format 1 has no rollups.
+pub(super) const FORMAT_VERSION: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT_MAGIC: &[u8; 16] = b"almanac-longterm";
 
@@ -97,7 +100,11 @@ fn check_format(db: &DB, dir: &Path) -> Result<(), StoreError> {
             let found = format!("it has format {version}");
             return Err(StoreError::NewerFormat { dir: dir.to_path_buf(), found, supported: FORMAT_VERSION });
         }
-        return Ok(());
+        if version == FORMAT_VERSION {
+            return Ok(());
+        }
+        // What is older lacks families, which opening made: from here on an older program must stay away.
+        return write_format(db, dir);
     }
     let series = db.cf_handle(SERIES).expect("opened with this family");
     let mut rows = db.raw_iterator_cf(&series);
@@ -106,6 +113,12 @@ fn check_format(db: &DB, dir: &Path) -> Result<(), StoreError> {
         let reason = "it has series but no format record".to_owned();
         return Err(StoreError::Foreign { dir: dir.to_path_buf(), reason });
     }
+    write_format(db, dir)
+}
+
+fn write_format(db: &DB, dir: &Path) -> Result<(), StoreError> {
+    let error = |op, e: &rocksdb::Error| StoreError::Storage(storage_error(op, dir, e));
+    let meta = db.cf_handle(META).expect("opened with this family");
     db.put_cf(&meta, FORMAT_KEY, format_record(FORMAT_VERSION)).map_err(|e| error("write format to", &e))?;
     db.flush_wal(true).map_err(|e| error("sync", &e))
 }
@@ -159,6 +172,12 @@ fn family_options(name: &str, config: &StoreConfig, cache: &Cache) -> Options {
         RAW => {
             // Chunks are packed already; zstd at the bottom still finds the heads of neighbours.
             table.set_block_size(32 << 10);
+            o.set_compression_type(DBCompressionType::None);
+            o.set_bottommost_compression_type(DBCompressionType::Zstd);
+        }
+        AGG5M | AGG1H => {
+            // Columns are packed already; a query wants few rows of each of many series.
+            table.set_block_size(16 << 10);
             o.set_compression_type(DBCompressionType::None);
             o.set_bottommost_compression_type(DBCompressionType::Zstd);
         }

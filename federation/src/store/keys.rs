@@ -6,7 +6,7 @@
 pub(super) type Month = u16;
 
 /// Milliseconds of a day.
-const DAY_MS: i64 = 86_400_000;
+pub(super) const DAY_MS: i64 = 86_400_000;
 
 /// Last timestamp taken: the end of the month before `Month::MAX`, which thus never has data. Far beyond any clock.
 pub(super) const MAX_TIMESTAMP_MS: i64 = month_start_ms_wide(Month::MAX as i64) - 1;
@@ -74,7 +74,7 @@ impl MonthCursor {
     }
 }
 
-/// Key of `raw` and `exemplars`.
+/// Key of `raw`, `exemplars` and rollups.
 pub(super) const SAMPLE_KEY_LEN_BYTES: usize = 18;
 
 pub(super) fn sample_key(month: Month, series: u64, timestamp_ms: i64) -> [u8; SAMPLE_KEY_LEN_BYTES] {
@@ -153,7 +153,7 @@ pub(super) fn prefix_successor(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// Begin and end `[from, to)` of all keys of a month, in `raw`, `exemplars` and `index`.
+/// Begin and end `[from, to)` of all keys of a month, in `raw`, `exemplars`, `index` and rollups.
 pub(super) fn month_range(month: Month) -> ([u8; 2], [u8; 2]) {
     assert!(month < Month::MAX, "the last month does not end");
     (month.to_be_bytes(), (month + 1).to_be_bytes())

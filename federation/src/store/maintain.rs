@@ -24,6 +24,8 @@ pub struct MaintainReport {
     pub removed_series: u64,
     /// Series that left memory.
     pub forgotten_series: u64,
+    /// Rows of rollups written for samples that were sealed without.
+    pub filled_rollups: u64,
 }
 
 /// State of maintenance from round to round; its lock keeps rounds apart.
@@ -35,6 +37,7 @@ pub(super) struct Maintenance {
     forgot_ms: i64,
     /// Sealing for want of memory is not tried again before: a reader held it back.
     relief_blocked_until_ms: i64,
+    fill: super::rollup::FillState,
 }
 
 /// Fewest series sealed at once when memory runs full.
@@ -60,6 +63,7 @@ impl Inner {
 
         self.cut_journal(&mut maintenance)?;
         report.forgotten_series = self.forget_idle(&mut maintenance, now_ms)?;
+        report.filled_rollups = self.fill_rollups(&mut maintenance.fill)?;
         self.metrics.series.set(self.registry.read().len() as i64);
         for family in FAMILIES {
             let bytes = self.family_bytes(family);
@@ -207,5 +211,6 @@ impl std::ops::AddAssign for SealStats {
         self.samples += o.samples;
         self.bytes += o.bytes;
         self.conflicts += o.conflicts;
+        self.damaged += o.damaged;
     }
 }

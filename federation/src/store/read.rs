@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    Chunk, Labels, LabelsResult, Matcher, Querier, Samples, SelectHints, Series, SeriesSet, StorageError,
+    Chunk, Labels, LabelsResult, Matcher, Querier, RollupRequest, Samples, SelectHints, Series, SeriesSet,
+    StorageError,
 };
 use roaring::RoaringTreemap;
 use rocksdb::DBRawIterator;
@@ -17,6 +18,7 @@ use super::Inner;
 use super::chunk::open_chunk;
 use super::families::{RAW, SERIES};
 use super::keys::{Month, month_end_ms, month_start_ms, parse_sample_key, sample_key};
+use super::rollup::RollupReader;
 use super::rows::decode_series;
 use super::seal::merge_all;
 use super::select::{Selection, limited};
@@ -76,12 +78,14 @@ impl LongtermQuerier {
         series.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         Ok((selection, series))
     }
-}
 
-impl Querier for LongtermQuerier {
-    fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
+    fn series_set(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+    ) -> Result<LongtermSeriesSet, StorageError> {
         let (selection, series) = self.series(matchers)?;
-        Ok(Box::new(LongtermSeriesSet {
+        Ok(LongtermSeriesSet {
             view: self.view.clone(),
             mint: self.mint,
             maxt: self.maxt,
@@ -92,7 +96,28 @@ impl Querier for LongtermQuerier {
             next: 0,
             batch_len: FIRST_BATCH,
             ready: Vec::new().into_iter(),
-        }))
+            rollup: None,
+        })
+    }
+}
+
+impl Querier for LongtermQuerier {
+    fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
+        Ok(Box::new(self.series_set(matchers, hints)?))
+    }
+
+    fn select_rollup(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        request: &RollupRequest,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let (mint, maxt) = (self.mint.max(hints.start_ms), self.maxt.min(hints.end_ms));
+        let mut set = self.series_set(matchers, hints)?;
+        if !hints.labels_only {
+            set.rollup = RollupReader::new(request, mint, maxt);
+        }
+        Ok(Box::new(set))
     }
 
     fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
@@ -174,6 +199,8 @@ struct LongtermSeriesSet {
     maxt: i64,
     clamped: bool,
     labels_only: bool,
+    /// How series are answered, where they can be.
+    rollup: Option<RollupReader>,
     months: BTreeMap<Month, RoaringTreemap>,
     series: Vec<(Labels, u64)>,
     next: usize,
@@ -209,7 +236,10 @@ impl LongtermSeriesSet {
         let batch = &self.series[self.next..self.next + len];
         self.batch_len = (2 * self.batch_len).min(MAX_BATCH);
         let open = inner.open_samples(batch, self.view.seq, self.mint, self.maxt);
-        let mut raw = inner.db.raw_iterator_cf(&inner.cf(RAW));
+        // Chunks and rollups as they are at one moment.
+        let snapshot = inner.db.snapshot();
+        let mut raw = snapshot.raw_iterator_cf(&inner.cf(RAW));
+        let mut rows = self.rollup.as_ref().map(|r| snapshot.raw_iterator_cf(&inner.cf(r.family())));
         let mut out = Vec::with_capacity(len);
         let mut bytes = 0;
         let mut used = 0;
@@ -218,6 +248,19 @@ impl LongtermSeriesSet {
             if self.labels_only && (!open.is_empty() || self.certain(*id)) {
                 out.push(Series { labels: labels.clone(), chunks: Vec::new() });
                 continue;
+            }
+            if let (Some(reader), Some(rows)) = (&mut self.rollup, &mut rows) {
+                let months = self.months.iter().filter(|(_, ids)| ids.contains(*id)).map(|(m, _)| *m);
+                if let Some(chunks) = reader.series(inner, rows, &mut raw, months, *id, &open)? {
+                    bytes += chunks.iter().map(Chunk::size_bytes).sum::<usize>();
+                    if !chunks.is_empty() {
+                        out.push(Series { labels: labels.clone(), chunks });
+                    }
+                    if bytes >= MAX_BATCH_BYTES {
+                        break;
+                    }
+                    continue;
+                }
             }
             let sealed = self.sealed_chunks(&mut raw, *id)?;
             bytes += sealed.iter().filter_map(Chunk::bytes).map(|b| b.len()).sum::<usize>();

@@ -43,7 +43,9 @@ pub(super) fn load(
         months: RwLock::new(BTreeSet::new()),
         metrics,
         closed: AtomicBool::new(false),
+        rollup_gaps: AtomicBool::new(true),
     };
+    inner.load_rollup_gaps()?;
     let months = inner.load_months()?;
     *inner.months.write() = months.keys().copied().collect();
     let (next_id, next_seq) = inner.load_counters()?;

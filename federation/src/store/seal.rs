@@ -34,6 +34,8 @@ pub(super) struct SealStats {
     pub(super) bytes: u64,
     /// Samples dropped because their timestamp had another value.
     pub(super) conflicts: u64,
+    /// Damaged chunks moved aside.
+    pub(super) damaged: u64,
 }
 
 /// Open samples of one series on their way into chunks.
@@ -167,6 +169,7 @@ impl Inner {
     ) -> Result<(), StorageError> {
         let ts = &samples.timestamps_ms;
         let last = ts[range.end - 1];
+        let damaged = stats.damaged;
         let mut current = self.chunk_before(raw, month, id, ts[range.start])?;
         let mut at = range.start;
         while at < range.end {
@@ -181,7 +184,11 @@ impl Inner {
                 raw.next();
             }
         }
-        Ok(())
+        if stats.damaged > damaged {
+            self.drop_rollups(month, id, batch);
+            return Ok(());
+        }
+        self.roll_up(raw, (month, id), samples, range, batch)
     }
 
     /// The last chunk that starts at or before `t`; leaves the iterator at the chunk behind it.
@@ -236,6 +243,7 @@ impl Inner {
         let mut old = Samples::new();
         if let Err(e) = decode_stored(&sealed.bytes, &mut old) {
             self.quarantine(month, id, &sealed, &e, batch);
+            stats.damaged += 1;
             self.put_chunks(month, id, samples, range, batch, stats);
             return Ok(());
         }

@@ -39,15 +39,15 @@ fn a_second_opening_is_refused() {
 fn newer_formats_and_foreign_directories_are_refused() {
     let mut f = Fixture::new();
     f.store = None;
-    with_db(&f, |db| db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(2)).unwrap());
+    with_db(&f, |db| db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(3)).unwrap());
     let e = f.try_open().err().expect("too new");
     assert!(matches!(e, StoreError::NewerFormat { .. }) && e.to_string().contains("format 2"), "{e}");
     with_db(&f, |db| {
-        db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(1)).unwrap();
-        db.create_cf("agg5m", &Options::default()).unwrap();
+        db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(2)).unwrap();
+        db.create_cf("agg10s", &Options::default()).unwrap();
     });
     let e = f.try_open().err().expect("too new");
-    assert!(matches!(e, StoreError::NewerFormat { .. }) && e.to_string().contains("agg5m"), "{e}");
+    assert!(matches!(e, StoreError::NewerFormat { .. }) && e.to_string().contains("agg10s"), "{e}");
 
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("holiday.jpg"), "x").unwrap();

@@ -1,0 +1,324 @@
+//! Blocks: the windows of one level of a row, in columns of which readers decode what they need.
+//! Spec: docs/formats/longterm.md#rollups.
+
+use model::rollup::{Reset, Rollup, Summary};
+use model::{RollupColumns, StorageError};
+
+use crate::store::floats::{put_values, read_values};
+use crate::store::ints::{put_prefixed_ints, read_ints};
+use crate::store::varint::{Reader, put_varint};
+
+/// The windows of a level in memory: cells of a [`Rollup`] and what is special about each.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Level {
+    pub(in crate::store) grid_ms: i64,
+    pub(in crate::store) rollup: Rollup,
+    /// One for each cell.
+    pub(in crate::store) flags: Vec<u8>,
+    /// Whether the values before resets were few enough to be kept.
+    pub(in crate::store) resets_kept: bool,
+}
+
+/// Something in the window cannot be summed up exactly: a histogram, or a number near the end of what floats hold.
+pub(in crate::store) const IRREGULAR: u8 = 1;
+/// A sample in the window has a start timestamp.
+pub(in crate::store) const STARTS: u8 = 2;
+/// A stale marker comes last.
+const STALE: u8 = 4;
+
+/// Most windows of a block; a row has far fewer.
+const MAX_WINDOWS: u64 = 1 << 14;
+/// More values before resets than windows and so many are not kept: it is no counter.
+const SPARE_RESETS: usize = 128;
+
+const RESETS_KEPT: u8 = 1;
+const COMPENSATED: u8 = 2;
+
+const OWN: u8 = 0;
+const AS_FIRST: u8 = 1;
+const AS_LAST: u8 = 2;
+
+impl Level {
+    pub(super) fn new(grid_ms: i64) -> Self {
+        Self { grid_ms, rollup: Rollup::default(), flags: Vec::new(), resets_kept: true }
+    }
+}
+
+/// Writes the windows of a level of a part that begins at `start`. There is at least one.
+pub(super) fn put_block(out: &mut Vec<u8>, level: &Level, start: i64) {
+    let (ends, cells) = (&level.rollup.ends_ms, &level.rollup.cells);
+    assert!(!cells.is_empty() && cells.len() == level.flags.len(), "a block has windows, each with flags");
+    let kept = level.resets_kept && level.rollup.resets.len() <= cells.len() + SPARE_RESETS;
+    let filled = filled(cells);
+    // Where all have one sign, sums do not cancel out and what rounding took is nowhere to be seen.
+    let mixed = filled.iter().any(|c| c.min < 0.0) && filled.iter().any(|c| c.max > 0.0);
+    let rests: Vec<f64> = filled.iter().map(rest).collect();
+    let compensated = mixed && rests.iter().any(|c| *c != 0.0);
+    put_varint(out, cells.len() as u64);
+    out.push(if kept { RESETS_KEPT } else { 0 } | if compensated { COMPENSATED } else { 0 });
+    let ints = |out: &mut Vec<u8>, f: &dyn Fn(usize) -> i64| {
+        put_prefixed_ints(out, &(0..cells.len()).map(f).collect::<Vec<_>>());
+    };
+    let grid = level.grid_ms;
+    ints(out, &|i| (ends[i] - start) / grid);
+    ints(out, &|i| i64::from(level.flags[i] | if cells[i].is_stale { STALE } else { 0 }));
+    ints(out, &|i| cells[i].count as i64);
+    // A window without samples repeats how the one before looks.
+    let looks = looks(ends, cells, grid);
+    ints(out, &|i| looks[i].0);
+    ints(out, &|i| looks[i].1);
+    let column = |f: fn(&Summary) -> f64| filled.iter().map(f).collect::<Vec<_>>();
+    let (first, last) = (column(|c| c.first), column(|c| c.last));
+    put_floats(out, &first);
+    put_column(out, &last, &[(AS_FIRST, &first)]);
+    for values in [column(|c| c.min), column(|c| c.max), column(Summary::total)] {
+        put_column(out, &values, &[(AS_FIRST, &first), (AS_LAST, &last)]);
+    }
+    if compensated {
+        put_floats(out, &rests);
+    }
+    if kept {
+        let resets = &level.rollup.resets;
+        put_varint(out, resets.len() as u64);
+        if !resets.is_empty() {
+            put_prefixed_ints(out, &resets.iter().map(|r| r.cell as i64).collect::<Vec<_>>());
+            put_floats(out, &resets.iter().map(|r| r.value).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// What rounding takes from the sum as it is stored.
+fn rest(c: &Summary) -> f64 {
+    let total = c.total();
+    if total.is_finite() { (c.sum - total) + c.compensation } else { 0.0 }
+}
+
+/// The cells, with the one before in place of those without samples, so that columns stay smooth.
+fn filled(cells: &[Summary]) -> Vec<Summary> {
+    let mut before = cells.iter().find(|c| c.count > 0).copied().unwrap_or_default();
+    if before.count == 0 {
+        (before.min, before.max) = (0.0, 0.0);
+    }
+    let fill = |c: &Summary| {
+        if c.count > 0 {
+            before = *c;
+        }
+        before
+    };
+    cells.iter().map(fill).collect()
+}
+
+/// How far the first and the last sample lie from the bounds of their windows.
+fn looks(ends: &[i64], cells: &[Summary], grid: i64) -> Vec<(i64, i64)> {
+    let of = |end: i64, c: &Summary| (c.first_ms - (end - grid), end - c.last_ms);
+    let first = cells.iter().zip(ends).find(|(c, _)| c.count > 0);
+    let mut before = first.map_or((0, 0), |(c, end)| of(*end, c));
+    let fill = |(c, end): (&Summary, &i64)| {
+        if c.count > 0 {
+            before = of(*end, c);
+        }
+        before
+    };
+    cells.iter().zip(ends).map(fill).collect()
+}
+
+fn put_floats(out: &mut Vec<u8>, values: &[f64]) {
+    let mut column = Vec::with_capacity(64);
+    put_values(&mut column, values);
+    put_varint(out, column.len() as u64);
+    out.extend_from_slice(&column);
+}
+
+/// Writes a column, or that it equals another one.
+fn put_column(out: &mut Vec<u8>, values: &[f64], others: &[(u8, &Vec<f64>)]) {
+    let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+    match others.iter().find(|(_, other)| same(values, other)) {
+        Some((code, _)) => out.push(*code),
+        None => {
+            out.push(OWN);
+            put_floats(out, values);
+        }
+    }
+}
+
+/// Decoded columns of a block; one is used again and again.
+#[derive(Default)]
+pub(in crate::store) struct Columns {
+    index: Vec<i64>,
+    flags: Vec<i64>,
+    counts: Vec<i64>,
+    before: Vec<i64>,
+    after: Vec<i64>,
+    first: Vec<f64>,
+    last: Vec<f64>,
+    min: Vec<f64>,
+    max: Vec<f64>,
+    sum: Vec<f64>,
+    rest: Vec<f64>,
+    reset_cells: Vec<i64>,
+    resets: Vec<f64>,
+    pub(super) resets_kept: bool,
+}
+
+/// A window of a block.
+pub(super) struct WindowAt {
+    pub(super) end_ms: i64,
+    pub(super) flags: u8,
+    pub(super) summary: Summary,
+}
+
+impl Columns {
+    /// Reads what is `wanted` of a block.
+    pub(super) fn read(&mut self, bytes: &[u8], wanted: RollupColumns) -> Result<(), StorageError> {
+        let mut r = Reader::new("rollup", bytes);
+        let n = r.varint()?;
+        if n == 0 || n > MAX_WINDOWS {
+            return Err(r.error(format!("{n} windows are more than a block can hold")));
+        }
+        let n = n as usize;
+        let bits = r.u8()?;
+        self.resets_kept = bits & RESETS_KEPT != 0;
+        ints(&mut r, n, true, &mut self.index)?;
+        ints(&mut r, n, true, &mut self.flags)?;
+        ints(&mut r, n, true, &mut self.counts)?;
+        let (want_first, want_last) = (wanted.has(RollupColumns::FIRST), wanted.has(RollupColumns::LAST));
+        ints(&mut r, n, want_first, &mut self.before)?;
+        ints(&mut r, n, want_last, &mut self.after)?;
+        // Other columns may say that they equal these.
+        let others = wanted.has(RollupColumns::MIN)
+            || wanted.has(RollupColumns::MAX)
+            || wanted.has(RollupColumns::SUM);
+        floats(&mut r, n, want_first || want_last || others, &mut self.first)?;
+        let first = &self.first;
+        column(&mut r, n, want_last || others, &[first], &mut self.last)?;
+        let like = [first, &self.last];
+        column(&mut r, n, wanted.has(RollupColumns::MIN), &like, &mut self.min)?;
+        column(&mut r, n, wanted.has(RollupColumns::MAX), &like, &mut self.max)?;
+        let want_sum = wanted.has(RollupColumns::SUM);
+        column(&mut r, n, want_sum, &like, &mut self.sum)?;
+        self.rest.clear();
+        if bits & COMPENSATED != 0 {
+            floats(&mut r, n, want_sum, &mut self.rest)?;
+        }
+        self.reset_cells.clear();
+        self.resets.clear();
+        if self.resets_kept && wanted.has(RollupColumns::RESETS) {
+            let resets = r.varint()?;
+            if resets > (n + SPARE_RESETS) as u64 {
+                return Err(r.error("more resets than are kept"));
+            }
+            if resets > 0 {
+                ints(&mut r, resets as usize, true, &mut self.reset_cells)?;
+                floats(&mut r, resets as usize, true, &mut self.resets)?;
+            }
+        }
+        self.check(&r)
+    }
+
+    fn check(&self, r: &Reader<'_>) -> Result<(), StorageError> {
+        let n = self.index.len() as i64;
+        let rising = self.index.is_sorted_by(|a, b| a < b);
+        let bounded = self.index.iter().all(|i| (0..MAX_WINDOWS as i64).contains(i));
+        let counted = self.counts.iter().all(|c| (0..=i64::from(u32::MAX)).contains(c));
+        let placed = self.reset_cells.is_sorted() && self.reset_cells.iter().all(|c| (0..n).contains(c));
+        if rising && bounded && counted && placed {
+            return Ok(());
+        }
+        Err(r.error("windows or resets are out of order"))
+    }
+
+    /// Calls `visit` for each window, with the values before its resets. Columns that were not read are zero.
+    #[inline]
+    pub(super) fn each<E>(
+        &self,
+        start: i64,
+        grid_ms: i64,
+        mut visit: impl FnMut(WindowAt, &[f64]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let float = |column: &[f64], i: usize| column.get(i).copied().unwrap_or(0.0);
+        let int = |column: &[i64], i: usize| column.get(i).copied().unwrap_or(0);
+        let mut reset = 0;
+        for (i, index) in self.index.iter().enumerate() {
+            let end_ms = start + index * grid_ms;
+            let flags = self.flags[i] as u8;
+            let count = self.counts[i] as u64;
+            let is_stale = flags & STALE != 0;
+            let summary = match count {
+                0 => Summary { is_stale, ..Summary::default() },
+                _ => Summary {
+                    count,
+                    sum: float(&self.sum, i),
+                    compensation: float(&self.rest, i),
+                    min: float(&self.min, i),
+                    max: float(&self.max, i),
+                    first: float(&self.first, i),
+                    last: float(&self.last, i),
+                    first_ms: (end_ms - grid_ms).wrapping_add(int(&self.before, i)),
+                    last_ms: end_ms.wrapping_sub(int(&self.after, i)),
+                    is_stale,
+                },
+            };
+            let from = reset;
+            while self.reset_cells.get(reset) == Some(&(i as i64)) {
+                reset += 1;
+            }
+            visit(WindowAt { end_ms, flags, summary }, &self.resets[from..reset])?;
+        }
+        Ok(())
+    }
+
+    /// The windows as a level in memory, all columns having been read.
+    pub(super) fn to_level(&self, start: i64, grid_ms: i64) -> Level {
+        let mut level = Level::new(grid_ms);
+        level.resets_kept = self.resets_kept;
+        let windows = self.each(start, grid_ms, |w, resets| {
+            level.rollup.ends_ms.push(w.end_ms);
+            let cell = level.rollup.cells.len();
+            level.rollup.cells.push(w.summary);
+            level.rollup.resets.extend(resets.iter().map(|value| Reset { cell, value: *value }));
+            level.flags.push(w.flags & !STALE);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        match windows {
+            Ok(()) => level,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Reads a column of integers when it is wanted.
+fn ints(r: &mut Reader<'_>, n: usize, wanted: bool, out: &mut Vec<i64>) -> Result<(), StorageError> {
+    out.clear();
+    let stream = r.prefixed()?;
+    if wanted { read_ints(stream, n, out) } else { Ok(()) }
+}
+
+/// Reads a column of floats when it is wanted.
+fn floats(r: &mut Reader<'_>, n: usize, wanted: bool, out: &mut Vec<f64>) -> Result<(), StorageError> {
+    out.clear();
+    let bytes = r.prefixed()?;
+    if wanted { read_values(&mut Reader::new("rollup", bytes), n, out) } else { Ok(()) }
+}
+
+/// Reads a column that may equal one of `like`: the first column, the last one.
+fn column(
+    r: &mut Reader<'_>,
+    n: usize,
+    wanted: bool,
+    like: &[&Vec<f64>],
+    out: &mut Vec<f64>,
+) -> Result<(), StorageError> {
+    out.clear();
+    match r.u8()? {
+        OWN => floats(r, n, wanted, out),
+        code => match like.get(code as usize - 1) {
+            Some(other) => {
+                if wanted {
+                    out.extend_from_slice(other);
+                }
+                Ok(())
+            }
+            None => Err(r.error(format!("unknown kind of column {code}"))),
+        },
+    }
+}
