@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use model::Annotations;
 use promql::{CancelToken, QueryOrigin};
@@ -84,22 +84,30 @@ type WriteData = Box<dyn FnOnce(&mut BodyOut) + Send>;
 pub(crate) struct Answer {
     write: Option<WriteData>,
     pub(crate) annotations: Annotations,
+    /// What else there is to tell: the body has standard keys alone.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Answer {
     /// An answer with data.
     pub(crate) fn data(write: impl FnOnce(&mut BodyOut) + Send + 'static) -> Self {
-        Self { write: Some(Box::new(write)), annotations: Annotations::new() }
+        Self { write: Some(Box::new(write)), annotations: Annotations::new(), header: None }
     }
 
     /// Success without data: 204.
     pub(crate) fn nothing() -> Self {
-        Self { write: None, annotations: Annotations::new() }
+        Self { write: None, annotations: Annotations::new(), header: None }
     }
 
     /// Adds annotations.
     pub(crate) fn with(mut self, annotations: Annotations) -> Self {
         self.annotations.merge(annotations);
+        self
+    }
+
+    /// Sets a header. A value that no header can have is left out.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+        self.header = HeaderValue::from_str(value).ok().map(|value| (name, value));
         self
     }
 }
@@ -501,6 +509,9 @@ fn write_answer(answer: Answer, mut out: BodyOut) {
         return out.finish();
     };
     out.headers().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some((name, value)) = answer.header {
+        out.headers().insert(name, value);
+    }
     out.raw("{\"status\":\"success\",\"data\":");
     write(&mut out);
     let notes = &answer.annotations;

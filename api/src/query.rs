@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use model::labels::Quoted;
 use model::{Exemplar, Labels};
 use promql::parser::{self, ParserOptions};
@@ -66,6 +67,9 @@ fn step_ms(p: &Params, start_ms: i64, end_ms: i64, max_points: i64) -> Result<i6
     Ok((step_ns / 1_000_000).max(1))
 }
 
+/// What an answer was made of: `raw`, `5m`, `1h`, or several with commas between them.
+const RESOLUTION: HeaderName = HeaderName::from_static("x-almanac-resolution");
+
 fn options(request: &Request) -> Result<QueryOptions, Failure> {
     let p = &request.params;
     let mut options = QueryOptions {
@@ -74,6 +78,14 @@ fn options(request: &Request) -> Result<QueryOptions, Failure> {
         per_step_stats: p.get("stats") == "all",
         ..QueryOptions::default()
     };
+    match p.get("resolution") {
+        "" => {}
+        "raw" => options.raw_only = true,
+        other => {
+            let why = format!("{} is no resolution that can be asked for; there is \"raw\"", Quoted(other));
+            return Err(Failure::invalid("resolution", why));
+        }
+    }
     match p.get("timeout") {
         "" => {}
         text => {
@@ -106,6 +118,7 @@ fn answer(mut output: QueryOutput, limit: usize, stats: &str) -> Answer {
         ));
     }
     let with_stats = !stats.is_empty();
+    let resolutions = output.resolutions.to_string();
     Answer::data(move |out| {
         out.raw("{\"resultType\":\"");
         out.raw(output.value.result_type());
@@ -118,6 +131,7 @@ fn answer(mut output: QueryOutput, limit: usize, stats: &str) -> Answer {
         out.raw("}");
     })
     .with(notes)
+    .with_header(RESOLUTION, &resolutions)
 }
 
 fn truncate(value: &mut Value, limit: usize) -> bool {

@@ -179,4 +179,8 @@ impl Queryable for LongtermStore {
         self.inner.check_open()?;
         Ok(Box::new(read::LongtermQuerier::new(self.inner.clone(), mint, maxt)))
     }
+
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        &rollup::GRIDS_MS
+    }
 }

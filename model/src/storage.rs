@@ -106,11 +106,21 @@ pub trait Queryable: Send + Sync {
     /// # Errors
     /// When the store is closed, or a part of it cannot be reached.
     fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError>;
+
+    /// Lengths of the windows that the store sums up ahead: [`Querier::select_rollup`] can help with requests that lie on one
+    /// of them ([`RollupRequest::is_on`]).
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        &[]
+    }
 }
 
 impl<T: Queryable + ?Sized> Queryable for Arc<T> {
     fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
         (**self).querier(mint, maxt)
+    }
+
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        (**self).rollup_grids_ms()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::{Annotations, Clock, Queryable};
+use model::{Annotations, Clock, Queryable, Resolutions};
 use parking_lot::RwLock;
 
 use crate::error::QueryError;
@@ -126,6 +126,8 @@ pub struct QueryOptions {
     pub origin: Option<QueryOrigin>,
     /// At most so many series in the answer; 0 for all. A cut answer carries a warning.
     pub limit: usize,
+    /// Samples are read even where the store has them summed up.
+    pub raw_only: bool,
 }
 
 /// Evaluates queries. Calls block; clones share slots and metrics.
@@ -340,11 +342,12 @@ impl Engine {
         let prepared = self.prepare(query)?;
         let span = Span { start_ms, end_ms, step_ms };
         run_deep(&prepared.expr, || {
-            Ok(self.plan(&prepared.expr, span, self.inner.config.lookback_ms)?.to_string())
+            Ok(self.plan(&prepared.expr, span, self.inner.config.lookback_ms, &[])?.to_string())
         })?
     }
 
-    fn plan(&self, expr: &Expr, span: Span, lookback_ms: i64) -> Result<Plan, QueryError> {
+    /// A plan for a store that sums up over windows of `grids_ms`.
+    fn plan(&self, expr: &Expr, span: Span, lookback_ms: i64, grids_ms: &[i64]) -> Result<Plan, QueryError> {
         let params = Params {
             start_ms: span.start_ms,
             end_ms: span.end_ms,
@@ -353,6 +356,7 @@ impl Engine {
             default_subquery_step_ms: self.inner.config.default_subquery_step_ms,
         };
         let mut plan = lower(expr, params)?;
+        plan.keep_rollups(grids_ms);
         if self.inner.config.optimize {
             optimize(&mut plan, Grid::new(span.start_ms, span.end_ms, span.step_ms));
         }
@@ -386,8 +390,8 @@ impl Engine {
         stats.exec_total_seconds = (inner.clock.monotonic() - begin).as_secs_f64();
         inner.metrics.count_samples(&stats);
         self.log(text, span, options, &stats, result.as_ref().err());
-        let (value, annotations) = result?;
-        Ok(QueryOutput { value, annotations, stats })
+        let (value, annotations, resolutions) = result?;
+        Ok(QueryOutput { value, annotations, stats, resolutions })
     }
 
     /// Waits for a slot and evaluates. What it took is in `stats`, also when the query failed.
@@ -401,7 +405,7 @@ impl Engine {
         options: &QueryOptions,
         begin: Duration,
         stats: &mut QueryStats,
-    ) -> Result<(Value, Annotations), QueryError> {
+    ) -> Result<(Value, Annotations, Resolutions), QueryError> {
         let inner = &*self.inner;
         let (clock, metrics) = (&*inner.clock, &inner.metrics);
         let timeout = options.timeout.map_or(inner.config.timeout, |t| t.min(inner.config.timeout));
@@ -414,7 +418,8 @@ impl Engine {
         let _active = inner.active.as_ref().map(|log| Active::insert(&**log, slot.number(), text));
 
         let lookback_ms = options.lookback_ms.filter(|l| *l > 0).unwrap_or(inner.config.lookback_ms);
-        let Plan { root, selections } = self.plan(expr, span, lookback_ms)?;
+        let grids_ms = if options.raw_only { &[] } else { storage.rollup_grids_ms() };
+        let Plan { root, selections } = self.plan(expr, span, lookback_ms, grids_ms)?;
         let mint = selections.iter().map(|s| s.hints.start_ms).min().unwrap_or(0);
         let maxt = selections.iter().map(|s| s.hints.end_ms).max().unwrap_or(0);
         let querier = storage.querier(mint, maxt)?;
@@ -459,7 +464,7 @@ impl Engine {
         if options.limit > 0 && truncate(&mut value, options.limit) {
             annotations.warn("results truncated due to limit");
         }
-        Ok((value, annotations))
+        Ok((value, annotations, ctx.resolutions()))
     }
 
     /// Writes the query to the query log, if there is one.

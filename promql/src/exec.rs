@@ -2,7 +2,7 @@
 //! ([`operator`]). What all operators of a query share, limits and annotations, is in [`context`]; what they hold and read is
 //! counted in [`memory`] and [`tally`].
 //!
-//! Leaves: [`source`] reads series, [`instant`] and [`window`] make rows of them, [`ranges`] hands whole windows on.
+//! Leaves: [`source`] reads series, [`instant`] and [`window`] make rows of them (of those that come summed up with [`rollup`]), [`ranges`] hands whole windows on.
 //! Everything else takes rows and gives rows. [`collect`] makes the answer.
 
 pub(crate) mod absent;
@@ -28,6 +28,7 @@ pub(crate) mod memory;
 pub(crate) mod merge;
 pub(crate) mod operator;
 pub(crate) mod ranges;
+pub(crate) mod rollup;
 pub(crate) mod scalar;
 pub(crate) mod set;
 pub(crate) mod sort;

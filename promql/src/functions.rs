@@ -1,5 +1,5 @@
 //! What functions compute: over windows of one series ([`window`], [`rate`], [`over_time`], [`quantile`],
-//! [`regression`], [`extended`]), of single values ([`math`], [`elementary`],
+//! [`regression`], [`extended`]) or of what its samples come to ([`rollup`]), of single values ([`math`], [`elementary`],
 //! [`trigonometry`], [`hyperbolic`], [`time`]), of histograms ([`histogram`], [`classic_histogram`]) and of labels ([`label`]); and the order that equal elements are sorted in ([`sorting`]).
 //! Nothing here knows operators or batches of series.
 
@@ -20,6 +20,7 @@ pub(crate) mod quantile;
 pub(crate) mod rate;
 pub(crate) mod regression;
 pub(crate) mod resets;
+pub(crate) mod rollup;
 pub(crate) mod sorting;
 pub(crate) mod time;
 pub(crate) mod trigonometry;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Annotations, FloatHistogram, Labels};
+use model::{Annotations, FloatHistogram, Labels, Resolutions};
 
 use crate::exec::memory::{histograms_bytes, labels_bytes};
 
@@ -70,6 +70,8 @@ pub struct QueryOutput {
     pub annotations: Annotations,
     /// What it took.
     pub stats: QueryStats,
+    /// What the series it read were made of.
+    pub resolutions: Resolutions,
 }
 
 /// What a query took.

@@ -16,6 +16,7 @@ mod read;
 mod row;
 
 pub(super) use fill::FillState;
+pub(super) use keep::read_sealed;
 pub(super) use read::RollupReader;
 pub(super) use row::Row;
 
@@ -44,6 +45,9 @@ pub(super) static HOURS: Family =
     Family { name: AGG1H, grids_ms: &[DAY_MS, HOUR_MS], resolution: Resolutions::HOUR };
 pub(super) static MINUTES: Family =
     Family { name: AGG5M, grids_ms: &[MINUTES_5_MS], resolution: Resolutions::MINUTES_5 };
+
+/// Lengths of all windows.
+pub(super) static GRIDS_MS: [i64; 3] = [DAY_MS, HOUR_MS, MINUTES_5_MS];
 
 /// All of them, the coarsest first.
 pub(super) static ROLLUPS: [&Family; 2] = [&HOURS, &MINUTES];

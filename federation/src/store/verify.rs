@@ -1,6 +1,7 @@
 //! Reading everything there is and checking each checksum: RocksDB's of blocks and files, and ours of rows and chunks.
 //!
 //! What is checked beyond them: chunks hold what their heads and keys say, do not overlap, and belong to series that exist;
+//! rollups are what the chunks give;
 //! the journal has no hole; the table of hashes and the index name series that exist.
 
 use std::path::PathBuf;
@@ -12,10 +13,13 @@ use rocksdb::{DB, ReadOptions};
 use super::chunk::decode_stored;
 use super::config::StoreConfig;
 use super::error::StoreError;
-use super::families::{self, EXEMPLARS, FAMILIES, IDS, INDEX, JOURNAL, META, RAW, SEALED, SERIES};
+use super::families::{
+    self, AGG1H, AGG5M, EXEMPLARS, FAMILIES, IDS, INDEX, JOURNAL, META, RAW, SEALED, SERIES,
+};
 use super::journal::Record;
 use super::keys::{id_key, month_end_ms, month_name, month_start_ms, parse_index_key, parse_sample_key};
 use super::postings;
+use super::rollup::{ROLLUPS, Row, read_sealed};
 use super::rows::{COUNTERS_KEY, decode_counters, decode_exemplar, decode_series};
 
 /// Problems that are described; more are only counted.
@@ -34,6 +38,8 @@ pub struct VerifyReport {
     pub series: u64,
     /// Samples in sealed chunks.
     pub sealed_samples: u64,
+    /// Rows of rollups that were compared with the chunks.
+    pub rollups: u64,
     /// Samples in the journal.
     pub journal_samples: u64,
     /// Chunks that were found damaged before and lie aside.
@@ -77,7 +83,7 @@ pub fn verify(
     let total: u64 = FAMILIES.iter().map(|f| check.estimate(f)).sum::<u64>().max(1);
     let mut step = |rows: u64| go_on(rows, (rows as f64 / total as f64).min(1.0));
     // Series first: the others name them.
-    for family in [SERIES, IDS, META, JOURNAL, SEALED, INDEX, RAW, EXEMPLARS] {
+    for family in [SERIES, IDS, META, JOURNAL, SEALED, INDEX, RAW, EXEMPLARS, AGG5M, AGG1H] {
         if !check.family(family, &mut step) {
             break;
         }
@@ -190,6 +196,7 @@ impl Check<'_> {
                 }
             }
             RAW => self.chunk(key, value, before),
+            AGG5M | AGG1H => self.rollup(family, key, value, before),
             _ => {
                 let (_, id, t) = parse_sample_key(key).ok_or_else(|| wrong("its key is none"))?;
                 decode_exemplar(value, t)?;
@@ -203,6 +210,37 @@ impl Check<'_> {
             return Ok(());
         }
         Err(StorageError::decode("row", format!("there is no series {id}")))
+    }
+
+    /// Compares a row with what the chunks of its part give.
+    fn rollup(
+        &mut self,
+        family: &str,
+        key: &[u8],
+        value: &[u8],
+        before: &mut Before,
+    ) -> Result<(), StorageError> {
+        let wrong = |reason: &str| StorageError::decode("rollup", reason.to_owned());
+        let (month, id, start) = parse_sample_key(key).ok_or_else(|| wrong("its key is none"))?;
+        let family =
+            ROLLUPS.iter().find(|f| f.name == family).ok_or_else(|| wrong("there is no such family"))?;
+        if start < month_start_ms(month) || start >= month_end_ms(month) {
+            return Err(wrong("it is not about its month"));
+        }
+        let part = family.part_of(month, start);
+        if part.start != start {
+            return Err(wrong("no part begins there"));
+        }
+        let row = Row::decode(family, part, value)?;
+        let mut raw = self.db.raw_iterator_cf(&self.db.cf_handle(RAW).expect("all families were opened"));
+        let samples = &mut before.samples;
+        if let Err((start, _)) = read_sealed(&mut raw, (month, id), part.start, part.end - 1, samples) {
+            return Err(wrong(&format!("it cannot be compared: the chunk at {start} is damaged")));
+        }
+        raw.status().map_err(|e| wrong(e.as_ref()))?;
+        self.report.rollups += 1;
+        row.check_against(&Row::of(family, part, samples)).map_err(|reason| wrong(&reason))?;
+        self.known(id)
     }
 
     fn chunk(&mut self, key: &[u8], value: &[u8], before: &mut Before) -> Result<(), StorageError> {
@@ -232,7 +270,9 @@ impl Check<'_> {
 /// A row's key for people.
 fn place(family: &str, key: &[u8]) -> String {
     match (family, parse_sample_key(key)) {
-        (RAW | EXEMPLARS, Some((month, id, t))) => format!("month {}, series {id}, {t}", month_name(month)),
+        (RAW | EXEMPLARS | AGG5M | AGG1H, Some((month, id, t))) => {
+            format!("month {}, series {id}, {t}", month_name(month))
+        }
         (SERIES | SEALED | JOURNAL, _) if key.len() == 8 => {
             format!("{}", u64::from_be_bytes(key.try_into().expect("eight bytes")))
         }

@@ -1,15 +1,16 @@
 //! What all operators of one query share: limits, settings, annotations.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use model::{Clock, Labels, Querier};
+use model::{Clock, Labels, Querier, Resolutions, Series};
 use parking_lot::Mutex;
 
 use crate::annotations::{Note, Notes};
 use crate::engine::{CancelToken, EngineConfig};
 use crate::error::{QueryError, Result};
 use crate::exec::memory::MemoryAccount;
+use crate::exec::source::rollup_of;
 use crate::exec::tally::Tallies;
 use crate::plan::node::Site;
 
@@ -38,6 +39,8 @@ pub(crate) struct Context<'q> {
     /// Samples looked at.
     pub(crate) tallies: Tallies,
     sort_nanos: AtomicU64,
+    /// What the series at hand were made of.
+    resolutions: AtomicU8,
     notes: Mutex<Notes>,
     storage_warnings: Mutex<Vec<String>>,
 }
@@ -70,6 +73,7 @@ impl<'q> Context<'q> {
             memory: MemoryAccount::new(config.max_memory_bytes),
             tallies,
             sort_nanos: AtomicU64::new(0),
+            resolutions: AtomicU8::new(0),
             notes: Mutex::default(),
             storage_warnings: Mutex::default(),
         }
@@ -130,6 +134,22 @@ impl<'q> Context<'q> {
 
     pub(crate) fn samples_peak(&self) -> u64 {
         self.samples_peak.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a series comes as samples or summed up.
+    pub(crate) fn count_resolution(&self, series: &Series) {
+        let here = match rollup_of(series) {
+            Some(rollup) => rollup.resolutions,
+            None if series.chunks.is_empty() => return,
+            None => Resolutions::RAW,
+        };
+        self.resolutions.fetch_or(here.bits(), Ordering::Relaxed);
+    }
+
+    /// What all series that were read were made of; samples when there was none.
+    pub(crate) fn resolutions(&self) -> Resolutions {
+        let all = Resolutions::from_bits(self.resolutions.load(Ordering::Relaxed));
+        if all.is_empty() { Resolutions::RAW } else { all }
     }
 
     /// Adds an annotation.

@@ -1,6 +1,6 @@
 //! Instant selectors: the last sample of each series within the lookback, at every step.
 
-use model::{ChunkEncoding, Samples, Series, is_stale_nan};
+use model::{ChunkEncoding, Rollup, Samples, Series, is_stale_nan};
 
 use super::batch::{ABSENT, Batch, Head, clean, rows_bytes};
 use super::context::Context;
@@ -9,7 +9,8 @@ use super::exchange::{RowFiller, RowHistograms, fill_rows, rows_per_batch};
 use super::feed::seek;
 use super::memory::HeldBytes;
 use super::operator::{Builder, Operator};
-use super::source::{SeriesStream, decode, strip_buckets};
+use super::rollup::Cells;
+use super::source::{SeriesStream, decode, rollup_of, strip_buckets};
 use crate::annotations::Notes;
 use crate::error::Result;
 use crate::functions::extended;
@@ -123,6 +124,10 @@ impl RowFiller for Filler<'_> {
         let first = shift.apply(self.grid.start_ms);
         let last = shift.apply(self.grid.last_ms());
         let series = &self.series[row];
+        if let Some(rollup) = rollup_of(series) {
+            self.fill_from(rollup, cells);
+            return Ok(());
+        }
         // The time of a sample is not smoothed.
         if self.node.boundary == Boundary::Smoothed && self.node.reads == Reads::Value {
             decode(self.ctx, series, first - lookback + 1, last + lookback, &mut self.samples)?;
@@ -192,6 +197,20 @@ impl RowFiller for Filler<'_> {
 }
 
 impl Filler<'_> {
+    /// Fills a row from what samples come to.
+    fn fill_from(&self, rollup: &Rollup, row: &mut [f64]) {
+        let mut cells = Cells::new(rollup, self.ctx.lookback_ms);
+        for (step, cell) in row.iter_mut().enumerate() {
+            let found = cells.move_to(self.node.shift.apply(self.grid.at(step)));
+            if found.count > 0 && !found.is_stale {
+                *cell = match self.node.reads {
+                    Reads::Value => clean(found.last),
+                    Reads::Timestamp | Reads::StartTimestamp => found.last_ms as f64 / 1000.0,
+                };
+            }
+        }
+    }
+
     /// The fast path: one chunk of floats after the other is decoded, and only those in which some step finds its sample.
     fn fill_floats(&mut self, row: usize, cells: &mut [f64]) -> Result<()> {
         let (lookback, shift) = (self.ctx.lookback_ms, self.node.shift);

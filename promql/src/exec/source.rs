@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use model::chunk::decode_chunks_watched;
-use model::{Chunk, FloatHistogram, HistogramValue, Samples, Series, SeriesSet, is_stale_nan};
+use model::{Chunk, FloatHistogram, HistogramValue, Rollup, Samples, Series, SeriesSet, is_stale_nan};
 use parking_lot::Mutex;
 
 use super::batch::clean;
@@ -30,14 +30,15 @@ impl Selections {
     pub(crate) fn open(&self, ctx: &Context<'_>, at: usize) -> Result<SeriesStream> {
         let plan = &self.plans[at];
         if plan.users <= 1 {
-            return Ok(SeriesStream::Set(ctx.querier.select(&plan.matchers, &plan.hints)?));
+            return Ok(SeriesStream::Set(select(ctx, plan)?));
         }
         let mut shared = self.shared[at].lock();
         if shared.is_none() {
-            let mut set = ctx.querier.select(&plan.matchers, &plan.hints)?;
+            let mut set = select(ctx, plan)?;
             let mut all = Vec::new();
             while let Some(s) = set.next()? {
                 ctx.check()?;
+                ctx.count_resolution(&s);
                 ctx.memory.keep(series_bytes(&s))?;
                 all.push(s);
             }
@@ -57,6 +58,26 @@ impl Selections {
     pub(crate) fn one_name(&self, at: usize) -> bool {
         use model::labels::METRIC_NAME;
         self.plans[at].matchers.iter().any(|m| m.name == METRIC_NAME && m.op == model::MatchOp::Equal)
+    }
+}
+
+/// Asks the store, for rollups where those will do.
+fn select(ctx: &Context<'_>, plan: &Selection) -> Result<Box<dyn SeriesSet>> {
+    Ok(match plan.rollup {
+        Some(mut request) => {
+            request.starts &= ctx.config.use_start_timestamps;
+            ctx.querier.select_rollup(&plan.matchers, &plan.hints, &request)?
+        }
+        None => ctx.querier.select(&plan.matchers, &plan.hints)?,
+    })
+}
+
+/// The rollup that stands for the samples of a series.
+#[inline]
+pub(crate) fn rollup_of(series: &Series) -> Option<&Rollup> {
+    match series.chunks.as_slice() {
+        [only] => only.as_rollup().map(|rollup| &**rollup),
+        _ => None,
     }
 }
 
@@ -83,7 +104,10 @@ impl SeriesStream {
                     // Each may be a read from disk or from afar.
                     ctx.check()?;
                     match set.next()? {
-                        Some(s) => out.push(s),
+                        Some(s) => {
+                            ctx.count_resolution(&s);
+                            out.push(s);
+                        }
                         None => {
                             ctx.warn_storage(set.warnings());
                             *self = Self::End;

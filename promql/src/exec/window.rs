@@ -2,7 +2,7 @@
 //! some neighbouring steps need; the function then runs over these steps at once.
 
 use model::labels::TYPE_LABEL;
-use model::{Samples, Series};
+use model::{Rollup, Samples, Series};
 
 use super::batch::{ABSENT, Batch, Cell, Head, histogram_weight, is_absent, is_float, rows_bytes};
 use super::context::{Context, without_metadata};
@@ -13,12 +13,13 @@ use super::memory::HeldBytes;
 use super::merge::{Merge, may_have_twins};
 use super::operator::{BoxOperator, Builder, Operator};
 use super::scalar::Scalar;
-use super::source::{SeriesStream, samples_bytes};
+use super::source::{SeriesStream, rollup_of, samples_bytes};
 use super::tally::{Counts, TallyId};
-use super::{absent, batch};
+use super::{absent, batch, rollup};
 use crate::annotations::{Note, Notes};
 use crate::error::{QueryError, Result};
 use crate::functions::rate::find_resets;
+use crate::functions::rollup::SummaryFunction;
 use crate::functions::window::{
     Bound, Env, SeriesColumns, State, Steps, Window, WindowFunction, extended_function, window_function,
 };
@@ -317,6 +318,10 @@ impl RowFiller for Filler<'_> {
         let largest = match s.input {
             Rows::Series(series) => {
                 let series = &series[row];
+                if let Some(rollup) = rollup_of(series) {
+                    let largest = self.fill_from(rollup, cells)?;
+                    return self.hold_window(largest);
+                }
                 let feed = Feed::new(&series.chunks, s.mint(), s.maxt(), s.how());
                 self.slide(feed, &series.labels, cells, histograms)?
             }
@@ -327,19 +332,35 @@ impl RowFiller for Filler<'_> {
                 return Ok(());
             }
         };
-        // What one window holds counts as held: the rest is gone with the next one. Only growth is told: threads would wait
-        // for each other if every series were counted where all see it.
-        if largest > self.held {
-            s.ctx.hold(largest - self.held)?;
-            self.held = largest;
-        }
-        Ok(())
+        self.hold_window(largest)
     }
 
     fn finish(self) -> Notes {
         self.shared.ctx.release(self.held);
         self.shared.ctx.tallies.add(self.shared.tally, &self.counts);
         self.notes
+    }
+}
+
+impl Filler<'_> {
+    /// What one window holds counts as held: the rest is gone with the next one. Only growth is told: threads would wait
+    /// for each other if every series were counted where all see it.
+    fn hold_window(&mut self, largest: u64) -> Result<()> {
+        if largest > self.held {
+            self.shared.ctx.hold(largest - self.held)?;
+            self.held = largest;
+        }
+        Ok(())
+    }
+
+    /// Fills a row from what samples come to, which count as one for each cell.
+    fn fill_from(&mut self, rollup: &Rollup, cells: &mut [f64]) -> Result<u64> {
+        let source = &self.shared.call.source;
+        let windows = (self.shared.grid, source.shift(), source.range_ms());
+        let Some(mut function) = SummaryFunction::new(self.shared.call.func, source.range_ms()) else {
+            return Err(QueryError::execution("a function got a rollup that it did not ask for"));
+        };
+        Ok(rollup::fill(rollup, windows, &mut function, &mut self.counts, cells))
     }
 }
 

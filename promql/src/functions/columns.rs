@@ -9,7 +9,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use growth::{delta, idelta, increase, irate, rate};
+pub(crate) use growth::{Ends, Extrapolation, delta, idelta, increase, irate, rate};
 pub(crate) use sums::{avg, stddev, stdvar, sum};
 
 use super::quantile::{is_invalid, of_window};

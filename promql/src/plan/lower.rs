@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use model::{Labels, MatchOp, Matcher, SelectHints};
+use model::{Labels, MatchOp, Matcher, RollupColumns, RollupRequest, SelectHints};
 
 use super::durations;
 use super::grid::{Grid, Shift};
@@ -13,6 +13,8 @@ use super::node::{
 use super::optimize::is_invariant;
 use crate::error::{QueryError, Result};
 use crate::functions::label::is_label_name;
+use crate::functions::rollup;
+use crate::functions::window::window_function;
 use crate::parser::ast::{
     self, AggregateOp, At, BinaryOp, Boundary, Duration, Expr, Span, UnaryOp, ValueType, VectorSelector,
 };
@@ -193,6 +195,12 @@ impl Lower {
         let mut scalars = Vec::new();
         let source = self.source(&c.args[at], grid)?;
         check_boundary(c.func.name, source.boundary())?;
+        if let WindowSource::Selector { selection, shift, range_ms, boundary: Boundary::Plain } = source
+            && let Some(columns) = rollup::columns(c.func.name)
+        {
+            let starts = window_function(c.func.name).is_some_and(|f| f.uses_starts);
+            self.roll_up(selection, grid, shift, range_ms, columns, starts);
+        }
         for (i, arg) in c.args.iter().enumerate() {
             if i != at {
                 scalars.push(self.node(arg.without_parens(), grid)?);
@@ -341,6 +349,15 @@ impl Lower {
         let boundary = if reads == Reads::Value { v.boundary } else { Boundary::Plain };
         let after = if boundary == Boundary::Smoothed { lookback } else { 0 };
         let selection = self.select(v, grid, shift, 0, (lookback - 1, after));
+        // Pinned, times of samples are looked up in a way of their own.
+        let rolls_up = match reads {
+            Reads::Value => boundary == Boundary::Plain,
+            Reads::Timestamp => !shift.is_pinned(),
+            Reads::StartTimestamp => false,
+        };
+        if rolls_up {
+            self.roll_up(selection, grid, shift, lookback, RollupColumns::LAST, false);
+        }
         let site = self.site(v.span);
         Ok(Node::Instant(Box::new(Instant { selection, shift, boundary, reads, site })))
     }
@@ -430,8 +447,25 @@ impl Lower {
                 labels_only: false,
             },
             users: 1,
+            rollup: None,
         });
         self.selections.len() - 1
+    }
+
+    /// Notes which cells a selection can do with, whose windows `(t - range, t]` are looked at.
+    fn roll_up(
+        &mut self,
+        selection: usize,
+        grid: Grid,
+        shift: Shift,
+        range_ms: i64,
+        columns: RollupColumns,
+        starts: bool,
+    ) {
+        let count = if shift.is_pinned() { grid.count.min(1) } else { grid.count };
+        let first_ms = shift.apply(grid.start_ms);
+        self.selections[selection].rollup =
+            RollupRequest::for_windows(first_ms, grid.step_ms, count, range_ms, columns, starts);
     }
 }
 

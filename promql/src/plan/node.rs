@@ -1,6 +1,6 @@
 //! What plans are made of.
 
-use model::{Matcher, SelectHints};
+use model::{Matcher, RollupRequest, SelectHints};
 
 use super::grid::Shift;
 use crate::parser::ast::{AggregateOp, BinaryOp, Boundary, Span, ValueType, VectorMatching};
@@ -21,6 +21,17 @@ pub(crate) struct Selection {
     pub(crate) hints: SelectHints,
     /// Leaves that read it.
     pub(crate) users: usize,
+    /// Cells that all leaves can do with in place of samples.
+    pub(crate) rollup: Option<RollupRequest>,
+}
+
+impl Plan {
+    /// Forgets rollups that are on none of the grids, which are those of a store.
+    pub(crate) fn keep_rollups(&mut self, grids_ms: &[i64]) {
+        for s in &mut self.selections {
+            s.rollup = s.rollup.filter(|r| grids_ms.iter().any(|grid| r.is_on(*grid)));
+        }
+    }
 }
 
 /// The place in the query text that an annotation of a node points to. Of equal annotations the one with the highest

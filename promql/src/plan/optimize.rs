@@ -1,6 +1,8 @@
 //! Makes a plan cheaper without changing its answer: constants are folded, matchers move across operators, parts that do
 //! not depend on the evaluation time are evaluated once, selections that read the same series are shared.
 
+use model::RollupRequest;
+
 use super::grid::Grid;
 use super::node::{Node, Plan, WindowSource};
 use super::propagate::propagate;
@@ -161,9 +163,15 @@ fn share_selections(plan: &mut Plan) {
     let mut moved_to: Vec<usize> = Vec::with_capacity(plan.selections.len());
     let mut kept: Vec<super::node::Selection> = Vec::new();
     for s in plan.selections.drain(..) {
-        match kept.iter().position(|k| k.matchers == s.matchers && k.stats_only == s.stats_only) {
+        let same = |k: &super::node::Selection| {
+            k.matchers == s.matchers
+                && k.stats_only == s.stats_only
+                && shared_rollup(k.rollup, s.rollup).is_some()
+        };
+        match kept.iter().position(same) {
             Some(at) => {
                 let k = &mut kept[at];
+                k.rollup = shared_rollup(k.rollup, s.rollup).flatten();
                 k.users += s.users;
                 k.hints.start_ms = k.hints.start_ms.min(s.hints.start_ms);
                 k.hints.end_ms = k.hints.end_ms.max(s.hints.end_ms);
@@ -185,6 +193,20 @@ fn share_selections(plan: &mut Plan) {
     }
     plan.selections = kept;
     redirect(&mut plan.root, &moved_to);
+}
+
+/// The rollup that serves two leaves. `None` when samples or finer cells would have to do, which cost more than a second look at
+/// the series.
+fn shared_rollup(a: Option<RollupRequest>, b: Option<RollupRequest>) -> Option<Option<RollupRequest>> {
+    match (a, b) {
+        (None, None) => Some(None),
+        (Some(a), Some(b)) => {
+            let both = a.union(b);
+            let same = |r: RollupRequest| (r.width_ms, r.period_ms) == (both.width_ms, both.period_ms);
+            (same(a) && same(b)).then_some(Some(both))
+        }
+        _ => None,
+    }
 }
 
 fn redirect(node: &mut Node, moved_to: &[usize]) {

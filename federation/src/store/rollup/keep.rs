@@ -11,7 +11,7 @@ use rocksdb::{DBRawIterator, WriteBatch};
 
 use super::{FILLED_KEY, Family, Part, ROLLUPS, Row};
 use crate::store::Inner;
-use crate::store::chunk::decode_stored;
+use crate::store::chunk::{chunk_head, decode_stored};
 use crate::store::families::META;
 use crate::store::keys::{Month, month_start_ms, parse_sample_key, sample_key};
 use crate::store::seal::merge_all;
@@ -204,28 +204,39 @@ impl Inner {
         maxt: i64,
         out: &mut Samples,
     ) -> Result<(), StorageError> {
-        out.clear();
-        raw.seek_for_prev(sample_key(month, id, mint));
-        let found = raw.key().and_then(parse_sample_key);
-        if found.is_none_or(|(m, i, _)| (m, i) != (month, id)) {
-            raw.status().map_err(|e| self.raw_error(month, id, mint, &e))?;
-            raw.seek(sample_key(month, id, mint.max(month_start_ms(month))));
-        }
-        while let Some((key, value)) = raw.item() {
-            let Some((m, i, start)) = parse_sample_key(key) else { break };
-            if (m, i) != (month, id) || start > maxt {
-                break;
-            }
-            let reaches = crate::store::chunk::chunk_head(value).map_or(true, |head| head.maxt >= mint);
-            if reaches {
-                decode_stored(value, out).map_err(|e| self.chunk_error(month, id, start, &e.to_string()))?;
-            }
-            raw.next();
-        }
-        raw.status().map_err(|e| self.raw_error(month, id, mint, &e))?;
-        out.clip(mint, maxt);
-        Ok(())
+        read_sealed(raw, (month, id), mint, maxt, out)
+            .map_err(|(start, e)| self.chunk_error(month, id, start, &e.to_string()))?;
+        raw.status().map_err(|e| self.raw_error(month, id, mint, &e))
     }
+}
+
+/// Fills `out` with the sealed samples of a series within `[mint, maxt]`, a range within a month. The iterator's status is not looked at.
+/// Of a chunk that does not decode the start is told.
+pub(in crate::store) fn read_sealed(
+    raw: &mut DBRawIterator<'_>,
+    (month, id): (Month, u64),
+    mint: i64,
+    maxt: i64,
+    out: &mut Samples,
+) -> Result<(), (i64, StorageError)> {
+    out.clear();
+    raw.seek_for_prev(sample_key(month, id, mint));
+    if raw.key().and_then(parse_sample_key).is_none_or(|(m, i, _)| (m, i) != (month, id)) {
+        raw.seek(sample_key(month, id, mint.max(month_start_ms(month))));
+    }
+    while let Some((key, value)) = raw.item() {
+        let Some((m, i, start)) = parse_sample_key(key) else { break };
+        if (m, i) != (month, id) || start > maxt {
+            break;
+        }
+        // A damaged head is found when the chunk is decoded.
+        if chunk_head(value).map_or(true, |head| head.maxt >= mint) {
+            decode_stored(value, out).map_err(|e| (start, e))?;
+        }
+        raw.next();
+    }
+    out.clip(mint, maxt);
+    Ok(())
 }
 
 /// The samples outside of `[mint, maxt]`.

@@ -1,5 +1,6 @@
 //! Rows: the levels of one part, with a head that says how far they reach. Spec: docs/formats/longterm.md#rollups.
 
+use model::rollup::Summary;
 use model::{RollupColumns, Samples, StorageError};
 
 use super::block::{Columns, IRREGULAR, Level, STARTS, put_block};
@@ -88,6 +89,31 @@ impl Row {
         out
     }
 
+    /// Tells where a row differs from one made anew. Sums may differ as rounding does; which resets are kept depends on how the row
+    /// came about.
+    pub(in crate::store) fn check_against(&self, made: &Self) -> Result<(), String> {
+        if (self.maxt, self.samples) != (made.maxt, made.samples) {
+            return Err(format!(
+                "it is about {} samples until {}, there are {} until {}",
+                self.samples, self.maxt, made.samples, made.maxt
+            ));
+        }
+        for (a, b) in self.levels.iter().zip(&made.levels) {
+            let grid = a.grid_ms;
+            if (&a.rollup.ends_ms, &a.flags) != (&b.rollup.ends_ms, &b.flags) {
+                return Err(format!("its windows of {grid} ms are not those of the samples"));
+            }
+            let pairs = a.rollup.cells.iter().zip(&b.rollup.cells);
+            if let Some((_, end)) = pairs.zip(&a.rollup.ends_ms).find(|((a, b), _)| !same_cell(a, b)) {
+                return Err(format!("the window of {grid} ms until {end} is not what its samples come to"));
+            }
+            if a.resets_kept && b.resets_kept && a.rollup.resets != b.rollup.resets {
+                return Err(format!("the resets in its windows of {grid} ms are not those of the samples"));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a row whole.
     pub(in crate::store) fn decode(family: &Family, part: Part, bytes: &[u8]) -> Result<Self, StorageError> {
         let head = RowHead::read(part, bytes)?;
@@ -99,6 +125,18 @@ impl Row {
         }
         Ok(Self { part, maxt: head.maxt, samples: head.samples, levels })
     }
+}
+
+fn same_cell(a: &Summary, b: &Summary) -> bool {
+    let bits = |c: &Summary| [c.min, c.max, c.first, c.last].map(f64::to_bits);
+    let ends = |c: &Summary| (c.count, c.is_stale, c.first_ms, c.last_ms);
+    let (x, y) = (a.total(), b.total());
+    let size = b.count as f64 * b.min.abs().max(b.max.abs());
+    let near = x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 1e-12 * size;
+    if a.count == 0 || b.count == 0 {
+        return (a.count, a.is_stale) == (b.count, b.is_stale);
+    }
+    ends(a) == ends(b) && bits(a) == bits(b) && near
 }
 
 impl<'a> RowHead<'a> {
@@ -168,7 +206,7 @@ impl Level {
     fn mark(&mut self, end: i64, odd: u8) {
         if self.rollup.ends_ms.last() != Some(&end) {
             self.rollup.ends_ms.push(end);
-            self.rollup.cells.push(model::rollup::Summary::default());
+            self.rollup.cells.push(Summary::default());
             self.flags.push(0);
         }
         if let Some(flags) = self.flags.last_mut() {

@@ -82,11 +82,51 @@ impl Layout {
     }
 }
 
+/// The first and the last of at least two samples.
+pub(crate) struct Ends {
+    pub(crate) samples: usize,
+    pub(crate) first: f64,
+    pub(crate) first_ms: i64,
+    pub(crate) last_ms: i64,
+}
+
+/// Carries growth between samples on to the bounds of their window, window after window.
+pub(crate) struct Extrapolation {
+    is_counter: bool,
+    range_ms: i64,
+    per_second: Option<f64>,
+    layout: Layout,
+}
+
+impl Extrapolation {
+    pub(crate) fn new(kind: Kind, range_ms: i64) -> Self {
+        let per_second = (kind == Kind::Rate).then_some(range_ms as f64 / 1000.0);
+        Self { is_counter: kind.is_counter(), range_ms, per_second, layout: Layout::default() }
+    }
+
+    /// What growth from the first to the last sample is over the whole window that ends at `end_ms`.
+    #[inline]
+    pub(crate) fn carry_on(&mut self, ends: &Ends, growth: f64, end_ms: i64) -> f64 {
+        let (before, after) = (ends.first_ms - (end_ms - self.range_ms), end_ms - ends.last_ms);
+        let sampled = ends.last_ms - ends.first_ms;
+        let layout = &mut self.layout;
+        if (layout.samples, layout.before_ms, layout.after_ms, layout.sampled_ms)
+            != (ends.samples, before, after, sampled)
+        {
+            *layout = Layout::new(ends.samples, before, after, sampled, self.per_second);
+        }
+        let factor = match self.is_counter {
+            true => layout.counter_factor(ends.first, growth, self.per_second),
+            false => layout.factor,
+        };
+        growth * factor
+    }
+}
+
 fn extrapolated(s: &Steps<'_>, cells: &mut [f64], kind: Kind) {
     let c = s.columns;
     let resets: &[usize] = if kind.is_counter() { &c.resets } else { &[] };
-    let per_second = (kind == Kind::Rate).then_some(s.range_ms as f64 / 1000.0);
-    let mut layout = Layout::default();
+    let mut extrapolation = Extrapolation::new(kind, s.range_ms);
     let mut reset = 0;
     for b in s.bounds {
         let (lo, hi) = b.floats;
@@ -101,19 +141,9 @@ fn extrapolated(s: &Steps<'_>, cells: &mut [f64], kind: Kind) {
         for r in resets[reset..].iter().take_while(|r| **r < hi) {
             growth += c.floats[r - 1];
         }
-        let (first_ts, last_ts) = (c.float_ts[lo], c.float_ts[hi - 1]);
-        let (before, after) = (first_ts - (b.end_ms - s.range_ms), b.end_ms - last_ts);
-        let sampled = last_ts - first_ts;
-        if (layout.samples, layout.before_ms, layout.after_ms, layout.sampled_ms)
-            != (hi - lo, before, after, sampled)
-        {
-            layout = Layout::new(hi - lo, before, after, sampled, per_second);
-        }
-        let factor = match kind.is_counter() {
-            true => layout.counter_factor(first, growth, per_second),
-            false => layout.factor,
-        };
-        cells[b.step] = clean(growth * factor);
+        let (first_ms, last_ms) = (c.float_ts[lo], c.float_ts[hi - 1]);
+        let ends = Ends { samples: hi - lo, first, first_ms, last_ms };
+        cells[b.step] = clean(extrapolation.carry_on(&ends, growth, b.end_ms));
     }
 }
 
