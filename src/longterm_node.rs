@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use api::sources::{AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
 use federation::ha::HaPairs;
-use federation::store::{LongtermStore, StoreConfig};
+use federation::store::LongtermStore;
 use model::{Appendable, Clock, Exemplar, Labels, Matcher, StorageError};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -59,8 +59,7 @@ impl LongtermNode {
     pub async fn start(options: Options, clock: Arc<dyn Clock>, quit: Arc<Notify>) -> anyhow::Result<Self> {
         let registry = metrics::registry("longterm");
         let config = web::api_config(&options.listen, &options.web, true, "almanac long-term node")?;
-        let store_config =
-            StoreConfig { retention_ms: options.store.retention.ms(), ..StoreConfig::new(&options.path) };
+        let store_config = options.store.store_config(&options.path);
         let store = {
             let (clock, registry) = (clock.clone(), registry.clone());
             blocking(move || LongtermStore::open(store_config, clock, &registry)).await?

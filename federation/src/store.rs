@@ -8,7 +8,7 @@
 //!
 //! Read in this order: docs/formats/longterm.md; `keys`, `families`, `rows`, `journal`, `chunk` (with `floats`, `ints`,
 //! `sample_codec`), `postings` for the bytes; `registry`, `open` for the memory; `appender`, `commit` for the way in; `replay` for
-//! opening; `seal`, `rollup`, `expire` for maintenance; `select`, `read` for the way out; `delete`, `snapshot`, `verify` for operators; `stats`.
+//! opening; `seal`, `rollup`, `expire`, `retention` for maintenance; `select`, `read` for the way out; `delete`, `snapshot`, `verify` for operators; `stats`.
 //!
 //! Locks, in the order in which they may nest: maintenance, writer, open, registry. None but the first two is held
 //! across I/O.
@@ -32,6 +32,7 @@ mod postings;
 mod read;
 mod registry;
 mod replay;
+mod retention;
 mod rollup;
 mod rows;
 mod sample_codec;
@@ -59,6 +60,7 @@ pub use config::StoreConfig;
 pub use delete::Deleted;
 pub use error::StoreError;
 pub use maintain::MaintainReport;
+pub use retention::RetentionRule;
 pub use snapshot::SNAPSHOTS_DIR;
 pub use stats::StoreStats;
 pub use verify::{VerifyReport, verify};
@@ -160,9 +162,9 @@ impl Inner {
         error::storage_error(op, &self.config.dir, e)
     }
 
-    /// First timestamp within retention.
+    /// First timestamp within the longest retention.
     fn oldest_ms(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_sub(self.config.retention_ms).max(0)
+        now_ms.saturating_sub(self.config.longest_ms()).max(0)
     }
 }
 

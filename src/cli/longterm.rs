@@ -1,12 +1,13 @@
 //! Flags of the commands `almanac longterm …`. Those of the node itself are [`super::LongtermFlags`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use federation::ha::HaConfig;
+use federation::store::{RetentionRule, StoreConfig};
 
-use super::{duration, label_pair, time};
-use crate::config::scalar::Ms;
+use super::{duration, label_pair, size, time};
+use crate::config::scalar::{Bytes, Ms};
 
 /// `almanac longterm …`
 #[derive(Subcommand, Debug, Clone)]
@@ -28,6 +29,13 @@ pub struct LongtermStoreFlags {
     /// How long samples are kept.
     #[arg(long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
     pub retention: Ms,
+    /// Retention of some series, as `SELECTOR=DURATION`, for example `{job="debug"}=30d`. The first one that a series passes counts;
+    /// --storage.longterm.retention.time does for the rest. Repeatable.
+    #[arg(long = "storage.longterm.retention.match", value_name = "SELECTOR=DURATION", value_parser = retention_rule)]
+    pub retention_rules: Vec<RetentionRule>,
+    /// Bytes on disk above which the oldest months are dropped; 0 for no limit. Units: B, KB, MB, GB, TB, of powers of 1024.
+    #[arg(long = "storage.longterm.retention.size", default_value = "0", value_parser = size)]
+    pub retention_size: Bytes,
     /// Label that the replicas of a high-availability pair have the same value of.
     #[arg(long = "storage.longterm.ha.cluster-label", default_value = "cluster")]
     pub ha_cluster_label: String,
@@ -40,7 +48,24 @@ pub struct LongtermStoreFlags {
     pub ha_failover: Ms,
 }
 
+fn retention_rule(text: &str) -> Result<RetentionRule, String> {
+    let (selector, time) =
+        text.rsplit_once('=').ok_or("must be SELECTOR=DURATION, for example {job=\"debug\"}=30d")?;
+    let matchers = promql::parser::parse_selector(selector.trim()).map_err(|e| format!("selector: {e}"))?;
+    Ok(RetentionRule { matchers, retention_ms: duration(time.trim())?.ms() })
+}
+
 impl LongtermStoreFlags {
+    /// Settings of the store in `dir`.
+    pub fn store_config(&self, dir: &Path) -> StoreConfig {
+        StoreConfig {
+            retention_ms: self.retention.ms(),
+            rules: self.retention_rules.clone(),
+            max_bytes: self.retention_size.0,
+            ..StoreConfig::new(dir)
+        }
+    }
+
     /// Settings of pairs; `None` when there are none to be.
     pub fn ha(&self) -> Option<HaConfig> {
         (!self.ha_replica_label.is_empty()).then(|| HaConfig {

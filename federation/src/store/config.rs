@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::StoreError;
+use super::retention::RetentionRule;
 
 /// Milliseconds of a day.
 const DAY_MS: i64 = 86_400_000;
@@ -15,6 +16,10 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     /// Samples older than this are not shown, not taken, and dropped by whole months. Default 400 days.
     pub retention_ms: i64,
+    /// Retention of some series; the first rule that a series passes counts. Default none.
+    pub rules: Vec<RetentionRule>,
+    /// Bytes on disk above which the oldest months go, whatever retention says; 0 for no limit. The journal counts. Default 0.
+    pub max_bytes: u64,
     /// Samples further ahead of the clock than this are refused as out of bounds. Default one hour.
     pub future_limit_ms: i64,
     /// Bytes of open samples in memory above which sealing begins before its time. At twice as much, commits wait for
@@ -42,6 +47,8 @@ impl StoreConfig {
         Self {
             dir: dir.into(),
             retention_ms: 400 * DAY_MS,
+            rules: Vec::new(),
+            max_bytes: 0,
             future_limit_ms: 3_600_000,
             open_max_bytes: 1 << 30,
             seal_after: Duration::from_secs(86_400),
@@ -56,7 +63,7 @@ impl StoreConfig {
     /// Refuses settings that cannot be.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let refuse = |text: &str| Err(StoreError::Config(text.to_owned()));
-        if self.retention_ms <= 0 {
+        if self.retention_ms <= 0 || self.rules.iter().any(|r| r.retention_ms <= 0) {
             return refuse("the retention must be positive");
         }
         if self.future_limit_ms < 0 {

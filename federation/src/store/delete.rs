@@ -132,7 +132,7 @@ impl Inner {
     }
 
     /// Takes the series that have no sample left in a month out of its index.
-    fn unindex(&self, month: Month, ids: &[u64]) -> Result<(), StorageError> {
+    pub(super) fn unindex(&self, month: Month, ids: &[u64]) -> Result<(), StorageError> {
         // Nobody commits meanwhile: a sample that comes after puts its series into the index again.
         let mut writer = self.writer.lock();
         let mut gone = RoaringTreemap::new();

@@ -32,7 +32,7 @@ impl Inner {
         Ok((expired.len() as u64, removed))
     }
 
-    fn drop_month(&self, month: Month) -> Result<u64, StorageError> {
+    pub(super) fn drop_month(&self, month: Month) -> Result<u64, StorageError> {
         let dying = {
             let writer = self.writer.lock();
             only_in(&writer.months, month)

@@ -20,6 +20,8 @@ pub struct MaintainReport {
     pub sealed_chunks: u64,
     /// Months dropped.
     pub dropped_months: u64,
+    /// Series dropped from months by rules of retention, counted in each month.
+    pub dropped_by_rules: u64,
     /// Series removed with them.
     pub removed_series: u64,
     /// Series that left memory.
@@ -38,6 +40,7 @@ pub(super) struct Maintenance {
     /// Sealing for want of memory is not tried again before: a reader held it back.
     relief_blocked_until_ms: i64,
     fill: super::rollup::FillState,
+    retention: super::retention::RetentionState,
 }
 
 /// Fewest series sealed at once when memory runs full.
@@ -54,6 +57,10 @@ impl Inner {
         let now_ms = self.clock.now_ms();
         let (months, series) = self.expire(now_ms)?;
         (report.dropped_months, report.removed_series) = (months, series);
+        let (months, series) = self.expire_by_size()?;
+        report.dropped_months += months;
+        report.removed_series += series;
+        report.dropped_by_rules = self.expire_by_rules(&mut maintenance.retention, now_ms)?;
 
         let started = self.clock.monotonic();
         let stats = self.seal(&self.due(now_ms))?;

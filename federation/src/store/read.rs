@@ -48,6 +48,7 @@ pub(super) struct LongtermQuerier {
     view: Arc<Registration>,
     mint: i64,
     maxt: i64,
+    now_ms: i64,
     /// Whether `mint` is the begin of retention rather than what was asked for.
     clamped: bool,
 }
@@ -61,7 +62,7 @@ impl LongtermQuerier {
         let seq = open.published;
         let token = inner.readers.enter(seq, mint, now_ms);
         drop(open);
-        Self { view: Arc::new(Registration { inner, token, seq }), mint, maxt, clamped: mint > asked }
+        Self { view: Arc::new(Registration { inner, token, seq }), mint, maxt, now_ms, clamped: mint > asked }
     }
 
     fn inner(&self) -> &Inner {
@@ -89,6 +90,7 @@ impl LongtermQuerier {
             view: self.view.clone(),
             mint: self.mint,
             maxt: self.maxt,
+            now_ms: self.now_ms,
             clamped: self.clamped,
             labels_only: hints.labels_only,
             months: selection.months,
@@ -197,6 +199,7 @@ struct LongtermSeriesSet {
     view: Arc<Registration>,
     mint: i64,
     maxt: i64,
+    now_ms: i64,
     clamped: bool,
     labels_only: bool,
     /// How series are answered, where they can be.
@@ -245,11 +248,22 @@ impl LongtermSeriesSet {
         let mut used = 0;
         for ((labels, id), open) in batch.iter().zip(open) {
             used += 1;
-            if self.labels_only && (!open.is_empty() || self.certain(*id)) {
+            // Whoever reads the chunks clips to what was asked for, not to retention.
+            let own = self.mint_of(labels);
+            let (mint, clamped, mut open) = match own {
+                Some(mint) => (mint, true, open),
+                None => (self.mint, self.clamped, open),
+            };
+            if own.is_some() {
+                open.clip(mint, i64::MAX);
+            }
+            if self.labels_only && (!open.is_empty() || self.certain(*id, mint)) {
                 out.push(Series { labels: labels.clone(), chunks: Vec::new() });
                 continue;
             }
-            if let (Some(reader), Some(rows)) = (&mut self.rollup, &mut rows) {
+            if own.is_none()
+                && let (Some(reader), Some(rows)) = (&mut self.rollup, &mut rows)
+            {
                 let months = self.months.iter().filter(|(_, ids)| ids.contains(*id)).map(|(m, _)| *m);
                 if let Some(chunks) = reader.series(inner, rows, &mut raw, months, *id, &open)? {
                     bytes += chunks.iter().map(Chunk::size_bytes).sum::<usize>();
@@ -262,10 +276,10 @@ impl LongtermSeriesSet {
                     continue;
                 }
             }
-            let sealed = self.sealed_chunks(&mut raw, *id)?;
+            let sealed = self.sealed_chunks(&mut raw, *id, mint, clamped)?;
             bytes += sealed.iter().filter_map(Chunk::bytes).map(|b| b.len()).sum::<usize>();
             bytes += 16 * open.len();
-            let mut chunks = combine(sealed, open, self.mint, self.maxt)?;
+            let mut chunks = combine(sealed, open, mint, self.maxt)?;
             if !chunks.is_empty() {
                 if self.labels_only {
                     chunks.clear();
@@ -281,34 +295,42 @@ impl LongtermSeriesSet {
     }
 
     /// Whether a series surely has samples in range: it has some in a month that lies within.
-    fn certain(&self, id: u64) -> bool {
-        let within = |m: Month| month_start_ms(m) >= self.mint && month_end_ms(m) - 1 <= self.maxt;
+    fn certain(&self, id: u64, mint: i64) -> bool {
+        let within = |m: Month| month_start_ms(m) >= mint && month_end_ms(m) - 1 <= self.maxt;
         self.months.iter().any(|(m, ids)| within(*m) && ids.contains(id))
     }
 
-    /// A chunk without the samples that expired: whoever reads it clips to what was asked for, not to retention.
-    fn within_retention(&self, chunk: Chunk) -> Result<Option<Chunk>, StorageError> {
-        if !self.clamped || chunk.mint >= self.mint {
-            return Ok(Some(chunk));
+    /// First timestamp of a series that its own retention leaves, when that is later than the set's.
+    fn mint_of(&self, labels: &Labels) -> Option<i64> {
+        let config = &self.view.inner.config;
+        if config.rules.is_empty() {
+            return None;
         }
-        let mut samples = Samples::new();
-        chunk.decode(self.mint, i64::MAX, &mut samples)?;
-        samples.clip(self.mint, i64::MAX);
-        Ok((!samples.is_empty()).then(|| Chunk::columns(Arc::new(samples))))
+        let mint = self.now_ms.saturating_sub(config.retention_of(labels));
+        (mint > self.mint).then_some(mint)
     }
 
-    /// The sealed chunks of a series that touch the range, in order.
-    fn sealed_chunks(&self, raw: &mut DBRawIterator<'_>, id: u64) -> Result<Vec<Chunk>, StorageError> {
+    /// The sealed chunks of a series that touch the range, in order; with `clamped`, without the samples before it.
+    fn sealed_chunks(
+        &self,
+        raw: &mut DBRawIterator<'_>,
+        id: u64,
+        mint: i64,
+        clamped: bool,
+    ) -> Result<Vec<Chunk>, StorageError> {
         let inner = &self.view.inner;
         let mut out = Vec::new();
         for month in self.months.iter().filter(|(_, ids)| ids.contains(id)).map(|(m, _)| *m) {
-            if self.mint > month_start_ms(month) {
+            if month_end_ms(month) <= mint {
+                continue;
+            }
+            if mint > month_start_ms(month) {
                 // The chunk that holds `mint` starts at or before it.
-                raw.seek_for_prev(sample_key(month, id, self.mint));
+                raw.seek_for_prev(sample_key(month, id, mint));
                 let found = raw.key().and_then(parse_sample_key);
                 if found.is_none_or(|(m, i, _)| (m, i) != (month, id)) {
-                    raw.status().map_err(|e| inner.raw_error(month, id, self.mint, &e))?;
-                    raw.seek(sample_key(month, id, self.mint));
+                    raw.status().map_err(|e| inner.raw_error(month, id, mint, &e))?;
+                    raw.seek(sample_key(month, id, mint));
                 }
             } else {
                 raw.seek(sample_key(month, id, 0));
@@ -322,12 +344,12 @@ impl LongtermSeriesSet {
                     inner.metrics.corruptions.inc();
                     inner.chunk_error(month, id, start, &e.to_string())
                 })?;
-                if chunk.maxt >= self.mint {
-                    out.extend(self.within_retention(chunk)?);
+                if chunk.maxt >= mint {
+                    out.extend(if clamped { from_time(chunk, mint)? } else { Some(chunk) });
                 }
                 raw.next();
             }
-            raw.status().map_err(|e| inner.raw_error(month, id, self.mint, &e))?;
+            raw.status().map_err(|e| inner.raw_error(month, id, mint, &e))?;
         }
         Ok(out)
     }
@@ -343,6 +365,17 @@ impl Inner {
         };
         batch.iter().map(|(_, id)| copy(*id).unwrap_or_default()).collect()
     }
+}
+
+/// A chunk without the samples before `mint`.
+fn from_time(chunk: Chunk, mint: i64) -> Result<Option<Chunk>, StorageError> {
+    if chunk.mint >= mint {
+        return Ok(Some(chunk));
+    }
+    let mut samples = Samples::new();
+    chunk.decode(mint, i64::MAX, &mut samples)?;
+    samples.clip(mint, i64::MAX);
+    Ok((!samples.is_empty()).then(|| Chunk::columns(Arc::new(samples))))
 }
 
 /// Sealed chunks and open samples of a series as chunks that do not overlap. Empty when no sample lies in range.

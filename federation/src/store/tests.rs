@@ -4,6 +4,7 @@ mod durability;
 mod index;
 mod operate;
 mod property;
+mod retention;
 mod rollups;
 mod years;
 
