@@ -130,7 +130,7 @@ impl Db {
         let journal = Arc::new(Journal::open(&config, unseen)?);
         let db = Arc::new(Self {
             head: Arc::default(),
-            start: Arc::new(Start::new(journal, min_valid)),
+            start: Arc::new(Start::new(&config.dir, journal, min_valid)),
             late_window_ms: Arc::new(AtomicI64::new(config.out_of_order_window_ms)),
             blocks: ArcSwap::from_pointee(blocks),
             ranges: compact::plan::ranges(config.min_block_ms, config.longest_block_ms()),
@@ -146,18 +146,17 @@ impl Db {
         Ok(db)
     }
 
-    /// Makes everything durable that this process has committed. What an earlier one, which was killed, left with the operating
-    /// system is durable once the start is through ([`Db::wait_ready`]).
+    /// Makes everything durable that was committed, also by an earlier process, which was killed and left it with the operating
+    /// system.
     ///
     /// # Errors
-    /// When the log cannot be synced.
+    /// When the log cannot be synced; during a replay also when it must be written anew first because an fsync failed for it,
+    /// which is done when the replay is through.
     pub fn flush(&self) -> Result<(), Error> {
+        // What the journal does not have any more is in the log by then.
         self.start.journal.sync()?;
-        if !self.is_ready() {
-            return Ok(());
-        }
-        self.head.wal.sync()?;
-        self.head.sync_late().map_err(Error::from)
+        self.start.sync_logs()?;
+        if self.is_ready() { self.head.sync_late().map_err(Error::from) } else { Ok(()) }
     }
 
     /// Makes everything durable and refuses further batches and queries. The directory stays locked until the database is
@@ -172,6 +171,7 @@ impl Db {
         let replayed = self.start.wait();
         self.start.journal.close()?;
         if !self.is_ready() {
+            self.start.sync_logs()?;
             return match replayed {
                 Err(StorageError::Closed) | Ok(()) => Ok(()),
                 Err(e) => Err(e.into()),

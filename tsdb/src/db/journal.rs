@@ -40,6 +40,8 @@ const NO_TIME: i64 = i64::MIN;
 const READ_MAX: usize = 64;
 /// So often the journal is read to its end while batches still go into it; then they wait.
 const ROUNDS_MAX: u32 = 100;
+/// Segments are shorter than those of the write-ahead log: the one that is written is kept in memory.
+const SEGMENT_LEN_BYTES_MAX: u64 = 4 << 20;
 /// They wait at once when no more than this is left.
 const REST_LEN_BYTES: u64 = 64 << 10;
 
@@ -56,6 +58,9 @@ pub(super) struct Journal {
     names: Mutex<Names>,
     metrics: LogMetrics,
 }
+
+#[cfg(test)]
+mod tests;
 
 #[derive(Default)]
 struct Names {
@@ -94,8 +99,12 @@ impl Names {
 impl Journal {
     pub(super) fn open(config: &Config, metrics: LogMetrics) -> Result<Self, StorageError> {
         let dir = config.dir.join(JOURNAL_DIR);
-        // A machine that went down while they were removed may have left holes; all was committed by then.
-        let left = if dir::exists(&dir) { segment::numbers(&dir)? } else { Vec::new() };
+        let mut left = Vec::new();
+        if dir::exists(&dir) {
+            // A machine that went down while they were removed may have left holes; all was committed by then.
+            segment::remove_before_hole(&dir)?;
+            left = segment::list(&dir)?;
+        }
         let next = left.last().map_or(0, |s| s + 1);
         // What an earlier start calls a series must not name one of this start, whatever of both can be read later.
         let names = Names { first: u64::from(next) << 32, ..Names::default() };
@@ -117,24 +126,28 @@ impl Journal {
         }
         dir::create_all(&self.dir)?;
         dir::sync(&self.config.dir)?;
-        let begun = Wal::create(&self.dir, &self.config, self.first_segment(), self.metrics.clone())?;
-        Ok(log.insert(Arc::new(begun)).clone())
+        let wal_segment_bytes = self.config.wal_segment_bytes.min(SEGMENT_LEN_BYTES_MAX);
+        let config = Config { wal_segment_bytes, ..self.config.clone() };
+        let begun = Wal::create(&self.dir, &config, self.first_segment(), self.metrics.clone())?;
+        Ok(log.insert(Arc::new(begun.keeping())).clone())
     }
 
     fn first_segment(&self) -> u32 {
         self.left.last().map_or(0, |s| s + 1)
     }
 
-    /// Makes durable what is in the journal.
+    /// Makes durable what is in the journal, also of starts before. What has been committed to the head is the write-ahead log's.
     pub(super) fn sync(&self) -> Result<(), StorageError> {
-        let log = self.log.lock().clone();
-        log.map_or(Ok(()), |log| log.sync())
+        let passed = self.passed.read();
+        let is_empty = self.left.is_empty() && self.log.lock().is_none();
+        if *passed || is_empty { Ok(()) } else { self.log()?.sync() }
     }
 
     /// Syncs the journal and refuses further batches.
     pub(super) fn close(&self) -> Result<(), StorageError> {
+        self.sync()?;
         let log = self.log.lock().clone();
-        log.map_or(Ok(()), |log| log.close())
+        log.filter(|_| !*self.passed.read()).map_or(Ok(()), |log| log.close())
     }
 
     /// Commits everything to the head, then calls `pass`, from where on batches go to the head; none is between. The journal is
@@ -195,13 +208,21 @@ impl Journal {
             Some(tail) => tail,
             None => {
                 let start = WalPosition { segment: self.first_segment(), offset: 0 };
-                tail.insert(Tail::open(log, Some(start))?)
+                tail.insert(Tail::open(log.clone(), Some(start))?)
             }
         };
         let mut records = Vec::new();
         loop {
             progress.check()?;
+            let (position, gap) = (tail.position(), tail.gap());
             tail.read(READ_MAX, &mut records)?;
+            if tail.gap() != gap {
+                // An fsync failed, and what it was to write was thrown away under us: the log writes it anew.
+                log.sync()?;
+                records.clear();
+                *tail = Tail::open(log.clone(), Some(position))?;
+                tail.read(READ_MAX, &mut records)?;
+            }
             if records.is_empty() {
                 return Ok(());
             }

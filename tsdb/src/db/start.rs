@@ -2,6 +2,7 @@
 //! the head.
 
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,12 +12,23 @@ use parking_lot::{Condvar, Mutex};
 use super::journal::Journal;
 use super::{Db, HeadSlot, WAL_DIR};
 use crate::config::Config;
+use crate::dir;
 use crate::error::Error;
 use crate::head::Head;
+use crate::head::late::WBL_DIR;
 use crate::head::replay::Replay;
 use crate::metrics::Metrics;
-use crate::wal::Wal;
 use crate::wal::reader::Progress;
+use crate::wal::{Wal, segment};
+
+/// What earlier processes left in the logs, as far as durability goes.
+enum Left {
+    /// A process that was killed left it with the operating system. An fsync has failed for these, and nothing on the disk says so.
+    Unsynced(Vec<PathBuf>),
+    Synced,
+    /// The write-ahead log that was begun after it sees to it.
+    Behind(Arc<Wal>),
+}
 
 /// How far the start is.
 pub(super) struct Start {
@@ -24,16 +36,21 @@ pub(super) struct Start {
     progress: Progress,
     /// Samples before are in blocks.
     min_valid: i64,
+    /// `wal` and `wbl`.
+    log_dirs: [PathBuf; 2],
+    left: Mutex<Left>,
     outcome: Mutex<Option<Result<(), StorageError>>>,
     ended: Condvar,
 }
 
 impl Start {
-    pub(super) fn new(journal: Arc<Journal>, min_valid: i64) -> Self {
+    pub(super) fn new(dir: &Path, journal: Arc<Journal>, min_valid: i64) -> Self {
         Self {
             journal,
             progress: Progress::default(),
             min_valid,
+            log_dirs: [WAL_DIR, WBL_DIR].map(|name| dir.join(name)),
+            left: Mutex::new(Left::Unsynced(Vec::new())),
             outcome: Mutex::new(None),
             ended: Condvar::new(),
         }
@@ -55,6 +72,50 @@ impl Start {
         }
     }
 
+    /// Begins the write-ahead log when it has been replayed.
+    fn begin_log(
+        &self,
+        create: impl FnOnce() -> Result<Wal, StorageError>,
+    ) -> Result<Arc<Wal>, StorageError> {
+        let mut left = self.left.lock();
+        if let Left::Unsynced(unmarked) = &*left {
+            unmarked.iter().try_for_each(|p| segment::mark_to_be_rewritten(p))?;
+        }
+        let [_, wbl_dir] = &self.log_dirs;
+        if dir::exists(wbl_dir) {
+            // The log of late samples is begun anew with the first one only; a sync before that would not know what is there.
+            segment::sync_all(wbl_dir)?;
+        }
+        let wal = Arc::new(create()?);
+        *left = Left::Behind(wal.clone());
+        Ok(wal)
+    }
+
+    /// Makes durable what was in the write-ahead log, and what earlier processes left in that of late samples, also while they are
+    /// being replayed.
+    pub(super) fn sync_logs(&self) -> Result<(), StorageError> {
+        let mut left = self.left.lock();
+        match &mut *left {
+            Left::Unsynced(unmarked) => {
+                let is_under_way = self.outcome.lock().is_none();
+                if !is_under_way {
+                    unmarked.iter().try_for_each(|p| segment::mark_to_be_rewritten(p))?;
+                }
+                for dir in self.log_dirs.iter().filter(|d| dir::exists(d)) {
+                    if is_under_way {
+                        segment::sync_left(dir, unmarked)?;
+                    } else {
+                        segment::sync_all(dir)?;
+                    }
+                }
+                *left = Left::Synced;
+                Ok(())
+            }
+            Left::Synced => Ok(()),
+            Left::Behind(wal) => wal.sync(),
+        }
+    }
+
     fn run(
         &self,
         config: &Config,
@@ -62,9 +123,9 @@ impl Start {
         slot: &HeadSlot,
         done: impl FnOnce(&Head),
     ) -> Result<(), StorageError> {
-        let wal_dir = config.dir.join(WAL_DIR);
-        let (replay, files, log) = Replay::run(&wal_dir, config, self.min_valid, (metrics, &self.progress))?;
-        let wal = Arc::new(Wal::create(&wal_dir, config, log.next_segment, metrics.wal())?);
+        let [wal_dir, _] = &self.log_dirs;
+        let (replay, files, log) = Replay::run(wal_dir, config, self.min_valid, (metrics, &self.progress))?;
+        let wal = self.begin_log(|| Wal::create(wal_dir, config, log.next_segment, metrics.wal()))?;
         let head = Arc::new(Head::new(config, self.min_valid, (wal, files), replay, metrics.clone()));
         self.journal.pass_to(&head, &self.progress, || {
             let _ = slot.0.set(head.clone()); // Nobody else sets it.

@@ -219,8 +219,6 @@ impl Replay {
             tracing::error!(error = %e, "log of late samples damaged: this record is lost, all others are kept");
         };
         let log = reader::replay(&wbl_dir, None, (progress, &tell), apply)?;
-        // It is begun anew with the first late sample only; a sync before that would not know what is there.
-        segment::sync_all(&wbl_dir)?;
         self.late.next_segment = log.next_segment;
         Ok(())
     }

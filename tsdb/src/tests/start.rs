@@ -1,8 +1,9 @@
 //! Starts: batches are taken while the log is replayed, and nothing is lost whenever a process ends.
 
 use super::*;
-use crate::dir;
-use crate::sim::gate;
+use crate::dir::{self, OutFile};
+use crate::sim::{Loss, Plan, SimDisk, gate};
+use crate::wal::segment;
 
 #[test]
 fn batches_are_taken_at_once_and_stay() {
@@ -113,4 +114,134 @@ fn a_journal_of_several_segments_survives_starts_that_do_not_get_through() {
     assert!(dir::list(&dir.path().join("journal")).expect("listed").len() > 4, "several segments each");
     let db = open(config);
     assert_eq!(read_all(&db), expected);
+}
+
+/// A database on a simulated disk.
+struct Simulated {
+    disk: SimDisk,
+    config: Config,
+    expected: Expected,
+}
+
+impl Simulated {
+    fn new(seed: u64) -> Self {
+        let disk = SimDisk::new(seed);
+        let config = Config { out_of_order_window_ms: HOUR, ..config(&disk.root().join("data")) };
+        Self { disk, config, expected: Expected::new() }
+    }
+
+    /// Starts; the replay is held up at its beginning.
+    fn start_held(&self) -> Arc<Db> {
+        let clock = Arc::new(ManualClock::new(START));
+        let start = || Db::start(self.config.clone(), clock, &prometheus::Registry::new()).expect("starts");
+        let db = gate::held(0, start);
+        db.wait_held();
+        db
+    }
+
+    fn put(&mut self, db: &Db, seconds: impl Iterator<Item = i64>) {
+        for s in seconds {
+            let batch: Vec<_> = (0..5).map(|i| (labels(i), START + s * 1000, s as f64)).collect();
+            append(db, &batch);
+            for (l, t, v) in batch {
+                self.expected.entry(l).or_default().insert(t, v.to_bits());
+            }
+        }
+    }
+
+    /// What the next process has is all that was put.
+    fn check(&self) {
+        assert_eq!(read_all(&open(self.config.clone())), self.expected);
+    }
+}
+
+#[test]
+fn what_an_fsync_lost_of_the_journal_is_written_anew_from_memory() {
+    for fsync_on_commit in [false, true] {
+        for ends in [false, true] {
+            let mut sim = Simulated::new(1);
+            sim.config.fsync_on_commit = fsync_on_commit;
+            let db = sim.start_held();
+            sim.put(&db, 0..10);
+            sim.disk.plan(Plan { bad_sync: Some((0, Loss::Evicted)), ..Plan::default() });
+            sim.put(&db, 10..20);
+            db.flush().expect("it is in memory");
+            sim.put(&db, 20..30);
+            if ends {
+                db.flush().expect("synced");
+                drop(db);
+                sim.disk.restart(true);
+            } else {
+                db.let_go();
+                db.wait_ready().expect("ready");
+                assert_eq!(read_all(&db), sim.expected);
+                drop(db);
+            }
+            sim.check();
+        }
+    }
+}
+
+/// Also what is late, and what was in the journal of the start before.
+#[test]
+fn a_flush_during_a_replay_covers_what_killed_processes_left() {
+    for seed in 0..20 {
+        for is_closed in [false, true] {
+            let mut sim = Simulated::new(seed);
+            let db = open(sim.config.clone());
+            sim.put(&db, (0..20).chain(0..5).map(|s| if s < 5 { s } else { s + 100 }));
+            drop(db);
+            let db = sim.start_held();
+            sim.put(&db, 200..220);
+            drop(db);
+            let db = sim.start_held();
+            if is_closed { db.close() } else { db.flush() }.expect("synced");
+            drop(db);
+            sim.disk.restart(true);
+            sim.check();
+        }
+    }
+}
+
+/// The replay reads on, and what could not be synced is written anew afterwards.
+#[test]
+fn a_flush_during_a_replay_that_fails_is_made_good() {
+    for seed in 0..20 {
+        let mut sim = Simulated::new(seed);
+        let db = open(sim.config.clone());
+        sim.put(&db, 0..20);
+        drop(db);
+        let db = sim.start_held();
+        sim.disk.plan(Plan { bad_sync: Some((0, Loss::Cached)), ..Plan::default() });
+        db.flush().expect_err("an fsync fails");
+        let again = db.flush().expect_err("nothing was mended").to_string();
+        assert!(again.contains("00000000") && again.contains("anew"), "{again}");
+        db.let_go();
+        db.wait_ready().expect("ready");
+        db.flush().expect("synced");
+        drop(db);
+        sim.disk.restart(true);
+        sim.check();
+    }
+}
+
+/// The machine went down while the journal was removed.
+#[test]
+fn a_journal_with_holes_is_one_that_was_committed() {
+    let mut sim = Simulated::new(1);
+    let db = open(sim.config.clone());
+    sim.put(&db, 0..5);
+    drop(db);
+    let journal = sim.config.dir.join("journal");
+    dir::create_all(&journal).expect("made");
+    for s in [0, 3] {
+        OutFile::create(&segment::path(&journal, s)).expect("made");
+    }
+    let db = sim.start_held();
+    sim.put(&db, 5..10);
+    db.let_go();
+    db.wait_ready().expect("ready");
+    assert_eq!(read_all(&db), sim.expected);
+    drop(db);
+    sim.check();
 }

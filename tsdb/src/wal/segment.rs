@@ -2,6 +2,7 @@
 //! checkpoints are written with.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use model::StorageError;
 
@@ -177,18 +178,42 @@ pub(crate) fn remove_rewritten(dir: &Path, last: u32) -> Result<(), StorageError
     Ok(())
 }
 
-/// Writes a finished segment anew, durably, in place of itself: one that an fsync failed for. `sum` is the length and checksum
-/// of what it must have; without it what can be read is written, and its records tell whether they are whole. Readers that have the old file open go on with it.
-pub(crate) fn rewrite(path: &Path, sum: Option<(u64, u32)>) -> Result<SyncHandle, StorageError> {
-    let mut bytes = dir::read(path)?.unwrap_or_default();
-    if let Some((len, crc)) = sum {
-        bytes.truncate(len as usize);
-        if bytes.len() as u64 != len || crc32c::crc32c(&bytes) != crc {
+/// What a segment must have.
+#[derive(Clone)]
+pub(crate) struct Content {
+    len: u64,
+    crc: u32,
+    /// All of it, for a log that keeps it.
+    bytes: Option<Arc<Vec<u8>>>,
+}
+
+impl Content {
+    /// It, as it is in memory or else as it can be read.
+    fn get(&self, path: &Path) -> Result<Arc<Vec<u8>>, StorageError> {
+        let bytes = match &self.bytes {
+            Some(bytes) => bytes.clone(),
+            None => {
+                let mut bytes = dir::read(path)?.unwrap_or_default();
+                bytes.truncate(self.len as usize);
+                Arc::new(bytes)
+            }
+        };
+        if bytes.len() as u64 != self.len || crc32c::crc32c(&bytes) != self.crc {
             let reason =
                 "an fsync failed and what was written is lost; a restart keeps what comes before it".into();
             return Err(StorageError::Corruption { path: path.to_owned(), offset: 0, reason });
         }
+        Ok(bytes)
     }
+}
+
+/// Writes a finished segment anew, durably, in place of itself: one that an fsync failed for. Where it is not known what it must
+/// have, what can be read is written, and its records tell whether they are whole. Readers that have the old file open go on with it.
+pub(crate) fn rewrite(path: &Path, content: Option<&Content>) -> Result<SyncHandle, StorageError> {
+    let bytes = match content {
+        Some(content) => content.get(path)?,
+        None => Arc::new(dir::read(path)?.unwrap_or_default()),
+    };
     let temporary = rewritten_path(path);
     let mut out = OutFile::create(&temporary)?;
     out.write(&bytes)?;
@@ -210,10 +235,37 @@ pub(crate) fn remove_before_hole(dir: &Path) -> Result<(), StorageError> {
 
 /// Makes all segments of a directory durable: a process that was killed left them with the operating system.
 pub(crate) fn sync_all(dir: &Path) -> Result<(), StorageError> {
-    for s in list(dir)? {
+    for s in numbers(dir)? {
         let path = path(dir, s);
         if is_to_be_rewritten(&path) || SyncHandle::open(&path)?.sync().is_err() {
             rewrite(&path, None)?;
+        }
+    }
+    dir::sync(dir)
+}
+
+/// Says that a segment is to be written anew, to whoever writes the log next.
+pub(crate) fn mark_to_be_rewritten(path: &Path) -> Result<(), StorageError> {
+    OutFile::create(&rewritten_path(path)).map(drop)
+}
+
+/// As [`sync_all`], beside a replay that reads the segments: nothing is written anew. One that an fsync fails for is marked for
+/// who writes the log next, or else put into `unmarked`.
+///
+/// # Errors
+/// When a segment is to be written anew.
+pub(crate) fn sync_left(dir: &Path, unmarked: &mut Vec<PathBuf>) -> Result<(), StorageError> {
+    for s in numbers(dir)? {
+        let path = path(dir, s);
+        if is_to_be_rewritten(&path) || unmarked.contains(&path) {
+            let reason = "an fsync failed, and it is written anew only when the replay is through".to_owned();
+            return Err(StorageError::Unavailable { who: path.display().to_string(), reason });
+        }
+        if let Err(e) = SyncHandle::open(&path)?.sync() {
+            if mark_to_be_rewritten(&path).is_err() {
+                unmarked.push(path);
+            }
+            return Err(e);
         }
     }
     dir::sync(dir)
@@ -227,7 +279,9 @@ pub(crate) struct SegmentWriter {
     segment_len_bytes: u64,
     scratch: Vec<u8>,
     /// Checksum of all that the segment has.
-    pub(crate) crc: u32,
+    crc: u32,
+    /// All that it has, when that is kept.
+    kept: Option<Arc<Vec<u8>>>,
 }
 
 impl SegmentWriter {
@@ -235,7 +289,33 @@ impl SegmentWriter {
     pub(crate) fn create(dir: &Path, segment: u32, segment_len_bytes: u64) -> Result<Self, StorageError> {
         let out = OutFile::create(&path(dir, segment))?;
         dir::sync(dir)?;
-        Ok(Self { dir: dir.to_owned(), segment, out, segment_len_bytes, scratch: Vec::new(), crc: 0 })
+        Ok(Self {
+            dir: dir.to_owned(),
+            segment,
+            out,
+            segment_len_bytes,
+            scratch: Vec::new(),
+            crc: 0,
+            kept: None,
+        })
+    }
+
+    /// Keeps what segments have in memory from now on.
+    pub(crate) fn keep(&mut self) {
+        assert!(self.out.len() == 0, "nothing of the segment is missing");
+        self.kept = Some(Arc::default());
+    }
+
+    /// What the segment has.
+    pub(crate) fn content(&self) -> Content {
+        Content { len: self.out.len(), crc: self.crc, bytes: self.kept.clone() }
+    }
+
+    fn has_written(&mut self, bytes: &[u8]) {
+        self.crc = crc32c::crc32c_append(self.crc, bytes);
+        if let Some(kept) = &mut self.kept {
+            Arc::make_mut(kept).extend_from_slice(bytes);
+        }
     }
 
     /// Whether the payloads need a new segment.
@@ -253,27 +333,31 @@ impl SegmentWriter {
             page_used = frame(&mut self.scratch, page_used, p);
         }
         let result = self.out.write_through(&self.scratch);
+        let mut scratch = std::mem::take(&mut self.scratch);
         if result.is_ok() {
-            self.crc = crc32c::crc32c_append(self.crc, &self.scratch);
+            self.has_written(&scratch);
         }
-        if self.scratch.capacity() > 4 << 20 {
-            self.scratch = Vec::new();
+        if scratch.capacity() <= 4 << 20 {
+            std::mem::swap(&mut self.scratch, &mut scratch);
         }
         result
     }
 
-    /// Fills the last page and begins the next segment; returns the file of the one before, not synced, and its checksum.
-    pub(crate) fn cut(&mut self) -> Result<(OutFile, u32), StorageError> {
+    /// Fills the last page and begins the next segment; returns the file of the one before, not synced, and what it has.
+    pub(crate) fn cut(&mut self) -> Result<(OutFile, Content), StorageError> {
         let used = (self.out.len() % PAGE_LEN_BYTES as u64) as usize;
         if used > 0 {
             // When this fails the page stays short, which every reader takes for padding.
             let padding = vec![0; PAGE_LEN_BYTES - used];
             self.out.write_through(&padding).map_err(|(e, _)| e)?;
-            self.crc = crc32c::crc32c_append(self.crc, &padding);
+            self.has_written(&padding);
         }
         let next = OutFile::create(&path(&self.dir, self.segment + 1))?;
         dir::sync(&self.dir)?;
         self.segment += 1;
-        Ok((std::mem::replace(&mut self.out, next), std::mem::take(&mut self.crc)))
+        let content = self.content();
+        self.crc = 0;
+        self.kept = self.kept.as_ref().map(|_| Arc::default());
+        Ok((std::mem::replace(&mut self.out, next), content))
     }
 }

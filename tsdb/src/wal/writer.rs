@@ -11,7 +11,7 @@ use std::sync::Arc;
 use model::{StorageError, WalPosition};
 use parking_lot::Mutex;
 
-use super::segment::{self, Payload, SegmentWriter};
+use super::segment::{self, Content, Payload, SegmentWriter};
 use crate::config::{Config, WalCompression};
 use crate::dir::{self, SyncHandle};
 use crate::metrics::LogMetrics;
@@ -22,6 +22,8 @@ pub(crate) struct Wal {
     compression: WalCompression,
     hold_max_bytes: u64,
     fsync_on_commit: bool,
+    /// What is not synced is kept in memory too ([`Wal::keeping`]).
+    keeps: bool,
     current: Mutex<Current>,
     /// End of the last whole commit; never moves back.
     end: Mutex<WalPosition>,
@@ -45,15 +47,15 @@ struct Current {
 #[derive(Clone)]
 struct Unsynced {
     handle: Arc<SyncHandle>,
-    /// Length and checksum, once it is finished; unknown when another process wrote it.
-    sum: Option<(u64, u32)>,
+    /// What it has, once it is finished; unknown when another process wrote it.
+    content: Option<Content>,
     /// Syncing it failed. What the operating system could not write it counts as written: syncing again says nothing.
     failed: bool,
 }
 
 impl Unsynced {
     fn new(handle: SyncHandle) -> Self {
-        Self { handle: Arc::new(handle), sum: None, failed: false }
+        Self { handle: Arc::new(handle), content: None, failed: false }
     }
 }
 
@@ -84,12 +86,22 @@ impl Wal {
             compression: config.wal_compression,
             hold_max_bytes: config.wal_hold_max_bytes,
             fsync_on_commit: config.fsync_on_commit,
+            keeps: false,
             current: Mutex::new(Current { writer, unsynced, broken: false, damaged: false, closed: false }),
             end: Mutex::new(start),
             synced: Mutex::new(WalPosition { segment: 0, offset: 0 }),
             holds: Mutex::new(BTreeMap::new()),
             metrics,
         })
+    }
+
+    /// For a log whose records are nowhere else: keeps in memory what is not synced, so that a segment that an fsync failed for is
+    /// written anew even where what was written cannot be read any more. Segments are synced when they are finished, which
+    /// bounds what is kept.
+    pub(crate) fn keeping(mut self) -> Self {
+        self.keeps = true;
+        self.current.get_mut().writer.keep();
+        self
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -116,17 +128,18 @@ impl Wal {
         }
         let payloads: Vec<Payload> = records.into_iter().map(|r| Payload::new(r, self.compression)).collect();
         let mended = if self.current.lock().damaged { self.sync() } else { Ok(()) };
-        let end = match mended.and_then(|()| self.write(&payloads)) {
-            Ok(end) => end,
+        let (end, must_sync) = match mended.and_then(|()| self.write(&payloads)) {
+            Ok(done) => done,
             Err(e) => {
                 self.metrics.writes_failed.inc();
                 return Err(e);
             }
         };
-        if self.fsync_on_commit { self.sync_to(end) } else { Ok(()) }
+        if must_sync { self.sync_to(end) } else { Ok(()) }
     }
 
-    fn write(&self, payloads: &[Payload]) -> Result<WalPosition, StorageError> {
+    /// Gives the end of what was written, and whether it must be synced.
+    fn write(&self, payloads: &[Payload]) -> Result<(WalPosition, bool), StorageError> {
         let mut current = self.current.lock();
         if current.closed {
             return Err(StorageError::Closed);
@@ -146,7 +159,8 @@ impl Wal {
         }
         let end = WalPosition { segment: current.writer.segment, offset: current.writer.out.len() };
         self.set_end(end);
-        Ok(end)
+        let has_finished = self.keeps && current.unsynced.len() > 1;
+        Ok((end, self.fsync_on_commit || has_finished))
     }
 
     fn set_end(&self, end: WalPosition) {
@@ -158,9 +172,9 @@ impl Wal {
     fn cut(&self, current: &mut Current) -> Result<(), StorageError> {
         // Until the new segment can be synced nothing goes there.
         current.broken = true;
-        let (finished, crc) = current.writer.cut()?;
-        if let Some(last) = current.unsynced.last_mut().filter(|u| u.sum.is_none()) {
-            last.sum = Some((finished.len(), crc));
+        let (_, content) = current.writer.cut()?;
+        if let Some(last) = current.unsynced.last_mut().filter(|u| u.content.is_none()) {
+            last.content = Some(content);
         }
         current.unsynced.push(Unsynced::new(current.writer.out.sync_handle()?));
         current.broken = false;
@@ -222,14 +236,14 @@ impl Wal {
             // The current one is not written any more.
             current.broken = true;
         }
-        let sum = {
+        let content = {
             let current = self.current.lock();
             let is_current = i + 1 == current.unsynced.len();
-            let of_current = || is_current.then(|| (current.writer.out.len(), current.writer.crc));
-            current.unsynced[i].sum.or_else(of_current)
+            let of_current = || is_current.then(|| current.writer.content());
+            current.unsynced[i].content.clone().or_else(of_current)
         };
-        let handle = segment::rewrite(segment.handle.path(), sum)?;
-        self.current.lock().unsynced[i] = Unsynced { handle: Arc::new(handle), sum, failed: false };
+        let handle = Arc::new(segment::rewrite(segment.handle.path(), content.as_ref())?);
+        self.current.lock().unsynced[i] = Unsynced { handle, content, failed: false };
         Ok(())
     }
 

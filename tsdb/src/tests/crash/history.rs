@@ -265,6 +265,11 @@ impl History {
             } else {
                 self.append();
             }
+            // It is not in memory yet.
+            self.lose_evicted();
+            if self.disk.is_off() {
+                break;
+            }
         }
         self.db = None;
         if self.side.one_in(4) {
@@ -274,10 +279,11 @@ impl History {
             if let Some(closed) = closed.map(|c| self.outcome("close", c))
                 && closed.is_some()
             {
-                self.model.all_durable();
+                self.all_durable();
             }
             self.hear();
             drop(db);
+            self.lose_evicted();
             self.disk.restart(false);
             self.registry = prometheus::Registry::new();
             return self.open();
@@ -412,6 +418,14 @@ impl History {
     fn flush(&mut self) {
         let r = self.db().flush();
         if self.outcome("flush", r).is_some() {
+            self.all_durable();
+        }
+    }
+
+    /// All that is acknowledged is said to be on the disk. Of the journal of a start before this cannot be known, see
+    /// [`History::has_lost_silently`].
+    fn all_durable(&mut self) {
+        if !self.disk.lost().iter().any(|p| p.starts_with(self.config.dir.join("journal"))) {
             self.model.all_durable();
         }
     }
@@ -452,7 +466,7 @@ impl History {
         let Some(db) = self.db.take() else { return };
         let r = db.close();
         if self.outcome("close", r).is_some() {
-            self.model.all_durable();
+            self.all_durable();
         }
         if self.disk.is_off() {
             self.end();
