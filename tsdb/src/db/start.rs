@@ -1,6 +1,7 @@
 //! Starting: the write-ahead log is replayed by a thread of its own; then what came meanwhile is committed, and batches go to
 //! the head.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use crate::head::Head;
 use crate::head::late::WBL_DIR;
 use crate::head::replay::Replay;
 use crate::metrics::Metrics;
+use crate::wal::Wal;
 use crate::wal::reader::Progress;
-use crate::wal::{Wal, segment};
+use crate::wal::segment::{self, Content};
 
 /// What earlier processes left in the logs, as far as durability goes.
 enum Left {
@@ -75,6 +77,7 @@ impl Start {
     /// Begins the write-ahead log when it has been replayed.
     fn begin_log(
         &self,
+        late: &HashMap<u32, Content>,
         create: impl FnOnce() -> Result<Wal, StorageError>,
     ) -> Result<Arc<Wal>, StorageError> {
         let mut left = self.left.lock();
@@ -84,7 +87,7 @@ impl Start {
         let [_, wbl_dir] = &self.log_dirs;
         if dir::exists(wbl_dir) {
             // The log of late samples is begun anew with the first one only; a sync before that would not know what is there.
-            segment::sync_all(wbl_dir)?;
+            segment::sync_all(wbl_dir, late)?;
         }
         let wal = Arc::new(create()?);
         *left = Left::Behind(wal.clone());
@@ -105,7 +108,7 @@ impl Start {
                     if is_under_way {
                         segment::sync_left(dir, unmarked)?;
                     } else {
-                        segment::sync_all(dir)?;
+                        segment::sync_all(dir, &HashMap::new())?;
                     }
                 }
                 *left = Left::Synced;
@@ -125,7 +128,9 @@ impl Start {
     ) -> Result<(), StorageError> {
         let [wal_dir, _] = &self.log_dirs;
         let (replay, files, log) = Replay::run(wal_dir, config, self.min_valid, (metrics, &self.progress))?;
-        let wal = self.begin_log(|| Wal::create(wal_dir, config, log.next_segment, metrics.wal()))?;
+        let create =
+            || Ok(Wal::create(wal_dir, config, log.next_segment, metrics.wal())?.after_reading(log.contents));
+        let wal = self.begin_log(&replay.late.contents, create)?;
         let head = Arc::new(Head::new(config, self.min_valid, (wal, files), replay, metrics.clone()));
         self.journal.pass_to(&head, &self.progress, || {
             let _ = slot.0.set(head.clone()); // Nobody else sets it.

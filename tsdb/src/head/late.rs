@@ -3,6 +3,7 @@
 //! The log of all samples has them too, but a replay of it cannot tell where they belong; theirs does. It is begun with the
 //! first late sample, and its segments go when what they hold is in blocks.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,6 +17,7 @@ use crate::config::Config;
 use crate::dir;
 use crate::metrics::{LogMetrics, Metrics};
 use crate::wal::Wal;
+use crate::wal::segment::Content;
 
 /// Folder of the log, below the database's.
 pub(crate) const WBL_DIR: &str = "wbl";
@@ -24,13 +26,15 @@ pub(crate) const WBL_DIR: &str = "wbl";
 pub(crate) struct ReplayedLate {
     /// Number the next segment gets.
     pub(crate) next_segment: u32,
+    /// What was read of its segments.
+    pub(crate) contents: HashMap<u32, Content>,
     pub(crate) min_time: i64,
     pub(crate) max_time: i64,
 }
 
 impl Default for ReplayedLate {
     fn default() -> Self {
-        Self { next_segment: 0, min_time: i64::MAX, max_time: i64::MIN }
+        Self { next_segment: 0, contents: HashMap::new(), min_time: i64::MAX, max_time: i64::MIN }
     }
 }
 

@@ -220,6 +220,7 @@ impl Replay {
         };
         let log = reader::replay(&wbl_dir, None, (progress, &tell), apply)?;
         self.late.next_segment = log.next_segment;
+        self.late.contents = log.contents;
         Ok(())
     }
 

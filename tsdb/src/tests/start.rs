@@ -225,6 +225,29 @@ fn a_flush_during_a_replay_that_fails_is_made_good() {
     }
 }
 
+/// What the replay read is not in the log any more: series that later samples need would be missing.
+#[test]
+fn a_start_does_not_go_on_with_a_log_that_an_fsync_lost() {
+    for seed in 0..10 {
+        let mut sim = Simulated::new(seed);
+        let db = open(sim.config.clone());
+        sim.put(&db, 0..20);
+        drop(db);
+        sim.disk.plan(Plan { bad_sync: Some((0, Loss::Evicted)), ..Plan::default() });
+        let clock = Arc::new(ManualClock::new(START));
+        let opened = Db::open(sim.config.clone(), clock, &prometheus::Registry::new());
+        let e = opened.err().expect("samples are lost").to_string();
+        assert!(e.contains("wal/00000000") && e.contains("fsync"), "{e}");
+        sim.config.fsync_on_commit = true;
+        let db = open(sim.config.clone());
+        sim.expected = read_all(&db);
+        sim.put(&db, 20..40);
+        drop(db);
+        sim.disk.restart(true);
+        sim.check();
+    }
+}
+
 /// The machine went down while the journal was removed.
 #[test]
 fn a_journal_with_holes_is_one_that_was_committed() {

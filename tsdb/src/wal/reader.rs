@@ -4,13 +4,16 @@
 //! record begins. [`SegmentReader::skip_damage`] finds the next good record after it, so that damage costs what it hit and not
 //! what was logged later; [`mend`] makes the segment readable for everybody without moving anything in it.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 
 use model::{StorageError, WalPosition};
 
-use super::segment::{self, TYPE_FIRST, TYPE_FULL, TYPE_LAST, TYPE_MASK, TYPE_MIDDLE, TYPE_PAGE_END};
+use super::segment::{
+    self, Content, TYPE_FIRST, TYPE_FULL, TYPE_LAST, TYPE_MASK, TYPE_MIDDLE, TYPE_PAGE_END,
+};
 use super::{HEADER_LEN_BYTES, PAGE_LEN_BYTES};
 use crate::checksum;
 use crate::dir::{self, InFile};
@@ -30,6 +33,9 @@ pub(crate) struct SegmentReader {
     page_start: u64,
     compressed: Vec<u8>,
     record: Vec<u8>,
+    /// Where the first page that was read begins, where those end that were read one after the other from there, and their
+    /// checksum.
+    seen: Option<(u64, u64, u32)>,
 }
 
 impl SegmentReader {
@@ -45,6 +51,7 @@ impl SegmentReader {
             page_start: 0,
             compressed: Vec::new(),
             record: Vec::new(),
+            seen: None,
         }))
     }
 
@@ -154,8 +161,19 @@ impl SegmentReader {
                 return Err(e);
             }
             self.page_start = start;
+            let (_, end, crc) = self.seen.get_or_insert((start, start, 0));
+            if *end == start {
+                *crc = crc32c::crc32c_append(*crc, &self.page);
+                *end += self.page.len() as u64;
+            }
         }
         Ok(())
+    }
+
+    /// What it has read, once that is everything to the end.
+    fn content(&self) -> Option<Content> {
+        let (from, end, crc) = self.seen?;
+        (end == self.limit).then_some(Content { len: end, from, crc, bytes: None })
     }
 
     fn corrupt(&self, offset: u64, reason: impl Into<String>) -> StorageError {
@@ -251,6 +269,8 @@ pub(crate) struct Replayed {
     pub(crate) next_segment: u32,
     /// Damage in segments and in the checkpoint, already mended: all other records were used.
     pub(crate) damaged: Vec<StorageError>,
+    /// What was read of segments. What is mended is on the disk already, and has none.
+    pub(crate) contents: HashMap<u32, Content>,
 }
 
 /// How far a replay is: numbers of segments. The first may be a checkpoint's. Also carries the wish to end it early.
@@ -317,14 +337,16 @@ pub(crate) fn replay(
         progress.begin(shown, *last);
     }
     let mut read = |path: &Path, start: u64, segment: u32| {
-        let damaged = read_ahead(path, start, progress, |bytes| apply(segment, bytes))?;
-        if !damaged.is_empty() {
-            damaged.iter().for_each(|d| tell(&d.error));
-            mend(path, &damaged)?;
-            out.damaged.extend(damaged.into_iter().map(|d| d.error));
+        let (damaged, content) = read_ahead(path, start, progress, |bytes| apply(segment, bytes))?;
+        if damaged.is_empty() {
+            return Ok(content);
         }
-        Ok::<(), StorageError>(())
+        damaged.iter().for_each(|d| tell(&d.error));
+        mend(path, &damaged)?;
+        out.damaged.extend(damaged.into_iter().map(|d| d.error));
+        Ok::<_, StorageError>(None)
     };
+    let mut contents = HashMap::new();
     if let Some((checkpoint, last)) = checkpoint {
         first = last + 1;
         for s in segment::list(&checkpoint)? {
@@ -333,9 +355,10 @@ pub(crate) fn replay(
     }
     for s in segments.iter().filter(|s| **s >= first) {
         let start = from.filter(|p| p.segment == *s).map_or(0, |p| p.offset);
-        read(&segment::path(dir, *s), start, *s)?;
+        contents.extend(read(&segment::path(dir, *s), start, *s)?.map(|content| (*s, content)));
         progress.done(*s);
     }
+    out.contents = contents;
     out.next_segment = segments.last().map_or(first, |l| (l + 1).max(first));
     Ok(out)
 }
@@ -348,8 +371,8 @@ struct Ahead {
     records: Vec<(u64, u64, usize)>,
     /// What was not readable among them.
     damaged: Vec<Damage>,
-    /// How the segment ended, with the last ones.
-    end: Option<Result<(), StorageError>>,
+    /// How the segment ended, with the last ones, and what was read of it.
+    end: Option<Result<Option<Content>, StorageError>>,
 }
 
 impl Ahead {
@@ -362,7 +385,7 @@ impl Ahead {
                     self.bytes.extend_from_slice(bytes);
                     self.records.push((offset, reader.offset(), self.bytes.len()));
                 }
-                Ok(None) => return self.end = Some(Ok(())),
+                Ok(None) => return self.end = Some(Ok(reader.content())),
                 Err(error @ StorageError::Corruption { offset, .. }) => match reader.skip_damage(offset) {
                     Ok(next) => {
                         let (end, is_last) = (reader.offset(), next.is_none());
@@ -376,17 +399,18 @@ impl Ahead {
     }
 }
 
-/// Calls `apply` for the records of a file from `start` on, which another thread reads and unpacks. Gives what is damaged, in order.
+/// Calls `apply` for the records of a file from `start` on, which another thread reads and unpacks. Gives what is damaged, in order,
+/// and what was read, as far as that is known.
 pub(crate) fn read_ahead(
     path: &Path,
     start: u64,
     progress: &Progress,
     mut apply: impl FnMut(&[u8]) -> Result<(), &'static str>,
-) -> Result<Vec<Damage>, StorageError> {
+) -> Result<(Vec<Damage>, Option<Content>), StorageError> {
     let mut damaged = Vec::new();
-    let Some(mut reader) = SegmentReader::open(path)? else { return Ok(damaged) };
+    let Some(mut reader) = SegmentReader::open(path)? else { return Ok((damaged, None)) };
     if reader.limit <= start {
-        return Ok(damaged);
+        return Ok((damaged, None));
     }
     reader.offset = start;
     let (filled, read) = mpsc::sync_channel::<Ahead>(AHEAD_MAX);
@@ -419,7 +443,7 @@ pub(crate) fn read_ahead(
             }
             if let Some(end) = ahead.end.take() {
                 damaged.sort_by_key(|d| d.start);
-                return end.map(|()| damaged);
+                return end.map(|content| (damaged, content));
             }
             let _ = give_back.send(ahead); // The reader may be through.
         }

@@ -1,6 +1,7 @@
 //! Names of segments and checkpoints, framing of records into pages, and [`SegmentWriter`], which both the log and its
 //! checkpoints are written with.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -179,12 +180,14 @@ pub(crate) fn remove_rewritten(dir: &Path, last: u32) -> Result<(), StorageError
 }
 
 /// What a segment must have.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Content {
-    len: u64,
-    crc: u32,
+    pub(crate) len: u64,
+    /// Checksum of what comes from there on; what is before is on the disk.
+    pub(crate) from: u64,
+    pub(crate) crc: u32,
     /// All of it, for a log that keeps it.
-    bytes: Option<Arc<Vec<u8>>>,
+    pub(crate) bytes: Option<Arc<Vec<u8>>>,
 }
 
 impl Content {
@@ -198,7 +201,8 @@ impl Content {
                 Arc::new(bytes)
             }
         };
-        if bytes.len() as u64 != self.len || crc32c::crc32c(&bytes) != self.crc {
+        let is_whole = bytes.len() as u64 == self.len;
+        if !is_whole || crc32c::crc32c(&bytes[self.from as usize..]) != self.crc {
             let reason =
                 "an fsync failed and what was written is lost; a restart keeps what comes before it".into();
             return Err(StorageError::Corruption { path: path.to_owned(), offset: 0, reason });
@@ -233,12 +237,13 @@ pub(crate) fn remove_before_hole(dir: &Path) -> Result<(), StorageError> {
     dir::sync(dir)
 }
 
-/// Makes all segments of a directory durable: a process that was killed left them with the operating system.
-pub(crate) fn sync_all(dir: &Path) -> Result<(), StorageError> {
+/// Makes all segments of a directory durable: a process that was killed left them with the operating system. `read` is what was
+/// read of some.
+pub(crate) fn sync_all(dir: &Path, read: &HashMap<u32, Content>) -> Result<(), StorageError> {
     for s in numbers(dir)? {
         let path = path(dir, s);
         if is_to_be_rewritten(&path) || SyncHandle::open(&path)?.sync().is_err() {
-            rewrite(&path, None)?;
+            rewrite(&path, read.get(&s))?;
         }
     }
     dir::sync(dir)
@@ -308,7 +313,7 @@ impl SegmentWriter {
 
     /// What the segment has.
     pub(crate) fn content(&self) -> Content {
-        Content { len: self.out.len(), crc: self.crc, bytes: self.kept.clone() }
+        Content { len: self.out.len(), from: 0, crc: self.crc, bytes: self.kept.clone() }
     }
 
     fn has_written(&mut self, bytes: &[u8]) {

@@ -4,7 +4,7 @@
 //! segment. Syncing is grouped: whoever syncs covers all that was written until then, and those who waited find their
 //! part done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ struct Current {
 #[derive(Clone)]
 struct Unsynced {
     handle: Arc<SyncHandle>,
-    /// What it has, once it is finished; unknown when another process wrote it.
+    /// What it has, once it is finished; unknown when another process wrote it and it was not read.
     content: Option<Content>,
     /// Syncing it failed. What the operating system could not write it counts as written: syncing again says nothing.
     failed: bool,
@@ -93,6 +93,15 @@ impl Wal {
             holds: Mutex::new(BTreeMap::new()),
             metrics,
         })
+    }
+
+    /// Tells what was read of earlier segments, which an fsync may yet lose.
+    pub(crate) fn after_reading(mut self, mut contents: HashMap<u32, Content>) -> Self {
+        for before in &mut self.current.get_mut().unsynced {
+            let number = before.handle.path().file_name().and_then(|n| n.to_str()?.parse().ok());
+            before.content = number.and_then(|n: u32| contents.remove(&n));
+        }
+        self
     }
 
     /// For a log whose records are nowhere else: keeps in memory what is not synced, so that a segment that an fsync failed for is

@@ -32,7 +32,7 @@ fn for_each_record(
         return Err(StorageError::Corruption { path: dir.to_owned(), offset: 0, reason });
     }
     segments.into_iter().try_for_each(|s| {
-        match reader::read_ahead(&segment::path(dir, s), 0, progress, &mut apply)?.into_iter().next() {
+        match reader::read_ahead(&segment::path(dir, s), 0, progress, &mut apply)?.0.into_iter().next() {
             Some(damage) => Err(damage.error),
             None => Ok(()),
         }
