@@ -3,7 +3,7 @@
 //! Real are the local store, the sender with both lanes and the audit, the wire format and the long-term store; the
 //! network ([`network`]) and the receiver before the store ([`receiver`]) are this file's own. [`world`] puts them
 //! together and lets them die. [`faults`] runs random histories from seeds, [`outage`] the stories that the design
-//! promises.
+//! promises, [`year`] asks what dashboards of a year ask.
 //!
 //! `ALMANAC_SIM_SEEDS` says how many seeds to run (default 1), `ALMANAC_SEED` the first one; a failure names its seed.
 
@@ -14,3 +14,4 @@ mod network;
 mod outage;
 mod receiver;
 mod world;
+mod year;
