@@ -479,3 +479,78 @@ fn a_panic_is_one_answer_and_a_closed_store_another() {
     assert_eq!(server.get("/-/healthy").status, 200, "the server goes on");
     assert!(server.get("/metrics").text().contains("almanac_http_panics_total 1"));
 }
+
+/// A store of one series with one sample, of which it says that it comes to seven when it is asked for sums over hours.
+struct SummedUp;
+
+const HOUR_MS: i64 = 3_600_000;
+
+impl SummedUp {
+    fn series(chunk: model::Chunk) -> Box<dyn SeriesSet> {
+        let series = model::Series { labels: labels(&[("__name__", "s")]), chunks: vec![chunk] };
+        Box::new(model::storage::VecSeriesSet::new(vec![series], Vec::new()))
+    }
+}
+
+impl Queryable for SummedUp {
+    fn querier(&self, _mint: i64, _maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
+        Ok(Box::new(Self))
+    }
+
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        &[HOUR_MS]
+    }
+}
+
+impl Querier for SummedUp {
+    fn select(&self, _: &[Matcher], _: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let mut samples = model::Samples::new();
+        samples.push_float(HOUR_MS, 1.0);
+        Ok(Self::series(model::Chunk::columns(Arc::new(samples))))
+    }
+
+    fn select_rollup(
+        &self,
+        _: &[Matcher],
+        _: &SelectHints,
+        request: &model::RollupRequest,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        assert!(request.is_on(HOUR_MS), "only what fits is asked for");
+        let mut rollup = model::Rollup { resolutions: model::Resolutions::HOUR, ..Default::default() };
+        (1..=7).for_each(|t| rollup.push_sample(HOUR_MS, t, 1.0));
+        Ok(Self::series(model::Chunk::rollup(Arc::new(rollup), 1, 7)))
+    }
+
+    fn label_names(&self, _: &[Matcher], _: usize) -> Result<LabelsResult, StorageError> {
+        Ok(LabelsResult::default())
+    }
+
+    fn label_values(&self, _: &str, _: &[Matcher], _: usize) -> Result<LabelsResult, StorageError> {
+        Ok(LabelsResult::default())
+    }
+}
+
+#[test]
+fn answers_tell_their_resolution_and_samples_can_be_asked_for() {
+    let server = start_with(|_, deps| deps.queryable = Arc::new(SummedUp));
+    for (query, more, value, resolution) in [
+        ("count_over_time(s[1h])", "", "7", "1h"),
+        ("count_over_time(s[1h])", "&resolution=raw", "1", "raw"),
+        ("count_over_time(s[30m])", "", "1", "raw"),
+        ("count_over_time(s[1h:1m])", "", "5", "raw"),
+        ("stddev_over_time(s[1h])", "", "0", "raw"),
+        ("sum(sum_over_time(s[1h])) + sum(s)", "", "8", "raw,1h"),
+        ("vector(3)", "", "3", "raw"),
+    ] {
+        for path in ["query?time=3600", "query_range?start=3600&end=3600&step=3600"] {
+            let path = format!("/api/v1/{path}&query={}{more}", enc(query));
+            let answer = server.get(&path);
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            assert_eq!(answer.header("X-Almanac-Resolution"), Some(resolution), "{path}");
+            assert!(answer.text().contains(&format!(",\"{value}\"]")), "{path}: {}", answer.text());
+        }
+    }
+    let answer = server.get("/api/v1/query?query=s&resolution=5m");
+    assert_eq!((answer.status, answer.header("X-Almanac-Resolution")), (400, None));
+    assert!(answer.text().contains(r#"invalid parameter \"resolution\""#), "{}", answer.text());
+}

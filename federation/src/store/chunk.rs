@@ -59,7 +59,11 @@ impl ChunkCodec for AnyChunkCodec {
 
     fn decode(&self, bytes: &[u8], mint: i64, maxt: i64, out: &mut Samples) -> Result<(), StorageError> {
         let from = out.len();
-        decode(bytes, ANY, mint, maxt, out)?;
+        if chunk_head(bytes)?.maxt < mint {
+            return Ok(());
+        }
+        // From the chunk's begin on: what comes before a histogram tells whether it follows a reset.
+        decode(bytes, ANY, i64::MIN, maxt, out)?;
         model::histogram::settle_hints(out, from);
         Ok(())
     }

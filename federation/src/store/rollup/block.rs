@@ -184,18 +184,28 @@ impl Columns {
         let (want_first, want_last) = (wanted.has(RollupColumns::FIRST), wanted.has(RollupColumns::LAST));
         ints(&mut r, n, want_first, &mut self.before)?;
         ints(&mut r, n, want_last, &mut self.after)?;
-        // Other columns may say that they equal these.
-        let others = wanted.has(RollupColumns::MIN)
-            || wanted.has(RollupColumns::MAX)
-            || wanted.has(RollupColumns::SUM);
-        floats(&mut r, n, want_first || want_last || others, &mut self.first)?;
-        let first = &self.first;
-        column(&mut r, n, want_last || others, &[first], &mut self.last)?;
-        let like = [first, &self.last];
-        column(&mut r, n, wanted.has(RollupColumns::MIN), &like, &mut self.min)?;
-        column(&mut r, n, wanted.has(RollupColumns::MAX), &like, &mut self.max)?;
+        let (first, last) = (Column::Own(r.prefixed()?), Column::read(&mut r)?);
+        let (min, max, sum) = (Column::read(&mut r)?, Column::read(&mut r)?, Column::read(&mut r)?);
+        let others = [(RollupColumns::MIN, min), (RollupColumns::MAX, max), (RollupColumns::SUM, sum)];
+        let asks = |like: Column<'_>| others.iter().any(|(c, column)| wanted.has(*c) && *column == like);
+        let need_last = want_last || asks(Column::AsLast);
+        let need_first = want_first || asks(Column::AsFirst) || (need_last && last == Column::AsFirst);
+        self.first.clear();
+        self.last.clear();
+        if need_first {
+            first.decode(n, [&[], &[]], &mut self.first)?;
+        }
+        if need_last {
+            last.decode(n, [&self.first, &[]], &mut self.last)?;
+        }
+        let like = [self.first.as_slice(), self.last.as_slice()];
+        for ((asked, column), out) in others.into_iter().zip([&mut self.min, &mut self.max, &mut self.sum]) {
+            out.clear();
+            if wanted.has(asked) {
+                column.decode(n, like, out)?;
+            }
+        }
         let want_sum = wanted.has(RollupColumns::SUM);
-        column(&mut r, n, want_sum, &like, &mut self.sum)?;
         self.rest.clear();
         if bits & COMPENSATED != 0 {
             floats(&mut r, n, want_sum, &mut self.rest)?;
@@ -300,25 +310,35 @@ fn floats(r: &mut Reader<'_>, n: usize, wanted: bool, out: &mut Vec<f64>) -> Res
     if wanted { read_values(&mut Reader::new("rollup", bytes), n, out) } else { Ok(()) }
 }
 
-/// Reads a column that may equal one of `like`: the first column, the last one.
-fn column(
-    r: &mut Reader<'_>,
-    n: usize,
-    wanted: bool,
-    like: &[&Vec<f64>],
-    out: &mut Vec<f64>,
-) -> Result<(), StorageError> {
-    out.clear();
-    match r.u8()? {
-        OWN => floats(r, n, wanted, out),
-        code => match like.get(code as usize - 1) {
-            Some(other) => {
-                if wanted {
-                    out.extend_from_slice(other);
-                }
-                Ok(())
-            }
-            None => Err(r.error(format!("unknown kind of column {code}"))),
-        },
+/// Where the values of a column are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Column<'a> {
+    Own(&'a [u8]),
+    AsFirst,
+    AsLast,
+}
+
+impl<'a> Column<'a> {
+    fn read(r: &mut Reader<'a>) -> Result<Self, StorageError> {
+        match r.u8()? {
+            OWN => Ok(Self::Own(r.prefixed()?)),
+            AS_FIRST => Ok(Self::AsFirst),
+            AS_LAST => Ok(Self::AsLast),
+            code => Err(r.error(format!("unknown kind of column {code}"))),
+        }
+    }
+
+    /// Appends the `n` values; `like` are the first column and the last one, as far as they are needed.
+    fn decode(self, n: usize, like: [&[f64]; 2], out: &mut Vec<f64>) -> Result<(), StorageError> {
+        match self {
+            Self::Own(bytes) => return read_values(&mut Reader::new("rollup", bytes), n, out),
+            Self::AsFirst => out.extend_from_slice(like[0]),
+            Self::AsLast => out.extend_from_slice(like[1]),
+        }
+        if out.len() == n {
+            Ok(())
+        } else {
+            Err(StorageError::decode("rollup", "a column equals a later one"))
+        }
     }
 }

@@ -164,7 +164,7 @@ impl RollupReader {
         let is_late = ts[from..to].first().is_some_and(|t| *t <= head.maxt);
         // Retention may begin within a window.
         let is_cut = |bound: i64| bound > part.start && bound <= head.maxt && (bound - 1) % self.grid_ms != 0;
-        if is_late || is_cut(self.mint) || is_cut(self.maxt + 1) {
+        if is_late || is_cut(self.mint) || is_cut(self.maxt.saturating_add(1)) {
             return Ok(false);
         }
         s.rows += 1;

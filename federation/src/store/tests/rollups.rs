@@ -345,3 +345,158 @@ fn verified(f: &mut Fixture) -> super::super::VerifyReport {
     f.open();
     report
 }
+
+/// A counter over some days, all sealed.
+fn counter(days: i64) -> Fixture {
+    let f = Fixture::new();
+    f.clock.set_ms(BEGIN + days * DAY_MS);
+    let samples = (0..days * 24 * 60).map(|i| (BEGIN + i * MINUTE_MS, (i % 5000) as f64));
+    f.commit_floats(&labels("c_total", 0), samples);
+    f.store().inner.seal(&[0]).unwrap();
+    f
+}
+
+/// The answer, and what it was made of; it equals that from samples.
+fn ask(f: &Fixture, query: &str, start: i64, end: i64) -> (QueryOutput, String) {
+    let engine = engine(f, false);
+    let run = |raw_only| {
+        let options = QueryOptions { raw_only, ..QueryOptions::default() };
+        engine
+            .range(f.store(), query, start, end, DAY_MS, &options)
+            .unwrap_or_else(|e| panic!("{query}: {e}"))
+    };
+    let rolled = run(false);
+    compare(query, &rolled, &run(true));
+    let resolutions = rolled.resolutions.to_string();
+    (rolled, resolutions)
+}
+
+#[test]
+fn the_coarsest_resolution_that_fits_is_used() {
+    let f = counter(4);
+    let day = BEGIN / DAY_MS * DAY_MS + DAY_MS;
+    for (query, start, resolution) in [
+        ("increase(c_total[1d])", day, "1h"),
+        ("increase(c_total[1d])", day + HOUR_MS, "1h"),
+        ("increase(c_total[1d] offset 1h)", day, "1h"),
+        ("increase(c_total[1d] offset 5m)", day, "5m"),
+        ("increase(c_total[1d])", day + 5 * MINUTE_MS, "5m"),
+        ("increase(c_total[1d])", day + MINUTE_MS, "raw"),
+        ("increase(c_total[90m])", day, "5m"),
+        ("c_total", day, "5m"),
+        ("timestamp(c_total)", day, "5m"),
+        ("c_total offset 1s", day, "raw"),
+        ("quantile_over_time(0.5, c_total[1d])", day, "raw"),
+        ("rate(c_total[1d]) / rate(c_total[1d] offset 5m)", day, "5m,1h"),
+        ("sum(avg_over_time(c_total[1d]) + max_over_time(c_total[1d]))", day, "1h"),
+        ("c_total > avg_over_time(c_total[1d])", day, "5m,1h"),
+    ] {
+        let (output, used) = ask(&f, query, start, start + 2 * DAY_MS);
+        assert_eq!(used, resolution, "{query}");
+        assert!(matches!(&output.value, Value::Matrix(m) if m.len() == 1 || query.contains('>')), "{query}");
+    }
+}
+
+#[test]
+fn limits_count_windows_and_not_their_samples() {
+    let f = counter(4);
+    let config = EngineConfig { max_samples: 100, ..EngineConfig::default() };
+    let engine = Engine::new(config, f.clock.clone(), &prometheus::Registry::new());
+    let day = BEGIN / DAY_MS * DAY_MS + DAY_MS;
+    let run = |raw_only| {
+        let options = QueryOptions { raw_only, ..QueryOptions::default() };
+        engine.range(f.store(), "sum_over_time(c_total[1d])", day, day + DAY_MS, DAY_MS, &options)
+    };
+    assert!(run(true).is_err(), "1,440 samples are more than 100");
+    assert_eq!(run(false).unwrap().resolutions.to_string(), "1h");
+}
+
+#[test]
+fn what_is_not_rolled_up_or_damaged_is_read_as_samples() {
+    let mut f = counter(4);
+    let day = BEGIN / DAY_MS * DAY_MS + DAY_MS;
+    let ask = |f: &Fixture, query| ask(f, query, day, day + 2 * DAY_MS).1;
+    let query = "increase(c_total[1d])";
+    // Late samples and open ones are added to the rest.
+    f.commit_floats(&labels("c_total", 0), [(BEGIN + 30 * MINUTE_MS + 1, 1.5)]);
+    assert_eq!(ask(&f, query), "raw", "the part of the late sample is read, and there is no other");
+    assert_eq!(ask(&f, "increase(c_total[1d] offset 5m)"), "raw,5m");
+    f.store().inner.seal(&[0]).unwrap();
+    assert_eq!(ask(&f, query), "1h");
+
+    without_rollups(&mut f);
+    assert_eq!(ask(&f, query), "raw");
+    // New samples of a part without row are sealed; the row comes later.
+    f.commit_floats(&labels("c_total", 0), [(BEGIN + 4 * DAY_MS, 7.0)]);
+    f.store().inner.seal(&[0]).unwrap();
+    assert_eq!(ask(&f, query), "raw");
+    assert!(f.store().maintain().unwrap().filled_rollups > 0);
+    assert_eq!(ask(&f, query), "1h");
+
+    let rows = rows(&f, AGG1H);
+    let inner = &f.store().inner;
+    for (key, value) in &rows {
+        let mut bad = value.clone();
+        let at = bad.len() - 5;
+        bad[at] ^= 1;
+        inner.db.put_cf(&inner.cf(AGG1H), key, bad).unwrap();
+    }
+    assert_eq!(ask(&f, "increase(c_total[1h])"), "raw", "a damaged row");
+    let report = verified(&mut f);
+    assert_eq!(report.problem_count as usize, rows.len(), "{report:?}");
+    assert!(report.problems[0].contains("agg1h: month 2026-09, series 1"), "{:?}", report.problems);
+    // The next samples of a part take its damaged row away, and maintenance makes it again.
+    f.commit_floats(
+        &labels("c_total", 0),
+        [(BEGIN + 60 * MINUTE_MS + 1, 1.5), (BEGIN + 4 * DAY_MS + 1, 7.0)],
+    );
+    f.store().inner.seal(&[0]).unwrap();
+    f.store().maintain().unwrap();
+    assert!(verified(&mut f).is_good());
+    assert_eq!(ask(&f, query), "1h");
+}
+
+#[test]
+fn a_row_that_tells_of_other_samples_is_found() {
+    let mut f = counter(2);
+    let stored = rows(&f, AGG5M);
+    {
+        let inner = &f.store().inner;
+        // The row of one day in place of another's.
+        inner.db.put_cf(&inner.cf(AGG5M), &stored[0].0, &stored[1].1).unwrap();
+        let orphan = super::super::keys::sample_key(600, 1, super::super::keys::month_start_ms(600));
+        inner.db.put_cf(&inner.cf(AGG5M), orphan, &stored[0].1).unwrap();
+    }
+    let report = verified(&mut f);
+    assert_eq!(report.problem_count, 2, "{report:?}");
+}
+
+#[test]
+fn expired_samples_are_not_in_sums() {
+    let mut f = Fixture::with(|c| c.retention_ms = 20 * DAY_MS);
+    let days = 30;
+    f.clock.set_ms(BEGIN);
+    for day in 0..days {
+        f.clock.set_ms(BEGIN + (day + 1) * DAY_MS);
+        let samples = (0..24 * 12).map(|i| (BEGIN + day * DAY_MS + i * 5 * MINUTE_MS, i as f64));
+        f.commit_floats(&labels("c_total", 0), samples);
+        f.store().inner.seal(&[0]).unwrap();
+    }
+    // Retention begins within a window of five minutes, of an hour, of a day.
+    f.clock.advance(Duration::from_millis(11 * 3_600_000 + 17 * 60_000 + 3));
+    let last = BEGIN / DAY_MS * DAY_MS + days * DAY_MS;
+    for query in
+        ["count_over_time(c_total[1d])", "sum_over_time(c_total[1h] offset 12h)", "c_total offset 11h"]
+    {
+        let (_, used) = ask(&f, query, last - 25 * DAY_MS, last);
+        assert!(used.contains('h') || used.contains('m'), "{query}: {used}");
+    }
+    f.advance(DAY_MS * 2);
+    assert_eq!(f.store().maintain().unwrap().dropped_months, 1);
+    let september = super::super::keys::month_of(BEGIN).to_be_bytes();
+    for family in [AGG5M, AGG1H] {
+        let rows = rows(&f, family);
+        assert!(!rows.is_empty() && rows.iter().all(|(key, _)| key[..2] != september), "{family}");
+    }
+    assert!(verified(&mut f).is_good());
+}
