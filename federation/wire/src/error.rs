@@ -30,6 +30,9 @@ pub enum Error {
     /// A matcher of a remote read request that does not compile.
     #[error("invalid matcher: {0}")]
     InvalidMatcher(String),
+    /// Valid, but more of something than is taken.
+    #[error("{0}")]
+    Limit(String),
     /// Valid, but not built here.
     #[error("not supported: {0}")]
     Unsupported(String),

@@ -1,5 +1,5 @@
 //! Messages between almanac, Prometheus and everything that speaks their protocols: remote write 1.0 and 2.0, remote
-//! read, and the snappy block format around them.
+//! read, OTLP metrics, and the snappy block format around them.
 //!
 //! Nothing here does I/O or knows HTTP; headers and status codes belong to the sender and to the API. All bytes that
 //! come in are foreign: every length is checked against what is there before it is used, memory stays proportional to
@@ -12,7 +12,8 @@
 //!    [`label_cache`] is what a receiver remembers of its series.
 //! 3. [`write_v2`]: reader and writer of `io.prometheus.write.v2.Request`.
 //! 4. [`read`]: remote read requests and their answers in samples; [`chunked`]: answers streamed as chunks.
-//! 5. [`digest`]: what a node says of its samples, so that two nodes can be compared.
+//! 5. [`otlp`]: metrics of OpenTelemetry exporters, and what they become here.
+//! 6. [`digest`]: what a node says of its samples, so that two nodes can be compared.
 //!
 //! Specs: <https://prometheus.io/docs/specs/prw/remote_write_spec/>,
 //! <https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/>,
@@ -24,6 +25,7 @@ pub mod chunked;
 pub mod digest;
 pub mod error;
 pub mod label_cache;
+pub mod otlp;
 mod proto;
 pub mod read;
 pub mod snappy;

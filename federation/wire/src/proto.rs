@@ -1,7 +1,7 @@
 //! The protobuf wire format, read without copying and written into a growing buffer.
 //!
 //! Only what the messages of this crate need: varints, fixed 64-bit numbers and length-delimited fields. Groups are an
-//! error, unknown fields are skipped. Messages are walked with explicit loops and nest three deep at most, so foreign
+//! error, unknown fields are skipped. Messages are walked with explicit loops and nest three deep at most, or as deep as [`crate::otlp`] lets them, so foreign
 //! bytes cannot exhaust the stack.
 //!
 //! Spec: <https://protobuf.dev/programming-guides/encoding/>.
