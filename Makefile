@@ -62,7 +62,7 @@ bench-cluster: ## Discovery of a simulated cluster: memory, CPU and delay, with 
 # cargo-fuzz wants switches of a nightly compiler; the stable one takes them when asked like this.
 FUZZ_SECONDS ?= 600
 FUZZ_CORPUS ?= $(CACHE)/fuzz
-FUZZ_TARGETS ?= promql_parser promql_script promql_eval scrape_body tsdb
+FUZZ_TARGETS ?= promql_parser promql_script promql_eval scrape_body otlp tsdb
 # Files of the local store are longer than queries.
 FUZZ_FILE_LEN = 32768
 

@@ -568,6 +568,9 @@ pub struct WebFlags {
     /// Enable the API endpoint that accepts remote write requests.
     #[arg(long = "web.enable-remote-write-receiver")]
     pub enable_remote_write_receiver: bool,
+    /// Enable the API endpoint that accepts OTLP metrics. A long-term node always does.
+    #[arg(long = "web.enable-otlp-receiver")]
+    pub enable_otlp_receiver: bool,
     /// Maximum duration before timing out read of the request, and closing idle connections.
     #[arg(long = "web.read-timeout", default_value = "5m", value_parser = duration)]
     pub read_timeout: Ms,
@@ -791,7 +794,8 @@ pub fn version_text() -> &'static str {
 }
 
 /// Feature names that change something here.
-const FEATURES: [&str; 14] = [
+const FEATURES: [&str; 15] = [
+    "otlp-native-delta-ingestion",
     "memory-snapshot-on-shutdown",
     "st-storage",
     "created-timestamp-zero-ingestion",
@@ -841,6 +845,33 @@ impl GeneralFlags {
     pub fn starts(&self) -> scraper::StartRules {
         let as_zeros = self.has("created-timestamp-zero-ingestion");
         scraper::StartRules { read: as_zeros || self.has("st-storage"), as_zeros }
+    }
+
+    /// Refuses features without which data would be lost.
+    ///
+    /// # Errors
+    /// One line that names it.
+    pub fn refuse(&self) -> Result<(), String> {
+        let converts = self.has("otlp-deltatocumulative");
+        if converts && self.has("otlp-native-delta-ingestion") {
+            return Err("cannot enable otlp-deltatocumulative and otlp-native-delta-ingestion features at the same time".into());
+        }
+        if converts {
+            return Err("--enable-feature=otlp-deltatocumulative: not supported; let the sender's deltatocumulative processor \
+                        do it, or store deltas as they are with otlp-native-delta-ingestion"
+                .into());
+        }
+        Ok(())
+    }
+
+    /// What the OTLP receiver is told by a file and the flags.
+    pub fn otlp(&self, file: wire::otlp::Settings, query: &QueryFlags) -> wire::otlp::Settings {
+        wire::otlp::Settings {
+            allow_delta: self.has("otlp-native-delta-ingestion"),
+            type_and_unit_labels: self.has("type-and-unit-labels"),
+            lookback_ms: query.lookback_delta.ms(),
+            ..file
+        }
     }
 
     /// Names among the enabled features that change nothing here, with the reason; said in the log, never silently

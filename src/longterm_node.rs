@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::sources::{AdminSource, Deps, ExemplarSource, Lifecycle, Readiness, ReadyState, TsdbStatus};
+use api::sources::{
+    AdminSource, Deps, ExemplarSource, Lifecycle, OtlpSettings, Readiness, ReadyState, TsdbStatus,
+};
 use federation::ha::HaPairs;
 use federation::store::LongtermStore;
 use model::{Appendable, Clock, Exemplar, Labels, Matcher, StorageError};
@@ -58,7 +60,12 @@ impl LongtermNode {
     /// One line that says what is in the way: a taken port, a locked or unwritable folder, a bad flag.
     pub async fn start(options: Options, clock: Arc<dyn Clock>, quit: Arc<Notify>) -> anyhow::Result<Self> {
         let registry = metrics::registry("longterm");
-        let config = web::api_config(&options.listen, &options.web, true, "almanac long-term node")?;
+        let receivers = web::Receivers {
+            remote_write: true,
+            otlp: true,
+            otlp_rules: api::OtlpConfig { starts_as_zeros: false, append_metadata: true },
+        };
+        let config = web::api_config(&options.listen, &options.web, receivers, "almanac long-term node")?;
         let store_config = options.store.store_config(&options.path);
         let store = {
             let (clock, registry) = (clock.clone(), registry.clone());
@@ -91,6 +98,7 @@ impl LongtermNode {
             local_queryable: store.clone(),
             encode_chunks: tsdb::chunk::encode_common,
             appendable: Some(appendable),
+            otlp: OtlpSettings::new(options.general.otlp(wire::otlp::Settings::default(), &options.query)),
             targets: Arc::new(NoTargets),
             status: Arc::new(Status::new(facts, Box::new(StoreOf(store.clone())))),
             rules: None,

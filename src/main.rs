@@ -73,6 +73,10 @@ fn serve(general: &GeneralFlags, node: impl Future<Output = anyhow::Result<()>>)
     for (feature, why) in general.without_effect() {
         tracing::warn!(feature, "--enable-feature: {why}");
     }
+    if let Err(reason) = general.refuse() {
+        eprintln!("almanac: {reason}");
+        return false;
+    }
     limits::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

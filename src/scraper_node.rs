@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use api::sources::{
-    AdminSource, BacklogRange, Deps, ExemplarSource, Lifecycle, LongtermSource, LongtermStatus, Preview,
-    Readiness, ReadyState, TsdbStatus, WalReplayStatus,
+    AdminSource, BacklogRange, Deps, ExemplarSource, Lifecycle, LongtermSource, LongtermStatus, OtlpSettings,
+    Preview, Readiness, ReadyState, TsdbStatus, WalReplayStatus,
 };
 use federation::audit::RemoteDigests;
 use federation::backlog::{Backlog, LocalStore, NewRange, Reason};
@@ -91,6 +91,9 @@ struct Core {
     flush_deadline: Duration,
     longterm_beside: Option<String>,
     retention_flags: TsdbFlags,
+    general: GeneralFlags,
+    query: QueryFlags,
+    otlp: OtlpSettings,
     clock: Arc<dyn Clock>,
     registry: Registry,
     runtime: Handle,
@@ -137,8 +140,15 @@ impl ScraperNode {
     pub async fn start(options: Options, clock: Arc<dyn Clock>, quit: Arc<Notify>) -> anyhow::Result<Self> {
         let (config, settings) =
             load(&options.config_file, options.longterm_beside.as_deref(), &options.general.defaults())?;
-        let receiver = options.web.enable_remote_write_receiver;
-        let api_config = web::api_config(&options.listen, &options.web, receiver, "almanac scraper node")?;
+        let receivers = web::Receivers {
+            remote_write: options.web.enable_remote_write_receiver,
+            otlp: options.web.enable_otlp_receiver,
+            otlp_rules: api::OtlpConfig {
+                starts_as_zeros: options.general.starts().as_zeros,
+                append_metadata: options.general.has("metadata-wal-records"),
+            },
+        };
+        let api_config = web::api_config(&options.listen, &options.web, receivers, "almanac scraper node")?;
         let registry = metrics::registry("scraper");
         let db = open(&options, &settings, clock.clone(), registry.clone()).await?;
         let engine_config = web::engine_config(&options.query, &options.general);
@@ -165,7 +175,8 @@ impl ScraperNode {
             queryable: core.queryable.clone(),
             local_queryable: db.clone(),
             encode_chunks: tsdb::chunk::encode_common,
-            appendable: receiver.then(|| db.clone() as Arc<dyn model::Appendable>),
+            appendable: receivers.any().then(|| db.clone() as Arc<dyn model::Appendable>),
+            otlp: core.otlp.clone(),
             targets: Arc::new(Targets(core.scraping.clone())),
             status: Arc::new(Status::new(core.facts.clone(), Box::new(StoreOf(db.clone())))),
             rules: Some(Arc::new(Rules { rules: core.rules.clone(), alerts: core.alerts.clone() })),
@@ -268,6 +279,9 @@ impl Core {
             flush_deadline: web::span(options.scrape.flush_deadline),
             longterm_beside: options.longterm_beside.clone(),
             retention_flags: options.tsdb.clone(),
+            general: options.general.clone(),
+            query: options.query.clone(),
+            otlp: OtlpSettings::default(),
             runtime: Handle::current(),
             discovery,
             scraping: Arc::new(scraping),
@@ -368,6 +382,7 @@ impl Core {
         self.scraping.set_server_limit(settings.server_limit);
         self.scraping.apply(jobs).await?;
         self.queryable.set(stores);
+        self.otlp.set(self.general.otlp(settings.otlp, &self.query));
         // Opened anew with every reload, so that the file can be moved away.
         self.engine.set_query_log(query_log);
         let now_ms = self.clock.now_ms();

@@ -18,6 +18,24 @@ pub fn span(ms: Ms) -> Duration {
     Duration::from_millis(u64::try_from(ms.ms()).unwrap_or(0))
 }
 
+/// What a node takes over HTTP.
+#[derive(Clone, Copy, Debug)]
+pub struct Receivers {
+    /// Remote write.
+    pub remote_write: bool,
+    /// OTLP metrics.
+    pub otlp: bool,
+    /// What comes with them.
+    pub otlp_rules: api::OtlpConfig,
+}
+
+impl Receivers {
+    /// Whether samples come in at all.
+    pub fn any(self) -> bool {
+        self.remote_write || self.otlp
+    }
+}
+
 /// The server's settings.
 ///
 /// # Errors
@@ -25,7 +43,7 @@ pub fn span(ms: Ms) -> Duration {
 pub fn api_config(
     listen: &[String],
     web: &WebFlags,
-    receiver: bool,
+    receivers: Receivers,
     app_name: &str,
 ) -> anyhow::Result<ApiConfig> {
     let gate = match web.web_config_file.as_str() {
@@ -48,7 +66,9 @@ pub fn api_config(
         read_timeout: span(web.read_timeout),
         enable_lifecycle: web.enable_lifecycle,
         enable_admin_api: web.enable_admin_api,
-        enable_remote_write_receiver: receiver,
+        enable_remote_write_receiver: receivers.remote_write,
+        enable_otlp_receiver: receivers.otlp,
+        otlp: receivers.otlp_rules,
         cors_origin: CorsOrigin::parse(&web.cors_origin)
             .with_context(|| format!("--web.cors.origin={}: not a regular expression", web.cors_origin))?,
         page_title: web.page_title.clone(),

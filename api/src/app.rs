@@ -32,8 +32,8 @@ use crate::router::{Endpoint, NoRoute, Route, route};
 use crate::small::{close, empty, json_body, method_not_allowed, plain, redirect};
 use crate::sources::{Deps, ReadyState};
 use crate::{
-    admin, cardinality, exposition, federate, labels, longterm, metadata, query, remote_read, remote_write,
-    rules, status, targets, web,
+    admin, cardinality, exposition, federate, labels, longterm, metadata, otlp, query, remote_read,
+    remote_write, rules, status, targets, web,
 };
 
 /// Pauses after which a request is looked at again that waits for samples of someone else. Together they are shorter than what
@@ -220,9 +220,7 @@ impl App {
             E::Version => json_body(web::version(&self.deps.status.build_info())),
             E::Quit => web::quit(&self, request.method()),
             E::Reload => self.reload(request.method()).await,
-            E::OtlpWrite => {
-                plain(StatusCode::NOT_FOUND, "not supported: OTLP metrics; send them by remote write\n")
-            }
+            E::OtlpWrite => self.otlp_write(request).await,
             E::NotificationsLive => empty(StatusCode::NO_CONTENT),
             E::Options => self.cors(request.headers(), empty(StatusCode::NO_CONTENT)),
             E::RemoteWrite => self.remote_write(request).await,
@@ -361,6 +359,26 @@ impl App {
             let Some(wait) = waits.next() else { return response };
             tokio::time::sleep(*wait).await;
         }
+    }
+
+    async fn otlp_write(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Body> {
+        let form = match otlp::check(&self, request.headers()) {
+            Ok(form) => form,
+            Err(response) => return *response,
+        };
+        let body = match self.read_body(request.into_body(), self.config.remote_write.max_body_bytes).await {
+            Ok(body) => body,
+            Err(response) => return response,
+        };
+        let Ok(permit) = self.writes.clone().acquire_owned().await else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n");
+        };
+        let app = self.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            otlp::receive(&app, form, &body.bytes)
+        });
+        join(task.await)
     }
 
     async fn remote_read(self: Arc<Self>, request: http::Request<Incoming>) -> Response<Body> {

@@ -38,6 +38,8 @@ pub struct ApiConfig {
     pub enable_admin_api: bool,
     /// `/api/v1/write` takes samples.
     pub enable_remote_write_receiver: bool,
+    /// `/api/v1/otlp/v1/metrics` takes samples.
+    pub enable_otlp_receiver: bool,
     /// Origins that browsers may call from; matched whole.
     pub cors_origin: CorsOrigin,
     /// Title of the pages.
@@ -53,6 +55,8 @@ pub struct ApiConfig {
     pub max_request_bytes: usize,
     /// Limits of the remote-write receiver.
     pub remote_write: RemoteWriteConfig,
+    /// What the OTLP receiver stores beside samples. Its limits are those of remote write.
+    pub otlp: OtlpConfig,
     /// Limits of remote read.
     pub remote_read: RemoteReadConfig,
     /// Most requests of any kind that run on blocking threads at once; further ones wait.
@@ -76,6 +80,15 @@ pub struct RemoteWriteConfig {
     pub max_ahead_ms: i64,
     /// What `Retry-After` says when the store cannot take samples.
     pub retry_after: Duration,
+}
+
+/// What `/api/v1/otlp/v1/metrics` stores beside samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OtlpConfig {
+    /// A zero where a counter or histogram began.
+    pub starts_as_zeros: bool,
+    /// Type, unit and help.
+    pub append_metadata: bool,
 }
 
 /// Limits of `/api/v1/read`.
@@ -128,6 +141,7 @@ impl Default for ApiConfig {
             enable_lifecycle: false,
             enable_admin_api: false,
             enable_remote_write_receiver: false,
+            enable_otlp_receiver: false,
             cors_origin: CorsOrigin::Any,
             page_title: "almanac".into(),
             app_name: "almanac".into(),
@@ -135,6 +149,7 @@ impl Default for ApiConfig {
             max_form_bytes: 10 << 20,
             max_request_bytes: 256 << 20,
             remote_write: RemoteWriteConfig::default(),
+            otlp: OtlpConfig::default(),
             remote_read: RemoteReadConfig::default(),
             max_blocking_requests: 128,
         }

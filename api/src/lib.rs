@@ -1,4 +1,4 @@
-//! The HTTP server: Prometheus's API, `/federate`, remote write and read, health, metrics and a small UI.
+//! The HTTP server: Prometheus's API, `/federate`, remote write and read, OTLP metrics, health, metrics and a small UI.
 //!
 //! Everything a user reaches over HTTP is here and nowhere else. The crate knows the rest of the program only through
 //! [`Deps`]; it keeps no state but connections and caches. Reading order:
@@ -7,7 +7,7 @@
 //! 2. `router.rs` names the endpoints, `app.rs` takes a request through readiness, body, handler and metrics.
 //! 3. `intake.rs`, `params.rs`, `failure.rs`, `json.rs`, `body.rs`, `small.rs`: how requests are read and answers written.
 //! 4. One file per family of endpoints: `query`, `labels`, `metadata`, `targets`, `rules`, `status`, `cardinality`, `admin`,
-//!    `federate`, `remote_write`, `remote_read`, `longterm`, `exposition`, `web`.
+//!    `federate`, `remote_write`, `otlp`, `remote_read`, `longterm`, `exposition`, `web`.
 //!
 //! Handlers block and run on blocking threads; none of them holds a lock while it writes.
 
@@ -31,6 +31,7 @@ mod labels;
 mod longterm;
 mod metadata;
 mod metrics;
+mod otlp;
 mod params;
 mod query;
 mod query_tree;
@@ -48,8 +49,9 @@ mod targets;
 mod web;
 
 pub use cardinality::{Cardinality, Growing, JobCardinality, SoftLimit};
-pub use config::{ApiConfig, CorsOrigin, RemoteReadConfig, RemoteWriteConfig};
+pub use config::{ApiConfig, CorsOrigin, OtlpConfig, RemoteReadConfig, RemoteWriteConfig};
 pub use error::ApiError;
+pub use otlp::OtlpSettings;
 pub use params::parse_time;
 pub use server::Server;
 pub use sources::{

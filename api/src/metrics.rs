@@ -25,6 +25,9 @@ pub(crate) struct Metrics {
     pub(crate) remote_write_rejected: IntCounterVec,
     pub(crate) remote_write_invalid_labels: IntCounter,
     pub(crate) remote_write_cached_series: IntGauge,
+    pub(crate) otlp_warnings: IntCounterVec,
+    pub(crate) otlp_without_metadata: IntCounter,
+    pub(crate) otlp_out_of_order_exemplars: IntCounter,
 }
 
 impl Metrics {
@@ -96,13 +99,28 @@ impl Metrics {
                 "almanac_remote_write_cached_series",
                 "Series that the remote-write receiver knows by the bytes of their labels.",
             )?,
+            otlp_warnings: IntCounterVec::new(
+                Opts::new(
+                    "prometheus_api_otlp_translation_warnings_total",
+                    "Warnings about OTLP metrics that were translated, by category.",
+                ),
+                &["category"],
+            )?,
+            otlp_without_metadata: IntCounter::new(
+                "prometheus_api_otlp_appended_samples_without_metadata_total",
+                "Samples taken from OTLP whose metrics have no type, unit or help.",
+            )?,
+            otlp_out_of_order_exemplars: IntCounter::new(
+                "prometheus_api_otlp_out_of_order_exemplars_total",
+                "Exemplars of OTLP that were refused because they were out of order.",
+            )?,
         };
         m.register(registry)?;
         Ok(m)
     }
 
     fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 14] = [
+        let all: [Box<dyn Collector>; 17] = [
             Box::new(self.requests.clone()),
             Box::new(self.duration.clone()),
             Box::new(self.size.clone()),
@@ -117,6 +135,9 @@ impl Metrics {
             Box::new(self.remote_write_rejected.clone()),
             Box::new(self.remote_write_invalid_labels.clone()),
             Box::new(self.remote_write_cached_series.clone()),
+            Box::new(self.otlp_warnings.clone()),
+            Box::new(self.otlp_without_metadata.clone()),
+            Box::new(self.otlp_out_of_order_exemplars.clone()),
         ];
         for collector in all {
             match registry.register(collector) {

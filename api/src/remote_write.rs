@@ -67,6 +67,11 @@ impl Receiver {
         }
     }
 
+    /// What is known of series, under the bytes of their labels.
+    pub(crate) fn cache(&self) -> &SeriesCache {
+        &self.cache
+    }
+
     fn take_scratch(&self) -> Scratch {
         self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
@@ -200,8 +205,8 @@ fn count(app: &App, written: &Written) {
 }
 
 /// The store cannot take samples: the sender keeps them and tries again.
-fn unavailable(app: &App, e: &StorageError) -> Response<Body> {
-    tracing::warn!("remote write: {e}");
+pub(crate) fn unavailable(app: &App, e: &StorageError) -> Response<Body> {
+    tracing::warn!("samples cannot be taken: {e}");
     let status = match e {
         StorageError::Corruption { .. } | StorageError::Decode { .. } | StorageError::Unsupported(_) => {
             StatusCode::INTERNAL_SERVER_ERROR
@@ -539,7 +544,8 @@ impl Batch<'_> {
     }
 }
 
-fn metadata_hash(m: &Metadata) -> u64 {
+/// A number that changes with what is said of a metric; never 0.
+pub(crate) fn metadata_hash(m: &Metadata) -> u64 {
     let text = format!("{}\0{}\0{}", m.metric_type, m.unit, m.help);
     xxhash_rust::xxh3::xxh3_64(text.as_bytes()).max(1)
 }

@@ -26,8 +26,10 @@ pub struct Deps {
     pub local_queryable: Arc<dyn Queryable>,
     /// Encodes samples, sorted by time, in chunks as any Prometheus reads them, for streamed remote read.
     pub encode_chunks: fn(&Samples) -> Vec<Chunk>,
-    /// Takes what remote write brings; `None` where nothing can.
+    /// Takes what remote write and OTLP bring; `None` where nothing can.
     pub appendable: Option<Arc<dyn Appendable>>,
+    /// How OTLP metrics are translated.
+    pub otlp: OtlpSettings,
     /// Targets and their metadata.
     pub targets: Arc<dyn TargetsSource>,
     /// What the program says about itself.
@@ -45,6 +47,8 @@ pub struct Deps {
     /// Whether the server answers queries yet.
     pub readiness: Readiness,
 }
+
+pub use crate::otlp::OtlpSettings;
 
 // === Readiness ===
 

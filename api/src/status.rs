@@ -191,7 +191,7 @@ pub(crate) fn features(app: &Arc<App>) -> Result<Answer, Failure> {
         ("admin", c.enable_admin_api),
         ("lifecycle", c.enable_lifecycle),
         ("remote_write_receiver", c.enable_remote_write_receiver),
-        ("otlp_write_receiver", false),
+        ("otlp_write_receiver", c.enable_otlp_receiver),
         ("search", false),
         ("exclude_alerts", true),
         ("label_values_match", true),

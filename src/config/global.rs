@@ -322,6 +322,35 @@ pub struct Otlp {
 }
 
 impl Otlp {
+    /// What the receiver is told. An empty strategy is none: it leaves names as they are.
+    pub fn settings(&self) -> wire::otlp::Settings {
+        let strategy = self.translation_strategy.as_deref().unwrap_or("UnderscoreEscapingWithSuffixes");
+        let default = wire::otlp::Settings::default();
+        let set = |list: &Option<Vec<String>>| list.iter().flatten().cloned().collect();
+        let on = |option: Option<bool>, default: bool| option.unwrap_or(default);
+        wire::otlp::Settings {
+            suffixes: strategy.ends_with("WithSuffixes"),
+            utf8: !strategy.starts_with("UnderscoreEscaping"),
+            promote: if self.promote_all_resource_attributes == Some(true) {
+                wire::otlp::Promote::AllBut(set(&self.ignore_resource_attributes))
+            } else {
+                wire::otlp::Promote::Only(set(&self.promote_resource_attributes))
+            },
+            keep_identifying_resource_attributes: on(self.keep_identifying_resource_attributes, false),
+            convert_histograms_to_nhcb: on(self.convert_histograms_to_nhcb, false),
+            promote_scope_metadata: on(self.promote_scope_metadata, false),
+            label_name_underscore_sanitization: on(
+                self.label_name_underscore_sanitization,
+                default.label_name_underscore_sanitization,
+            ),
+            label_name_preserve_multiple_underscores: on(
+                self.label_name_preserve_multiple_underscores,
+                default.label_name_preserve_multiple_underscores,
+            ),
+            ..default
+        }
+    }
+
     /// # Errors
     /// The first contradiction, within the section or with `global`.
     pub fn finish(&mut self, global: &Global) -> Result<(), Problem> {

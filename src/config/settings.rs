@@ -45,6 +45,8 @@ pub struct Settings {
     pub rule_defaults: super::rules::Defaults,
     /// Where alerts go.
     pub alerting: Alerting,
+    /// How OTLP metrics are translated.
+    pub otlp: wire::otlp::Settings,
     /// Exemplars to keep.
     pub exemplars_max: Option<usize>,
     /// File that queries are logged to.
@@ -155,6 +157,7 @@ impl Config {
             alerting,
             rule_files: self.rule_files.clone().unwrap_or_default(),
             rule_defaults: self.rule_defaults(),
+            otlp: self.otlp.as_ref().map(super::global::Otlp::settings).unwrap_or_default(),
             out_of_order_window_ms: storage
                 .tsdb
                 .as_ref()
@@ -230,7 +233,6 @@ impl Config {
                 notes.push(text.to_owned());
             }
         };
-        note(self.otlp.is_some(), "otlp has no effect: the OTLP receiver is not built in");
         note(
             self.runtime.as_ref().is_some_and(|r| r.gogc.is_some()),
             "runtime.gogc has no effect: there is no garbage collector",

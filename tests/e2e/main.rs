@@ -14,6 +14,7 @@ mod federation;
 mod ha;
 mod kill_loop;
 mod lifecycle;
+mod otlp;
 mod peers;
 mod queries;
 mod scrape;

@@ -118,11 +118,16 @@ pub fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
 
 /// Status and body of a request, or `None` when nobody answers.
 pub fn http(method: &str, port: u16, path: &str, body: &[u8]) -> Option<(u16, String)> {
+    http_with(method, port, path, "Content-Type: application/x-www-form-urlencoded\r\n", body)
+}
+
+/// [`http`] with other headers, each with its line's end.
+pub fn http_with(method: &str, port: u16, path: &str, headers: &str, body: &[u8]) -> Option<(u16, String)> {
     let mut stream =
         TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).ok()?;

@@ -9,6 +9,7 @@ mod cases;
 mod federation;
 mod http_rules;
 mod lifecycle;
+mod otlp;
 mod promtool;
 mod queries;
 mod remote;

@@ -54,6 +54,7 @@ pub(crate) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> Test
         local_queryable: Arc::new(store.clone()),
         encode_chunks: plain_chunks,
         appendable: Some(Arc::new(store.clone())),
+        otlp: api::OtlpSettings::default(),
         targets: fixed.clone(),
         status: fixed.clone(),
         rules: Some(fixed.clone()),
@@ -68,6 +69,7 @@ pub(crate) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> Test
         enable_lifecycle: true,
         enable_admin_api: true,
         enable_remote_write_receiver: true,
+        enable_otlp_receiver: true,
         ..ApiConfig::default()
     };
     change(&mut config, &mut deps);

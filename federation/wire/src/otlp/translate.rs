@@ -378,6 +378,9 @@ impl<'a, 's, S: Sink> Translator<'a, 's, S> {
         // A series that ends has no exemplars.
         let exemplars = if sample.value.is_stale() { &[] } else { exemplars };
         let labels = if base { &self.base } else { &self.series };
+        if labels.iter().as_packed().is_empty() {
+            return Err(Fault::from("empty labelset: invalid sample".to_owned()));
+        }
         Ok(self.sink.append(labels, sample, exemplars, metadata)?)
     }
 }
