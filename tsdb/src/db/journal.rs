@@ -162,7 +162,7 @@ impl Journal {
         for s in &self.left {
             self.commit_left(*s, &mut target, progress)?;
         }
-        let mut tail: Option<Tail> = None;
+        let mut tail = None;
         let mut rounds = 0;
         let mut passed = loop {
             #[cfg(test)]
@@ -173,7 +173,7 @@ impl Journal {
             let near = match (&tail, end) {
                 (_, None) => true,
                 (None, Some(_)) => false,
-                (Some(t), Some(end)) => {
+                (Some((t, _)), Some(end)) => {
                     let at = t.position();
                     at.segment == end.segment && end.offset.saturating_sub(at.offset) <= REST_LEN_BYTES
                 }
@@ -196,19 +196,20 @@ impl Journal {
         Ok(())
     }
 
-    /// Commits what has come since the last call.
+    /// Commits what has come since the last call. `tail` goes with how many segments had been written anew when it was opened.
     fn commit_new(
         &self,
-        tail: &mut Option<Tail>,
+        tail: &mut Option<(Tail, u64)>,
         target: &mut Target<'_>,
         progress: &Progress,
     ) -> Result<(), StorageError> {
         let Some(log) = self.log.lock().clone() else { return Ok(()) };
-        let tail = match tail {
+        let (tail, rewritten) = match tail {
             Some(tail) => tail,
             None => {
                 let start = WalPosition { segment: self.first_segment(), offset: 0 };
-                tail.insert(Tail::open(log.clone(), Some(start))?)
+                let rewritten = log.rewritten();
+                tail.insert((Tail::open(log.clone(), Some(start))?, rewritten))
             }
         };
         let mut records = Vec::new();
@@ -217,11 +218,15 @@ impl Journal {
             let (position, gap) = (tail.position(), tail.gap());
             tail.read(READ_MAX, &mut records)?;
             if tail.gap() != gap {
-                // An fsync failed, and what it was to write was thrown away under us: the log writes it anew.
+                // Perhaps an fsync is failing, and what it was to write has been thrown away: the log writes it anew.
                 log.sync()?;
+            }
+            if log.rewritten() != *rewritten {
+                // What was read may be what was thrown away, which may look like the end of a segment.
                 records.clear();
+                *rewritten = log.rewritten();
                 *tail = Tail::open(log.clone(), Some(position))?;
-                tail.read(READ_MAX, &mut records)?;
+                continue;
             }
             if records.is_empty() {
                 return Ok(());

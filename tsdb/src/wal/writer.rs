@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::{StorageError, WalPosition};
 use parking_lot::Mutex;
@@ -24,6 +25,7 @@ pub(crate) struct Wal {
     fsync_on_commit: bool,
     /// What is not synced is kept in memory too ([`Wal::keeping`]).
     keeps: bool,
+    rewritten: AtomicU64,
     current: Mutex<Current>,
     /// End of the last whole commit; never moves back.
     end: Mutex<WalPosition>,
@@ -87,6 +89,7 @@ impl Wal {
             hold_max_bytes: config.wal_hold_max_bytes,
             fsync_on_commit: config.fsync_on_commit,
             keeps: false,
+            rewritten: AtomicU64::new(0),
             current: Mutex::new(Current { writer, unsynced, broken: false, damaged: false, closed: false }),
             end: Mutex::new(start),
             synced: Mutex::new(WalPosition { segment: 0, offset: 0 }),
@@ -252,8 +255,14 @@ impl Wal {
             current.unsynced[i].content.clone().or_else(of_current)
         };
         let handle = Arc::new(segment::rewrite(segment.handle.path(), content.as_ref())?);
+        self.rewritten.fetch_add(1, Ordering::SeqCst);
         self.current.lock().unsynced[i] = Unsynced { handle, content, failed: false };
         Ok(())
+    }
+
+    /// How many segments have been written anew. Who had one open may not have read what it has.
+    pub(crate) fn rewritten(&self) -> u64 {
+        self.rewritten.load(Ordering::SeqCst)
     }
 
     /// Syncs and refuses further records.
