@@ -533,6 +533,14 @@ pub struct TsdbFlags {
     /// Do not compress the write-ahead log.
     #[arg(long = "no-storage.tsdb.wal-compression", action = clap::ArgAction::SetTrue, hide = true)]
     pub no_wal_compression: bool,
+    /// How to compress the write-ahead log, unless that is turned off: `snappy` or `zstd`.
+    #[arg(
+        long = "storage.tsdb.wal-compression-type",
+        value_parser = wal_compression_type,
+        default_value = "snappy",
+        hide = true
+    )]
+    pub wal_compression_type: tsdb::WalCompression,
     /// Size at which to split segments of the write-ahead log. Example: 100MB.
     #[arg(long = "storage.tsdb.wal-segment-size", value_parser = size, hide = true)]
     pub wal_segment_size: Option<Bytes>,
@@ -788,6 +796,21 @@ fn size(text: &str) -> Result<Bytes, String> {
     text.parse()
 }
 
+fn wal_compression_type(text: &str) -> Result<tsdb::WalCompression, String> {
+    match text {
+        "snappy" => Ok(tsdb::WalCompression::Snappy),
+        "zstd" => Ok(tsdb::WalCompression::Zstd),
+        _ => Err(format!("enum value must be one of snappy,zstd, got '{text}'")),
+    }
+}
+
+impl TsdbFlags {
+    /// How the write-ahead log is compressed.
+    pub fn wal_compression_used(&self) -> tsdb::WalCompression {
+        if self.no_wal_compression { tsdb::WalCompression::None } else { self.wal_compression_type }
+    }
+}
+
 /// Version and where it was built, as `--version` prints it.
 pub fn version_text() -> &'static str {
     env!("CARGO_PKG_VERSION")
@@ -908,6 +931,22 @@ mod tests {
         assert_eq!(flags.tsdb.retention_time, None);
         let cli = Cli::try_parse_from(["almanac", "--web.console.templates=/x", "--web.enable-lifecycle"]);
         assert_eq!(cli.expect("valid").scraper.inert.given(), ["web.console.templates"]);
+    }
+
+    #[test]
+    fn the_log_is_compressed_as_the_flags_say() {
+        use tsdb::WalCompression::{None, Snappy, Zstd};
+        let used = |flags: &[&str]| {
+            let cli = Cli::try_parse_from(["almanac"].iter().chain(flags));
+            cli.map(|cli| cli.scraper.tsdb.wal_compression_used())
+        };
+        assert_eq!(used(&[]).expect("valid"), Snappy);
+        let zstd = "--storage.tsdb.wal-compression-type=zstd";
+        assert_eq!(used(&[zstd]).expect("valid"), Zstd);
+        assert_eq!(used(&[zstd, "--storage.tsdb.wal-compression"]).expect("valid"), Zstd);
+        assert_eq!(used(&[zstd, "--no-storage.tsdb.wal-compression"]).expect("valid"), None);
+        let e = used(&["--storage.tsdb.wal-compression-type=gzip"]).expect_err("not known").to_string();
+        assert!(e.contains("enum value must be one of snappy,zstd, got 'gzip'"), "{e}");
     }
 
     #[test]

@@ -564,11 +564,6 @@ async fn open(
     registry: Registry,
 ) -> anyhow::Result<Arc<Db>> {
     let (retention_ms, retention_bytes) = retention(&options.tsdb, &settings.retention);
-    let compression = if options.tsdb.no_wal_compression {
-        tsdb::WalCompression::None
-    } else {
-        tsdb::WalCompression::Snappy
-    };
     let defaults = tsdb::Config::new(&options.tsdb_path);
     let config = tsdb::Config {
         retention_ms,
@@ -578,7 +573,7 @@ async fn open(
         max_block_ms: options.tsdb.max_block_duration.map_or(0, |d| d.ms()),
         delay_compact_file: options.tsdb.delay_compact_file.clone(),
         wal_segment_bytes: options.tsdb.wal_segment_size.map_or(defaults.wal_segment_bytes, |s| s.0),
-        wal_compression: compression,
+        wal_compression: options.tsdb.wal_compression_used(),
         fsync_on_commit: options.tsdb.wal_fsync_on_commit,
         out_of_order_window_ms: settings.out_of_order_window_ms,
         // As Prometheus: the file names the encoding, or else the feature does.
