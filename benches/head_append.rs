@@ -129,10 +129,9 @@ fn main() {
     say("active", active, "bytes resident per series after an hour");
 
     // Every series is replaced by another one; then hours pass, so that the first ones leave and the others have as much in
-    // memory as those had.
+    // memory as those had: they end as those did, right after chunks were finished, with which a range of blocks ends here.
     refs.fill(SeriesRef::NONE);
-    let begun = steps + 1;
-    for step in (begun..begun + 4 * 240).step_by(4) {
+    for step in (steps + 4..=6 * 240).step_by(4) {
         scrape(&db, &mut refs, step, 1);
         db.maintain().expect("maintained");
     }

@@ -13,6 +13,7 @@ mod chunk_list;
 mod commits;
 pub(crate) mod delete;
 pub(crate) mod exemplars;
+pub(crate) mod expiring;
 pub(crate) mod head_chunks;
 pub(crate) mod isolation;
 pub(crate) mod late;
@@ -29,7 +30,6 @@ pub(crate) mod symbols;
 pub(crate) mod truncate;
 mod visibility;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -43,6 +43,7 @@ use crate::metrics::Metrics;
 use crate::wal::Wal;
 use commits::Commits;
 use exemplars::ExemplarRing;
+use expiring::Expiring;
 use head_chunks::HeadChunks;
 use isolation::Isolation;
 use out_of_order::Bounds;
@@ -78,7 +79,7 @@ pub(crate) struct Head {
     /// References of the logs that are not their series' own.
     aliases: RefMap<SeriesRef>,
     /// References that are gone but that segments after this one may still name.
-    expiring: Mutex<HashMap<SeriesRef, u32>>,
+    expiring: Mutex<Expiring>,
     metrics: Arc<Metrics>,
 }
 

@@ -23,7 +23,7 @@ use super::slot_list::SlotList;
 use crate::postings::{List, PostingsIndex};
 
 /// Slots are allocated in pages of so many.
-const PAGE_LEN: usize = 1024;
+const PAGE_LEN: usize = if cfg!(test) { 16 } else { 1024 };
 /// Lengths from here on take five bytes in the packed form of labels.
 const LONG_LEN: usize = 127;
 
@@ -38,6 +38,7 @@ pub(crate) struct MemPostings {
     seed: u64,
     names: HashMap<Box<str>, BTreeSet<Value>>,
     all: SlotList,
+    /// One without any series is empty.
     pages: Vec<Page>,
     /// Slots below the end of the pages that no series has.
     free_slots: RoaringBitmap,
@@ -154,12 +155,16 @@ impl MemPostings {
     fn free_slot(&mut self) -> u32 {
         if self.free_slots.is_empty() {
             let first = (self.pages.len() * PAGE_LEN) as u32;
-            self.pages.push((0..PAGE_LEN).map(|_| None).collect());
+            self.pages.push(Page::default());
             self.free_slots.insert_range(first..first + PAGE_LEN as u32);
         }
         // The lowest one, so that series gather at the front.
         let slot = self.free_slots.min().expect("there is one");
         self.free_slots.remove(slot);
+        let page = &mut self.pages[slot as usize / PAGE_LEN];
+        if page.is_empty() {
+            *page = (0..PAGE_LEN).map(|_| None).collect();
+        }
         slot
     }
 
@@ -213,9 +218,16 @@ impl MemPostings {
             }
         }
         self.all.remove(&slots);
-        for slot in slots {
-            self.pages[slot as usize / PAGE_LEN][slot as usize % PAGE_LEN] = None;
-            self.free_slots.insert(slot);
+        for part in slots.chunk_by(|a, b| *a as usize / PAGE_LEN == *b as usize / PAGE_LEN) {
+            let page = part[0] as usize / PAGE_LEN;
+            for slot in part {
+                self.pages[page][*slot as usize % PAGE_LEN] = None;
+                self.free_slots.insert(*slot);
+            }
+            let first = (page * PAGE_LEN) as u32;
+            if self.free_slots.contains_range(first..first + PAGE_LEN as u32) {
+                self.pages[page] = Page::default();
+            }
         }
         self.drop_free_pages();
     }
@@ -242,18 +254,17 @@ impl MemPostings {
     /// Pages at the end without any series go.
     fn drop_free_pages(&mut self) {
         while let Some(last) = self.pages.len().checked_sub(1) {
-            let first = (last * PAGE_LEN) as u32;
-            if !self.free_slots.contains_range(first..first + PAGE_LEN as u32) {
+            if !self.pages[last].is_empty() {
                 return;
             }
-            self.free_slots.remove_range(first..);
+            self.free_slots.remove_range((last * PAGE_LEN) as u32..);
             self.pages.pop();
         }
     }
 
     /// The series in a slot.
     pub(super) fn at(&self, slot: u32) -> Option<&Arc<MemSeries>> {
-        self.pages.get(slot as usize / PAGE_LEN)?[slot as usize % PAGE_LEN].as_ref()
+        self.pages.get(slot as usize / PAGE_LEN)?.get(slot as usize % PAGE_LEN)?.as_ref()
     }
 
     /// The series of a page of slots; `None` behind the last one.

@@ -8,13 +8,13 @@
 mod shards;
 mod snapshot;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use model::{Exemplar, HistogramValue, Labels, Metadata, SampleValue, SeriesRef, StorageError, WalRecord};
 
 use super::exemplars::ExemplarRing;
+use super::expiring::Expiring;
 use super::head_chunks::{FoundChunks, HeadChunks};
 use super::late::{ReplayedLate, WBL_DIR};
 use super::series::{ChunkForm, MemSeries};
@@ -34,7 +34,7 @@ pub(crate) struct Replay {
     pub(crate) exemplars: ExemplarRing,
     pub(crate) min_time: i64,
     pub(crate) max_time: i64,
-    pub(crate) expiring: HashMap<SeriesRef, u32>,
+    pub(crate) expiring: Expiring,
     pub(crate) tombstones: Tombstones,
     pub(crate) late: ReplayedLate,
     /// References of the log that are not their series' own.
@@ -95,7 +95,7 @@ impl Replay {
             exemplars: ExemplarRing::new(config.exemplars_max),
             min_time: i64::MAX,
             max_time: i64::MIN,
-            expiring: HashMap::new(),
+            expiring: Expiring::default(),
             tombstones: Tombstones::default(),
             late: ReplayedLate::default(),
             aliases: RefMap::default(),
@@ -249,7 +249,7 @@ impl Replay {
         }
         match self.aliases.get(&r) {
             Some(own) => {
-                self.expiring.insert(SeriesRef(r), segment);
+                self.expiring.add([SeriesRef(r)], segment);
                 own.0
             }
             None => r,
@@ -423,7 +423,7 @@ impl Replay {
             series.state.lock().set_logged();
         } else if series.reference != r {
             self.series.reserve_ref(r);
-            self.expiring.insert(r, segment);
+            self.expiring.add([r], segment);
             self.aliases.insert(r.0, series.reference);
         }
         Restored { reference: series.reference.0, series, stored: found.of(r).collect(), open: None }

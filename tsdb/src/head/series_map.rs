@@ -219,7 +219,8 @@ impl SeriesMap {
         }
         for shard in &self.by_hash {
             let mut shard = shard.write();
-            if shard.len() < shard.capacity() / 4 {
+            // Seven eighths of the buckets can be full; what the capacity says leaves out those of entries that were removed.
+            if shard.len() < shard.num_buckets() * 7 / 16 {
                 shard.shrink_to(0, |f| spread(f.hash));
             }
         }

@@ -224,7 +224,7 @@ impl Head {
         let aliases = self.aliases.iter().filter(|(_, own)| self.series.get(**own).is_some());
         extras.aliases = aliases.map(|(alias, own)| (*alias, own.0)).collect();
         extras.aliases.sort_unstable();
-        extras.expiring = self.expiring.lock().iter().map(|(r, segment)| (r.0, *segment)).collect();
+        extras.expiring = self.expiring.lock().iter().map(|(r, segment)| (r.0, segment)).collect();
         extras.expiring.sort_unstable();
         extras.last_ref = self.series.last_ref();
     }

@@ -106,7 +106,7 @@ impl Head {
         }
         self.count_shapes(shapes);
         let last_segment = self.wal.end().segment;
-        self.expiring.lock().extend(gone.iter().map(|r| (*r, last_segment)));
+        self.expiring.lock().add(gone.iter().copied(), last_segment);
         self.metrics.series_removed.inc_by(gone.len() as u64);
         self.metrics.head_series.sub(gone.len() as i64);
         self.metrics.chunks_removed.inc_by(dropped as u64);
@@ -145,7 +145,7 @@ impl Head {
         let deleted_from = self.deletions_needed_from(mint);
         let written = {
             let expiring = self.expiring.lock().clone();
-            let keep = |r| self.series.get(r).is_some() || expiring.get(&r).is_some_and(|s| *s > upto);
+            let keep = |r| self.series.get(r).is_some() || expiring.outlives(upto, r);
             let from_memory =
                 |known: &BTreeSet<SeriesRef>, out: &mut RecordWriter| self.log_memory(mint, known, out);
             let wanted = Wanted { last: upto, mint, deleted_from, keep: &keep, from_memory: &from_memory };
@@ -166,7 +166,7 @@ impl Head {
         // One that begins in what goes now is worth nothing.
         self.drop_snapshot_upto(upto)?;
         self.wal.truncate(upto)?;
-        self.expiring.lock().retain(|_, s| *s > upto);
+        self.expiring.lock().forget_upto(upto);
         Ok(())
     }
 }

@@ -72,7 +72,9 @@ impl Replay {
                 self.aliases.insert(*alias, SeriesRef(*own));
                 self.series.reserve_ref(SeriesRef(*alias));
             }
-            self.expiring.extend(extras.expiring.iter().map(|(r, segment)| (SeriesRef(*r), *segment)));
+            for (r, segment) in &extras.expiring {
+                self.expiring.add([SeriesRef(*r)], *segment);
+            }
         }
         let (mut count, mut batch) = (0, Vec::new());
         for_each_record(&snapshot.path, progress, |bytes| {
