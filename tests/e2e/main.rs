@@ -1,7 +1,7 @@
 //! The real program, started, scraped, queried, killed.
 //!
 //! [`support`] starts processes and speaks HTTP; each other file is one story. Programs beside ours (`prometheus`,
-//! `promtool`, `prometheus-node-exporter`) are used where they are installed; else the test says "skipped".
+//! `promtool`, exporters) are used where they are installed; else the test says "skipped".
 
 #![allow(unreachable_pub, reason = "nothing of a test is reachable from outside")]
 
@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_start;
 mod cardinality;
 mod compare;
+mod exporters;
 mod federation;
 mod ha;
 mod kill_loop;
