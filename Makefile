@@ -62,12 +62,13 @@ bench-cluster: ## Discovery of a simulated cluster: memory, CPU and delay, with 
 # cargo-fuzz wants switches of a nightly compiler; the stable one takes them when asked like this.
 FUZZ_SECONDS ?= 600
 FUZZ_CORPUS ?= $(CACHE)/fuzz
-FUZZ_TARGETS ?= promql_parser promql_script promql_eval scrape_body otlp tsdb
+FUZZ_TARGETS ?= promql_parser promql_script promql_eval scrape_text scrape_openmetrics scrape_protobuf body_encoding relabel \
+	configuration discovery otlp tsdb
 # Files of the local store are longer than queries.
 FUZZ_FILE_LEN = 32768
 
 .PHONY: fuzz
-fuzz: ## Fuzz what reads foreign text: FUZZ_SECONDS=600 for each of FUZZ_TARGETS
+fuzz: deps ## Fuzz what reads foreign text: FUZZ_SECONDS=600 for each of FUZZ_TARGETS
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked
 	mkdir -p $(FUZZ_CORPUS)
 	cargo run --quiet -p promql-testkit --example fuzz_seeds -- $(FUZZ_CORPUS)

@@ -91,7 +91,7 @@ impl Config {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn parse(text: &str, dir: &Path) -> Result<Self, Problem> {
         Self::parse_with(text, dir, &global::FeatureDefaults::default())
     }

@@ -7,6 +7,9 @@ use flate2::write::MultiGzDecoder;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+/// A frame may ask for a window of 128 MiB in its first bytes; over HTTP there are none above 8 MiB (RFC 9659).
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
 /// Why a body could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
@@ -99,7 +102,10 @@ impl Sink {
         Ok(match encoding {
             "gzip" => Self::Gzip(Box::new(MultiGzDecoder::new(out))),
             "zstd" => {
-                let decoder = zstd::stream::write::Decoder::new(out);
+                let decoder = zstd::stream::write::Decoder::new(out).and_then(|mut decoder| {
+                    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                    Ok(decoder)
+                });
                 Self::Zstd(Box::new(decoder.map_err(|e| BodyError::Encoding(format!("zstd: {e}")))?))
             }
             _ => Self::Plain(out),
@@ -148,16 +154,25 @@ fn failure(out: &Limited, format: &str, e: &std::io::Error) -> BodyError {
     }
 }
 
+/// A body that comes in parts of some bytes, for tests and `fuzz/`.
+///
+/// # Errors
+/// As for [`read`], but that it cannot break off.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn decode(encoding: &str, body: &[u8], part_len: usize, limit: u64) -> Result<Vec<u8>, BodyError> {
+    let mut sink = Sink::new(Limited { bytes: Vec::new(), limit, exceeded: false }, encoding)?;
+    for part in body.chunks(part_len.max(1)) {
+        sink.write(part)?;
+    }
+    sink.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn decode(encoding: &str, body: &[u8], limit: u64) -> Result<Vec<u8>, BodyError> {
-        let mut sink = Sink::new(Limited { bytes: Vec::new(), limit, exceeded: false }, encoding)?;
-        for part in body.chunks(7) {
-            sink.write(part)?;
-        }
-        sink.finish()
+        super::decode(encoding, body, 7, limit)
     }
 
     #[test]
@@ -172,6 +187,9 @@ mod tests {
             assert_eq!(decode(encoding, body, 500), Err(BodyError::TooLarge), "{encoding}");
         }
         assert!(matches!(decode("gzip", &plain, 1 << 20), Err(BodyError::Encoding(_))));
+        // A frame that wants a window of 16 MiB (RFC 8878, section 3.1.1.1.2), and an empty block.
+        let wide = [0x28, 0xb5, 0x2f, 0xfd, 0, (24 - 10) << 3, 1, 0, 0];
+        assert!(matches!(decode("zstd", &wide, 1 << 20), Err(BodyError::Encoding(_))));
         assert!(matches!(decode("gzip", &gzip[..gzip.len() - 9], 1 << 20), Err(BodyError::Encoding(_))));
     }
 }

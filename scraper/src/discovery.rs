@@ -19,6 +19,8 @@ mod client_config;
 mod consul;
 mod dns;
 mod file;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http_sd;
 mod kubernetes;
 mod metrics;

@@ -15,6 +15,8 @@ pub mod discovery;
 pub mod error;
 pub mod exposition;
 mod failure_log;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod manager;
 mod metrics;
 mod pool;

@@ -189,7 +189,7 @@ async fn follow_service(shared: Arc<Shared>, name: String) {
             Ok((now, _)) if now == index => failures = 0,
             Ok((now, instances)) => {
                 (index, failures) = (now, 0);
-                let group = group(&shared, &name, &instances);
+                let group = group(&name, &shared.datacenter, &shared.config.tag_separator, &instances);
                 shared.context.sink.update([(Arc::clone(&group.source), Some(group))]);
                 shared.seen(&name);
             }
@@ -201,15 +201,21 @@ async fn follow_service(shared: Arc<Shared>, name: String) {
     }
 }
 
-fn group(shared: &Shared, name: &str, instances: &[Instance]) -> TargetGroup {
+fn group(name: &str, datacenter: &str, tag_separator: &str, instances: &[Instance]) -> TargetGroup {
     TargetGroup {
         source: name.into(),
-        labels: GroupLabels::from_pairs([
-            ("__meta_consul_service", name),
-            ("__meta_consul_dc", &shared.datacenter),
-        ]),
-        targets: instances.iter().map(|instance| target(&shared.config.tag_separator, instance)).collect(),
+        labels: GroupLabels::from_pairs([("__meta_consul_service", name), ("__meta_consul_dc", datacenter)]),
+        targets: instances.iter().map(|instance| target(tag_separator, instance)).collect(),
     }
+}
+
+/// The groups of an answer, be it of the catalog or of a service; for `fuzz/`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn groups_of(answer: &[u8]) -> Vec<TargetGroup> {
+    let catalog: Catalog = serde_json::from_slice(answer).unwrap_or_default();
+    let instances: Vec<Instance> = serde_json::from_slice(answer).unwrap_or_default();
+    let names = catalog.keys().map(String::as_str).chain(["a"]);
+    names.map(|name| group(name, "dc", ",", &instances)).collect()
 }
 
 fn target(separator: &str, instance: &Instance) -> GroupLabels {

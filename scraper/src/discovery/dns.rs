@@ -58,17 +58,34 @@ async fn look_up(
 ) -> Option<TargetGroup> {
     context.metrics.dns_lookups.inc();
     match resolver.look_up(name, config.record).await {
-        Ok(records) => Some(TargetGroup {
-            source: name.into(),
-            labels: GroupLabels::default(),
-            targets: records.iter().filter_map(|record| target(name, config.port, record)).collect(),
-        }),
+        Ok(records) => Some(group(name, config.port, &records)),
         Err(error) => {
             context.metrics.dns_failures.inc();
             tracing::error!(job = context.job, %error, "name not resolved, its targets stay");
             None
         }
     }
+}
+
+fn group(name: &str, port: u16, records: &[Record]) -> TargetGroup {
+    TargetGroup {
+        source: name.into(),
+        labels: GroupLabels::default(),
+        targets: records.iter().filter_map(|record| target(name, port, record)).collect(),
+    }
+}
+
+/// The question that [`group_of`] takes answers to.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn question_of(name: &str, record: super::config::DnsRecord) -> Vec<u8> {
+    message::question(0, name, record, true).expect("the name of a test")
+}
+
+/// The group of an answer; for `fuzz/`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn group_of(name: &str, record: super::config::DnsRecord, answer: &[u8]) -> Option<TargetGroup> {
+    let answer = message::answer(answer, &question_of(name, record)).ok()??;
+    Some(group(name, 80, &answer.records))
 }
 
 /// The target of a record; `None` for what only leads to the others.

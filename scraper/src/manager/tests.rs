@@ -361,10 +361,13 @@ async fn scrapes_go_on_when_the_clock_jumps() {
     for ahead_ms in [0, 3_600_000, -3_600_000, 50, 0] {
         clock.ahead_ms.store(ahead_ms, std::sync::atomic::Ordering::Relaxed);
         let (before, begun) = (e.requests.lock().len(), clock.monotonic());
-        s.until("three scrapes", |_| e.requests.lock().len() >= before + 3).await;
+        s.until("six scrapes", |_| e.requests.lock().len() >= before + 6).await;
+        let made = e.requests.lock().len() - before;
         let took = clock.monotonic().saturating_sub(begun);
-        assert!(took < Duration::from_secs(5), "{ahead_ms}: {took:?}");
-        assert!(took > Duration::from_millis(100), "{ahead_ms}: {took:?}");
+        // One for each planned time; beside them one that was under way, one that was late, one for the jump, and one
+        // for the interval that has begun. On a busy machine a late one and the next in time lie close together.
+        let planned = took.as_millis() as usize / config().scrape_interval_ms as usize;
+        assert!(made <= planned + 4, "{ahead_ms}: {made} in {took:?}");
     }
     s.manager.stop().await;
 }

@@ -4,6 +4,9 @@
 //! any of those changes, appears or goes, the group is built again. That is stricter than Prometheus, which leaves an
 //! endpoint's labels stale when only its pod's labels change.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::discovery) mod fuzz;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

@@ -83,6 +83,18 @@ impl<K: Object> Watching<K> {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl<K: Object> Watching<K> {
+    /// A watch of nothing, whose store holds these objects; for `fuzz/`.
+    pub(super) fn of_objects(objects: Vec<K>, metrics: Arc<Metrics>, task: JoinHandle<()>) -> Self {
+        let store = Arc::new(Store::new(metrics));
+        let mut listed = Listed::default();
+        listed.add(objects);
+        store.replace(listed);
+        Self { store, task }
+    }
+}
+
 impl<K> Drop for Watching<K> {
     fn drop(&mut self) {
         self.task.abort();
