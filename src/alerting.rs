@@ -1,6 +1,7 @@
 //! Alerts on their way out: the notifier, fed with the Alertmanagers that discovery finds.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use model::Clock;
 use prometheus::Registry;
@@ -75,7 +76,10 @@ impl AlertSending {
         let receivers = self.discovery.apply(named.collect());
         let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
         following.drain(..).for_each(|task| task.abort());
-        let new = handles.into_iter().zip(receivers).map(|(handle, (_, r))| tokio::spawn(follow(handle, r)));
+        let new = handles
+            .into_iter()
+            .zip(receivers)
+            .map(|(handle, (_, r))| tokio::spawn(follow(handle, r, FIRST_PATIENCE)));
         following.extend(new);
         Ok(())
     }
@@ -93,10 +97,15 @@ impl AlertSending {
     }
 }
 
+/// How long Alertmanagers of before a reload stay while discovery finds none.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The first list of a changed set may be empty because discovery has just begun; the Alertmanagers known before stay
-/// until it has found something.
-async fn follow(handle: SetHandle, mut receiver: TargetGroupReceiver) {
-    if receiver.borrow_and_update().is_empty() && receiver.changed().await.is_err() {
+/// until it has found something, and for `patience` at most.
+async fn follow(handle: SetHandle, mut receiver: TargetGroupReceiver, patience: Duration) {
+    if receiver.borrow_and_update().is_empty()
+        && let Ok(Err(_)) = tokio::time::timeout(patience, receiver.changed()).await
+    {
         return;
     }
     loop {
@@ -112,5 +121,33 @@ async fn follow(handle: SetHandle, mut receiver: TargetGroupReceiver) {
         if receiver.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn alertmanagers_that_are_no_longer_found_go() {
+        let flags = crate::cli::Cli::parse_from(["almanac"]).scraper.alerts;
+        let sending =
+            AlertSending::new(&flags, model::SystemClock::shared(), &Registry::new()).expect("settings");
+        for (targets, count) in [("['a:1', 'b:1']", 2), ("[]", 0), ("['c:1']", 1)] {
+            let text = format!("alerting: {{alertmanagers: [{{static_configs: [{{targets: {targets}}}]}}]}}");
+            let config = Config::parse(&text, Path::new("")).expect("valid");
+            sending.apply(&config.settings().expect("built in")).expect("usable");
+            let begun = tokio::time::Instant::now();
+            while sending.alertmanagers().0.len() != count {
+                assert!(begun.elapsed() < 4 * FIRST_PATIENCE, "{targets}: {:?}", sending.alertmanagers());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        sending.stop().await;
     }
 }

@@ -409,7 +409,8 @@ impl Core {
         let sources = settings.remote_read.iter().map(|store| {
             let name = store.config.name.clone();
             let remote = RemoteRead::new(store.config.clone(), self.runtime.clone())
-                .with_context(|| format!("remote_read {name:?}"))?;
+                .with_context(|| format!("remote_read {name:?}"))?
+                .with_chunks(tsdb::chunk::codec);
             Ok(RemoteSource {
                 name,
                 remote: Arc::new(remote),

@@ -205,10 +205,12 @@ pub struct RemoteReadConfig {
     pub max_response_bytes: usize,
     /// Longest answer taken, in bytes, decompressed.
     pub max_decompressed_bytes: usize,
+    /// Longest message taken of an answer that is a stream of them, in bytes.
+    pub max_frame_bytes: usize,
 }
 
 impl RemoteReadConfig {
-    /// An endpoint with Prometheus's time-out, and bounds of 64 MiB and 512 MiB on answers.
+    /// An endpoint with Prometheus's time-out and bound of messages, and bounds of 64 MiB and 512 MiB on answers.
     #[must_use]
     pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
         Self {
@@ -218,6 +220,7 @@ impl RemoteReadConfig {
             timeout: Duration::from_secs(60),
             max_response_bytes: 64 << 20,
             max_decompressed_bytes: 512 << 20,
+            max_frame_bytes: 50_000_000,
         }
     }
 }

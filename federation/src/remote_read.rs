@@ -1,7 +1,7 @@
 //! A Prometheus-compatible server behind the storage contracts, through its remote-read and label endpoints.
 //!
-//! Samples come through `POST …/api/v1/read` as one bounded answer (`SAMPLES`; streamed chunks are not asked for),
-//! label names and values through `…/api/v1/labels` and `…/api/v1/label/<name>/values` beside it. The contracts
+//! Samples come through `POST …/api/v1/read` as one bounded answer, in samples or, where the store's codecs are given
+//! ([`RemoteRead::with_chunks`]), as a stream of chunks; label names and values through `…/api/v1/labels` and `…/api/v1/label/<name>/values` beside it. The contracts
 //! block, the client does not: calls wait on the runtime given, and must come from a thread outside of it or from one
 //! of its blocking threads.
 //!
@@ -21,12 +21,15 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use wire::read::{ReadQuery, ReadRequest, decode_response};
+use wire::read_chunks::{ChunkLimits, Codecs, decode_chunked};
 use wire::snappy::{Compressor, Decompressor};
 
 use crate::config::RemoteReadConfig;
 use crate::http::{HttpClient, HttpError, Need, Outgoing, Response, parse_url};
 
 const READ_VERSION: HeaderName = HeaderName::from_static("x-prometheus-remote-read-version");
+/// What a server says that answers in chunks.
+const CHUNKS_TYPE: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
 /// The path that the address of the endpoint ends in.
 const READ_SUFFIX: &str = "/read";
 
@@ -44,6 +47,16 @@ struct Inner {
     api: Option<String>,
     client: HttpClient,
     runtime: Handle,
+    /// For answers in chunks.
+    codecs: Option<Codecs>,
+}
+
+/// An answer to a read request.
+enum Answer {
+    /// A decompressed `ReadResponse`.
+    Samples(Vec<u8>),
+    /// Frames of `ChunkedReadResponse`, and what reads their chunks.
+    Chunks(Bytes, Codecs),
 }
 
 impl RemoteRead {
@@ -59,7 +72,17 @@ impl RemoteRead {
             let authority = uri.authority().map_or("", |a| a.as_str());
             format!("{}://{authority}{path}", uri.scheme_str().unwrap_or("http"))
         });
-        Ok(Self { inner: Arc::new(Inner { config, uri, api, client, runtime }) })
+        Ok(Self { inner: Arc::new(Inner { config, uri, api, client, runtime, codecs: None }) })
+    }
+
+    /// The same, and answers may come as chunks that these codecs read: the server need not decode them, and sends less.
+    ///
+    /// # Panics
+    /// When the store is in use already.
+    #[must_use]
+    pub fn with_chunks(mut self, codecs: Codecs) -> Self {
+        Arc::get_mut(&mut self.inner).expect("it was made just now").codecs = Some(codecs);
+        self
     }
 
     /// Name of the endpoint.
@@ -85,8 +108,23 @@ impl Querier for RemoteQuerier {
     fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
         let query =
             ReadQuery { mint: self.mint, maxt: self.maxt, matchers: matchers.to_vec(), hints: hints.clone() };
-        let body = self.inner.read(&ReadRequest::samples(vec![query]))?;
-        let mut results = decode_response(&body).map_err(|e| self.inner.nonsense(e.to_string()))?;
+        let inner = &self.inner;
+        let request = match inner.codecs {
+            Some(_) => ReadRequest::chunks(vec![query]),
+            None => ReadRequest::samples(vec![query]),
+        };
+        let mut results = match inner.read(&request)? {
+            Answer::Chunks(body, codecs) => {
+                let limits = ChunkLimits {
+                    mint: self.mint,
+                    maxt: self.maxt,
+                    frame_len_bytes: inner.config.max_frame_bytes,
+                    samples: inner.config.max_decompressed_bytes / size_of::<(i64, f64)>(),
+                };
+                vec![decode_chunked(&body, codecs, limits).map_err(|e| inner.failed(e))?]
+            }
+            Answer::Samples(body) => decode_response(&body).map_err(|e| inner.failed(e))?,
+        };
         match (results.pop(), results.is_empty()) {
             (Some(series), true) => Ok(Box::new(VecSeriesSet::new(series, Vec::new()))),
             _ => Err(self.inner.nonsense("the answer does not hold one result")),
@@ -151,11 +189,10 @@ impl RemoteQuerier {
 }
 
 impl Inner {
-    /// Sends a read request and gives its decompressed answer.
-    fn read(&self, request: &ReadRequest) -> Result<Vec<u8>, StorageError> {
+    /// Sends a read request and gives its answer, decompressed where it is compressed.
+    fn read(&self, request: &ReadRequest) -> Result<Answer, StorageError> {
         let mut compressed = Vec::new();
-        let failed = |e: wire::Error| self.nonsense(e.to_string());
-        Compressor::new().compress(&request.encode(), &mut compressed).map_err(failed)?;
+        Compressor::new().compress(&request.encode(), &mut compressed).map_err(|e| self.failed(e))?;
         let headers = [
             (CONTENT_ENCODING, HeaderValue::from_static("snappy")),
             (ACCEPT_ENCODING, HeaderValue::from_static("snappy")),
@@ -164,6 +201,9 @@ impl Inner {
         ];
         let response = self.send(Method::POST, &self.uri, &headers, compressed.into())?;
         let kind = response.header("content-type");
+        if let Some(codecs) = self.codecs.filter(|_| kind.starts_with(CHUNKS_TYPE)) {
+            return Ok(Answer::Chunks(response.body, codecs));
+        }
         if !kind.starts_with("application/x-protobuf") {
             return Err(StorageError::Unsupported(format!(
                 "answer of type {kind:?} from remote {:?}: application/x-protobuf was asked for",
@@ -173,11 +213,8 @@ impl Inner {
         let mut out = Vec::new();
         Decompressor::new()
             .decompress(&response.body, self.config.max_decompressed_bytes, &mut out)
-            .map_err(|e| match e {
-                wire::Error::TooLarge { .. } => StorageError::Limit(format!("{}: {e}", self.who())),
-                e => self.nonsense(e.to_string()),
-            })?;
-        Ok(out)
+            .map_err(|e| self.failed(e))?;
+        Ok(Answer::Samples(out))
     }
 
     /// Sends a request from this thread, which is not one of the runtime's workers, and waits for a 2xx.
@@ -212,6 +249,14 @@ impl Inner {
 
     fn who(&self) -> String {
         format!("remote read {:?}", self.config.name)
+    }
+
+    /// An answer that cannot be read.
+    fn failed(&self, e: wire::Error) -> StorageError {
+        match e {
+            wire::Error::TooLarge { .. } => StorageError::Limit(format!("{}: {e}", self.who())),
+            e => self.nonsense(e.to_string()),
+        }
     }
 
     /// An answer that is none.

@@ -257,6 +257,9 @@ fn remote_store(r: &RemoteRead, external_labels: &Labels) -> Result<RemoteStore,
     if let Some(timeout) = r.remote_timeout {
         config.timeout = Duration::from_millis(u64::try_from(timeout.ms()).unwrap_or(0));
     }
+    if let Some(limit) = r.chunked_read_limit {
+        config.max_frame_bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+    }
     Ok(RemoteStore {
         config,
         external_labels: match r.filter_external_labels {

@@ -19,7 +19,8 @@ pub(crate) use open::{Cut, EncodedChunk, Encodings, OpenChunk, encode, range_end
 pub use xor::{XOR_CODEC, XorAppender};
 
 /// The codec of an encoding byte as blocks and head chunks store it; `None` when this version has none.
-pub(crate) fn codec(encoding: u8) -> Option<&'static dyn ChunkCodec> {
+#[must_use]
+pub fn codec(encoding: u8) -> Option<&'static dyn ChunkCodec> {
     match ChunkEncoding(encoding) {
         ChunkEncoding::XOR => Some(XOR_CODEC),
         ChunkEncoding::HISTOGRAM => Some(histogram::HISTOGRAM_CODEC),

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use model::storage::Appender;
 use model::{
-    AppendError, Appendable, ChunkCodec, ChunkEncoding, Exemplar, Labels, Matcher, Metadata, Sample,
+    AppendError, Appendable, ChunkCodec, Exemplar, Labels, Matcher, Metadata, Sample,
     SampleValue, Samples, SelectHints, SeriesRef, StorageError,
 };
-use wire::chunked::read_frame;
 use wire::read::{ReadQuery, ReadRequest, ResponseType, decode_response};
+use wire::read_chunks::{ChunkLimits, decode_chunked};
+use model::chunk::decode_chunks;
 use wire::snappy::{Compressor, Decompressor};
 use wire::write_v1::WriteRequestEncoder;
 
@@ -338,29 +339,6 @@ fn remote_read_refuses_what_it_cannot_answer() {
     assert_eq!(server.request("POST", "/api/v1/read", &HEADERS, b"junk").status, 400);
 }
 
-/// Series, their chunks' times, and their samples, of a streamed answer.
-fn streamed(body: &[u8]) -> Vec<(u64, String, Vec<(i64, i64)>, Samples)> {
-    let mut out: Vec<(u64, String, Vec<(i64, i64)>, Samples)> = Vec::new();
-    let mut at = 0;
-    while let Some((frames, used)) = read_frame(&body[at..], 1 << 20).expect("a frame") {
-        at += used;
-        for f in frames {
-            let labels = f.labels.to_string();
-            if out.last().is_none_or(|last| (last.0, &last.1) != (f.query, &labels)) {
-                out.push((f.query, labels, Vec::new(), Samples::new()));
-            }
-            let last = out.last_mut().expect("just pushed");
-            for c in f.chunks {
-                assert_eq!(c.encoding, ChunkEncoding::XOR);
-                last.2.push((c.mint, c.maxt));
-                PlainCodec.decode(&c.bytes, i64::MIN, i64::MAX, &mut last.3).expect("decodes");
-            }
-        }
-    }
-    assert_eq!(at, body.len(), "whole frames");
-    out
-}
-
 #[test]
 fn remote_read_streams_chunks() {
     let server = start_with(|config, _| config.remote_read.max_bytes_in_frame = 150);
@@ -369,24 +347,30 @@ fn remote_read_streams_chunks() {
         server.store.insert(&a, Sample::float(NOW_MS - 100_000 + i * 5000, i as f64));
     }
     server.store.insert(&b, Sample::float(NOW_MS, 7.0));
-    let matchers = || vec![Matcher::equal("__name__", "s")];
-    let mut second = query(matchers());
-    second.mint = NOW_MS;
-    let request = ReadRequest {
-        queries: vec![query(matchers()), second],
-        accepted: vec![ResponseType::Other(9), ResponseType::StreamedXorChunks, ResponseType::Samples],
+    let streamed = |mint: i64| {
+        let mut one = query(vec![Matcher::equal("__name__", "s")]);
+        one.mint = mint;
+        let accepted = vec![ResponseType::Other(9), ResponseType::StreamedXorChunks, ResponseType::Samples];
+        let answer = read(&server, &ReadRequest { queries: vec![one], accepted });
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, None));
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
+        );
+        let limits =
+            ChunkLimits { mint: i64::MIN, maxt: i64::MAX, frame_len_bytes: 300, samples: 100 };
+        let codecs = |encoding| (encoding == 1).then_some(&PlainCodec as &dyn ChunkCodec);
+        let series = decode_chunked(&answer.body.into(), codecs, limits).expect("frames");
+        let mut samples = Samples::new();
+        let mut floats = |s: &model::Series| {
+            decode_chunks(&s.chunks, i64::MIN, i64::MAX, &mut samples).expect("decodes");
+            let floats = samples.timestamps_ms.iter().copied().zip(samples.values.iter().copied()).collect();
+            (s.labels.to_string(), floats)
+        };
+        series.iter().map(&mut floats).collect::<Vec<(String, Vec<(i64, f64)>)>>()
     };
-    let answer = read(&server, &request);
-    assert_eq!(answer.status, 200);
-    assert_eq!(
-        answer.header("content-type"),
-        Some("application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
-    );
-    assert_eq!(answer.header("content-encoding"), None);
-    let found = streamed(&answer.body);
-    let shape: Vec<_> = found.iter().map(|(q, l, c, _)| (*q, l.as_str(), c.len())).collect();
-    assert_eq!(shape, [(0, "s{i=\"a\"}", 4), (0, "s{i=\"b\"}", 1), (1, "s{i=\"b\"}", 1)]);
-    let first = &found[0].3;
-    assert_eq!(first.timestamps_ms, (8..20).map(|i| NOW_MS - 100_000 + i * 5000).collect::<Vec<_>>());
-    assert_eq!(first.values, (8..20).map(f64::from).collect::<Vec<_>>());
+    let of_b = ("s{i=\"b\"}".to_owned(), vec![(NOW_MS, 7.0)]);
+    let of_a = (8..20).map(|i| (NOW_MS - 100_000 + i * 5000, i as f64)).collect();
+    assert_eq!(streamed(NOW_MS - 60_000), [("s{i=\"a\"}".to_owned(), of_a), of_b.clone()]);
+    assert_eq!(streamed(NOW_MS), [of_b]);
 }

@@ -228,3 +228,29 @@ async fn answers_that_are_none_are_errors_with_the_remotes_name() {
     let e = check(&server, (200, kind, vec![]), "streamed").await;
     assert!(matches!(e, StorageError::Unsupported(_)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_in_chunks_are_taken_where_their_codecs_are_known() {
+    let server = Server::start().await;
+    let kind = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
+    let remote = server.remote(|c| c.max_frame_bytes = 9).with_chunks(|_| None);
+    for (body, problem) in [
+        (vec![], None),
+        (vec![0, 0, 0, 0, 0], None),
+        (vec![0, 0, 0, 0, 1], Some("checksum")),
+        (vec![10, 0, 0, 0, 0], Some("exceeds the limit of 9")),
+    ] {
+        server.answer(200, kind, body);
+        let remote = remote.clone();
+        let read = blocking(move || {
+            let q = remote.querier(0, 10).expect("opens");
+            let mut set = q.select(&up(), &SelectHints::default())?;
+            set.next().map(|series| series.is_none())
+        });
+        match (read.await, problem) {
+            (Ok(empty), None) => assert!(empty),
+            (Err(e), Some(problem)) => assert!(e.to_string().contains(problem), "{e}"),
+            (other, _) => panic!("{other:?}, expected {problem:?}"),
+        }
+    }
+}

@@ -6,18 +6,13 @@
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/remote_read_api/>.
 
-use bytes::Bytes;
 use model::{Chunk, ChunkEncoding, Labels};
 
-use crate::error::Error;
-use crate::proto::{Cursor, WireType, put_bytes, put_int64, put_len, put_uint64, put_varint, varint_len};
+use crate::proto::{put_bytes, put_int64, put_len, put_uint64, put_varint, varint_len};
 use crate::write_v1::encode::encode_labels;
-use crate::write_v1::{label, to_labels};
 
 /// What an HTTP answer in this form has as its `Content-Type`.
 pub const CONTENT_TYPE: &str = "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse";
-
-const MESSAGE: &str = "ChunkedReadResponse";
 
 /// Field numbers.
 mod field {
@@ -111,212 +106,73 @@ fn int64_len(v: i64) -> usize {
     if v == 0 { 0 } else { 1 + varint_len(v as u64) }
 }
 
-/// Some chunks of one series, as they arrived.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
-    /// Number of the query that is answered.
-    pub query: u64,
-    /// Of the series.
-    pub labels: Labels,
-    /// In the order of the frame.
-    pub chunks: Vec<FrameChunk>,
-}
-
-/// A chunk whose bytes nobody has looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FrameChunk {
-    /// Timestamp of its first sample.
-    pub mint: i64,
-    /// Timestamp of its last sample.
-    pub maxt: i64,
-    /// What the bytes are.
-    pub encoding: ChunkEncoding,
-    /// The chunk.
-    pub bytes: Bytes,
-}
-
-/// Reads the first frame of `bytes` and says how many bytes it takes; `None` when it is not there as a whole yet.
-///
-/// # Errors
-/// [`Error::TooLarge`] for a frame beyond `limit` bytes, [`Error::Malformed`] (a checksum that is wrong, too),
-/// [`Error::InvalidLabels`].
-pub fn read_frame(bytes: &[u8], limit: usize) -> Result<Option<(Vec<Frame>, usize)>, Error> {
-    let mut cursor = Cursor::new(bytes, MESSAGE);
-    let len = match cursor.varint() {
-        Ok(len) => usize::try_from(len).unwrap_or(usize::MAX),
-        Err(_) if bytes.len() < 10 => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    if len > limit {
-        return Err(Error::TooLarge { len, limit });
-    }
-    let Some((sum, rest)) = cursor.rest().split_first_chunk() else { return Ok(None) };
-    let Some(message) = rest.get(..len) else { return Ok(None) };
-    if crc32c::crc32c(message) != u32::from_be_bytes(*sum) {
-        return Err(cursor.error("the checksum of the frame is wrong"));
-    }
-    let used = bytes.len() - rest.len() + len;
-    Ok(Some((read_message(message)?, used)))
-}
-
-fn read_message(message: &[u8]) -> Result<Vec<Frame>, Error> {
-    let mut cursor = Cursor::new(message, MESSAGE);
-    let mut query = 0;
-    let mut frames = Vec::new();
-    while let Some(tag) = cursor.tag()? {
-        match tag.field {
-            field::SERIES => {
-                cursor.expect(tag, WireType::Bytes)?;
-                frames.push(read_series(cursor.message()?)?);
-            }
-            field::QUERY => {
-                cursor.expect(tag, WireType::Varint)?;
-                query = cursor.varint()?;
-            }
-            _ => cursor.skip(tag.wire_type)?,
-        }
-    }
-    frames.iter_mut().for_each(|f| f.query = query);
-    Ok(frames)
-}
-
-fn read_series(mut cursor: Cursor<'_>) -> Result<Frame, Error> {
-    let mut pairs = Vec::new();
-    let mut chunks = Vec::new();
-    while let Some(tag) = cursor.tag()? {
-        match tag.field {
-            field::LABELS => {
-                cursor.expect(tag, WireType::Bytes)?;
-                pairs.push(label(cursor.message()?)?);
-            }
-            field::CHUNKS => {
-                cursor.expect(tag, WireType::Bytes)?;
-                chunks.push(read_chunk(cursor.message()?)?);
-            }
-            _ => cursor.skip(tag.wire_type)?,
-        }
-    }
-    Ok(Frame { query: 0, labels: to_labels(&mut pairs)?, chunks })
-}
-
-fn read_chunk(mut cursor: Cursor<'_>) -> Result<FrameChunk, Error> {
-    let mut chunk = FrameChunk { mint: 0, maxt: 0, encoding: ChunkEncoding(0), bytes: Bytes::new() };
-    while let Some(tag) = cursor.tag()? {
-        match tag.field {
-            field::MINT | field::MAXT | field::ENCODING => {
-                cursor.expect(tag, WireType::Varint)?;
-                let n = cursor.varint()?;
-                match tag.field {
-                    field::MINT => chunk.mint = n as i64,
-                    field::MAXT => chunk.maxt = n as i64,
-                    // An encoding that no byte holds is not known to anyone.
-                    _ => chunk.encoding = ChunkEncoding(u8::try_from(n).unwrap_or(0)),
-                }
-            }
-            field::DATA => {
-                cursor.expect(tag, WireType::Bytes)?;
-                chunk.bytes = Bytes::copy_from_slice(cursor.bytes()?);
-            }
-            _ => cursor.skip(tag.wire_type)?,
-        }
-    }
-    Ok(chunk)
-}
-
 #[cfg(test)]
 mod tests {
+    use model::chunk::decode_chunks;
     use model::{ChunkCodec, Samples, StorageError};
-    use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::Cursor;
+    use crate::read_chunks::{ChunkLimits, decode_chunked};
 
-    /// A codec of bytes that mean nothing.
-    struct Opaque;
+    const MESSAGE: &str = "ChunkedReadResponse";
 
-    impl ChunkCodec for Opaque {
+    /// A chunk of as many bytes as it has samples, at the times from the first byte on.
+    struct Counting;
+
+    impl ChunkCodec for Counting {
         fn encoding(&self) -> ChunkEncoding {
             ChunkEncoding::HISTOGRAM
         }
 
-        fn decode(&self, _: &[u8], _: i64, _: i64, _: &mut Samples) -> Result<(), StorageError> {
-            Err(StorageError::Closed)
+        fn decode(&self, bytes: &[u8], _: i64, _: i64, out: &mut Samples) -> Result<(), StorageError> {
+            (0..bytes.len()).for_each(|i| out.push_float(i64::from(bytes[0]) + i as i64, 1.0));
+            Ok(())
         }
     }
 
-    fn frames_of(bytes: &[u8]) -> Result<Vec<Frame>, Error> {
-        let (mut out, mut at) = (Vec::new(), 0);
-        while let Some((frames, used)) = read_frame(&bytes[at..], 1 << 20)? {
-            out.extend(frames);
-            at += used;
+    fn chunk(first: u8, len: usize) -> Chunk {
+        let (mint, maxt) = (i64::from(first), i64::from(first) + len as i64 - 1);
+        Chunk::encoded(&Counting, vec![first; len].into(), mint, maxt)
+    }
+
+    /// Lengths of the messages of an answer.
+    fn messages(body: &[u8]) -> Vec<usize> {
+        let (mut at, mut out) = (0, Vec::new());
+        while at < body.len() {
+            let mut cursor = Cursor::new(&body[at..], MESSAGE);
+            let len = usize::try_from(cursor.varint().expect("a length")).expect("short");
+            at += cursor.offset() + 4 + len;
+            out.push(len);
         }
-        assert_eq!(at, bytes.len(), "frames end where the answer ends");
-        Ok(out)
-    }
-
-    fn chunk(mint: i64, maxt: i64, len: usize) -> Chunk {
-        Chunk::encoded(&Opaque, vec![7; len].into(), mint, maxt)
-    }
-
-    fn answer() -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut encoder = FrameEncoder::new(200);
-        encoder.begin(0, &Labels::from_pairs([("__name__", "a")]));
-        [chunk(-5, 0, 60), chunk(1, 2, 60), chunk(3, 4, 60), chunk(5, 1 << 50, 1)]
-            .iter()
-            .for_each(|c| encoder.chunk(c, &mut out));
-        encoder.end(&mut out);
-        encoder.begin(3, &Labels::from_pairs([("__name__", "b"), ("l", "x")]));
-        encoder.chunk(&chunk(9, 9, 1000), &mut out);
-        encoder.end(&mut out);
-        encoder.end(&mut out);
+        assert_eq!(at, body.len(), "whole frames");
         out
     }
 
     #[test]
     fn series_are_cut_into_frames_of_the_size_asked_for() {
-        let frames = frames_of(&answer()).expect("own bytes");
-        let shape: Vec<(u64, String, Vec<(i64, i64, usize)>)> = frames
-            .iter()
-            .map(|f| {
-                assert!(f.chunks.iter().all(|c| c.encoding == ChunkEncoding::HISTOGRAM));
-                let chunks = f.chunks.iter().map(|c| (c.mint, c.maxt, c.bytes.len())).collect();
-                (f.query, f.labels.to_string(), chunks)
-            })
-            .collect();
-        assert_eq!(
-            shape,
-            [
-                (0, "a".to_owned(), vec![(-5, 0, 60), (1, 2, 60), (3, 4, 60)]),
-                (0, "a".to_owned(), vec![(5, 1 << 50, 1)]),
-                (3, "b{l=\"x\"}".to_owned(), vec![(9, 9, 1000)]),
-            ]
-        );
-    }
-
-    #[test]
-    fn damage_and_size_are_noticed() {
-        let bytes = answer();
-        for i in 0..bytes.len() {
-            let mut flipped = bytes.clone();
-            flipped[i] ^= 0x10;
-            let whole = read_frame(&flipped, 400);
-            assert!(!matches!(&whole, Ok(Some((f, _))) if f.len() != 1), "byte {i}: {whole:?}");
-            assert!(read_frame(&bytes[..i], 1 << 20).is_ok(), "half a frame is no error");
+        let mut out = Vec::new();
+        let mut encoder = FrameEncoder::new(200);
+        encoder.begin(0, &Labels::from_pairs([("__name__", "a")]));
+        for c in [chunk(0, 60), chunk(60, 60), chunk(120, 60), chunk(180, 1)] {
+            encoder.chunk(&c, &mut out);
         }
-        assert_eq!(
-            read_frame(&bytes, 10),
-            Err(Error::TooLarge { len: bytes[0] as usize & 0x7f | 0x80, limit: 10 })
-        );
-        let mut flipped = bytes;
-        flipped[20] ^= 1;
-        assert!(matches!(read_frame(&flipped, 1 << 20), Err(Error::Malformed { .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = read_frame(&bytes, 1 << 20);
-            let _ = read_message(&bytes);
-        }
+        encoder.end(&mut out);
+        encoder.begin(0, &Labels::from_pairs([("__name__", "b"), ("l", "x")]));
+        encoder.chunk(&chunk(9, 1000), &mut out);
+        encoder.end(&mut out);
+        encoder.end(&mut out);
+        let lens = messages(&out);
+        assert!(lens.len() == 3 && (200..280).contains(&lens[0]) && lens[1] < 50 && lens[2] > 1000, "{lens:?}");
+        let limits = ChunkLimits { mint: 0, maxt: 5000, frame_len_bytes: 2000, samples: 5000 };
+        let codecs = |encoding| (encoding == ChunkEncoding::HISTOGRAM.0).then_some(&Counting as &dyn ChunkCodec);
+        let series = decode_chunked(&out.into(), codecs, limits).expect("own bytes");
+        let mut samples = Samples::new();
+        let mut shape = |s: &model::Series| {
+            decode_chunks(&s.chunks, i64::MIN, i64::MAX, &mut samples).expect("decodes");
+            (s.labels.to_string(), samples.len(), samples.timestamps_ms[0])
+        };
+        let shapes: Vec<_> = series.iter().map(&mut shape).collect();
+        assert_eq!(shapes, [("a".to_owned(), 181, 0), ("b{l=\"x\"}".to_owned(), 1000, 9)]);
     }
 }

@@ -11,7 +11,8 @@
 //! 2. [`write_v1`]: zero-copy reader and writer of `prometheus.WriteRequest`, the hot path of federation.
 //!    [`label_cache`] is what a receiver remembers of its series.
 //! 3. [`write_v2`]: reader and writer of `io.prometheus.write.v2.Request`.
-//! 4. [`read`]: remote read requests and their answers in samples; [`chunked`]: answers streamed as chunks.
+//! 4. [`read`]: remote read requests and their answers in samples; [`chunked`] writes answers that are streamed as chunks,
+//!    [`read_chunks`] reads them.
 //! 5. [`otlp`]: metrics of OpenTelemetry exporters, and what they become here.
 //! 6. [`digest`]: what a node says of its samples, so that two nodes can be compared.
 //!
@@ -28,6 +29,7 @@ pub mod label_cache;
 pub mod otlp;
 mod proto;
 pub mod read;
+pub mod read_chunks;
 pub mod snappy;
 pub mod write_v1;
 pub mod write_v2;

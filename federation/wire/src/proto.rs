@@ -102,6 +102,17 @@ impl<'a> Cursor<'a> {
         self.fixed64().map(f64::from_bits)
     }
 
+    /// A reader over that many bytes.
+    pub(crate) fn take(&mut self, len: usize) -> Result<Cursor<'a>, Error> {
+        match self.rest.split_at_checked(len) {
+            Some((head, tail)) => {
+                self.rest = tail;
+                Ok(Cursor { rest: head, end: self.offset(), message: self.message })
+            }
+            None => Err(self.error("length runs over the end")),
+        }
+    }
+
     /// A varint length and that many bytes.
     #[inline]
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Error> {

@@ -1,7 +1,7 @@
 //! Remote read: `prometheus.ReadRequest` and `prometheus.ReadResponse` in samples, to and from the types of the model.
 //!
 //! A `QueryResult` has the shape of a `WriteRequest`, so [`WriteRequest`] reads and [`WriteRequestEncoder`] writes
-//! its series. Answers streamed as chunks are [`crate::chunked`]'s.
+//! its series. Answers streamed as chunks are [`crate::chunked`]'s and [`crate::read_chunks`]'s.
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/remote_read_api/>.
 
@@ -75,6 +75,12 @@ impl ReadRequest {
                 self.accepted
             ))
         })
+    }
+
+    /// A request for streamed chunks, or samples where the server does not have them.
+    #[must_use]
+    pub fn chunks(queries: Vec<ReadQuery>) -> Self {
+        Self { queries, accepted: vec![ResponseType::StreamedXorChunks, ResponseType::Samples] }
     }
 
     /// Reads a decompressed request.
