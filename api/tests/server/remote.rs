@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use model::chunk::decode_chunks;
 use model::storage::Appender;
 use model::{
-    AppendError, Appendable, ChunkCodec, Exemplar, Labels, Matcher, Metadata, Sample,
-    SampleValue, Samples, SelectHints, SeriesRef, StorageError,
+    AppendError, Appendable, ChunkCodec, Exemplar, Labels, Matcher, Metadata, Sample, SampleValue, Samples,
+    SelectHints, SeriesRef, StorageError,
 };
 use wire::read::{ReadQuery, ReadRequest, ResponseType, decode_response};
 use wire::read_chunks::{ChunkLimits, decode_chunked};
-use model::chunk::decode_chunks;
 use wire::snappy::{Compressor, Decompressor};
 use wire::write_v1::WriteRequestEncoder;
 
@@ -357,8 +357,7 @@ fn remote_read_streams_chunks() {
             answer.header("content-type"),
             Some("application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse")
         );
-        let limits =
-            ChunkLimits { mint: i64::MIN, maxt: i64::MAX, frame_len_bytes: 300, samples: 100 };
+        let limits = ChunkLimits { mint: i64::MIN, maxt: i64::MAX, frame_len_bytes: 300, samples: 100 };
         let codecs = |encoding| (encoding == 1).then_some(&PlainCodec as &dyn ChunkCodec);
         let series = decode_chunked(&answer.body.into(), codecs, limits).expect("frames");
         let mut samples = Samples::new();

@@ -163,9 +163,13 @@ mod tests {
         encoder.end(&mut out);
         encoder.end(&mut out);
         let lens = messages(&out);
-        assert!(lens.len() == 3 && (200..280).contains(&lens[0]) && lens[1] < 50 && lens[2] > 1000, "{lens:?}");
+        assert!(
+            lens.len() == 3 && (200..280).contains(&lens[0]) && lens[1] < 50 && lens[2] > 1000,
+            "{lens:?}"
+        );
         let limits = ChunkLimits { mint: 0, maxt: 5000, frame_len_bytes: 2000, samples: 5000 };
-        let codecs = |encoding| (encoding == ChunkEncoding::HISTOGRAM.0).then_some(&Counting as &dyn ChunkCodec);
+        let codecs =
+            |encoding| (encoding == ChunkEncoding::HISTOGRAM.0).then_some(&Counting as &dyn ChunkCodec);
         let series = decode_chunked(&out.into(), codecs, limits).expect("own bytes");
         let mut samples = Samples::new();
         let mut shape = |s: &model::Series| {
