@@ -5,15 +5,17 @@
 //! does not grow with what a sender nests. A request that is refused in any part ([`Report::refused`]) is to be rolled back as a
 //! whole.
 //!
-//! Read in this order: `message` and `value` (what is sent), `naming` and `layer` (what it is called), `translate`, `points`,
-//! `native` and `target_info` (what becomes of it), `report` (what is told), `json` (the other form).
+//! Read in this order: `message`, `point` and `value` (what is sent), `naming`, `layer` and `labels` (what it is called), `translate`,
+//! `points`, `native` and `target_info` (what becomes of it), `report` (what is told), `json` (the other form).
 
 mod base64;
 mod json;
+mod labels;
 mod layer;
 mod message;
 mod naming;
 mod native;
+mod point;
 mod points;
 mod report;
 mod schema;

@@ -6,7 +6,8 @@
 use model::histogram::{CUSTOM_BUCKETS_SCHEMA, CounterResetHint, Span};
 use model::{Histogram, STALE_NAN_BITS, stale_nan};
 
-use super::message::{Buckets, Point, Temporality};
+use super::message::Temporality;
+use super::point::{Buckets, Point};
 
 const SCHEMA_MIN: i32 = -4;
 const SCHEMA_MAX: i32 = 8;

@@ -4,8 +4,9 @@ use model::labels::{BUCKET_LABEL, METRIC_NAME, QUANTILE_LABEL};
 use model::{Exemplar, HistogramValue, Labels, Metadata, Sample, SampleValue, stale_nan};
 
 use super::Sink;
-use super::message::{ExemplarMessage, Kind, Point, Repeated};
+use super::message::{Kind, Repeated};
 use super::native;
+use super::point::{ExemplarMessage, Point};
 use super::report::{Category, Fault};
 use super::translate::{Family, Translator};
 use super::value::KeyValue;
@@ -61,14 +62,14 @@ impl<'a, S: Sink> Translator<'a, '_, S> {
     fn native(&mut self, family: &Family, samples: &Samples<'_, 'a>) -> Result<(), Fault> {
         let point = samples.point;
         let (histogram, what) = if family.kind == Kind::Histogram {
-            (native::custom(point, family.temporality), "histogram")
+            (native::custom(point, family.temporality), "a histogram")
         } else {
-            (native::exponential(point, family.temporality)?, "exponential histogram")
+            (native::exponential(point, family.temporality)?, "an exponential histogram")
         };
         if native::sum_of_nothing(&histogram) {
             let sum = histogram.sum;
             self.warn(Category::HistogramZeroCountNonZeroSum, || {
-                format!("a point of an {what} counts nothing and has a sum of {sum}")
+                format!("a point of {what} counts nothing and has a sum of {sum}")
             });
         }
         self.set_point_labels(point.attributes)?;

@@ -1,17 +1,19 @@
 //! The walk over a request: resources, scopes, metrics, and what they have in common in the labels of their series.
 //!
 //! What one metric does wrong ends that metric and refuses the request; the others are gone through all the same, so that
-//! its sender is told everything at once. Points: `points.rs`; `target_info`: `target_info.rs`.
+//! its sender is told everything at once. Labels: `labels.rs`; points: `points.rs`; `target_info`: `target_info.rs`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use model::labels::{METRIC_NAME, Quoted, TYPE_LABEL, UNIT_LABEL};
+use model::labels::Quoted;
 use model::{AppendError, Exemplar, Metadata, MetricType, Sample};
 
+use super::labels::write;
 use super::layer::{Attributes, Layer, Names, over};
-use super::message::{Kind, MESSAGE, Metric, Point, Repeated, ResourceMetrics, ScopeMetrics, Temporality};
+use super::message::{Kind, MESSAGE, Metric, Repeated, ResourceMetrics, ScopeMetrics, Temporality};
 use super::naming::{LabelNames, MetricNames, unit_name};
+use super::point::Point;
 use super::report::{Category, Failure, Fault, Report, Stop};
 use super::settings::Settings;
 use super::target_info::Targets;
@@ -27,7 +29,7 @@ pub(crate) const IDENTIFYING: [&str; 3] = ["service.namespace", "service.name", 
 pub(crate) struct ResourceLabels {
     pub(crate) job: String,
     pub(crate) instance: String,
-    promoted: Layer,
+    pub(crate) promoted: Layer,
 }
 
 /// A request on its way into a store. Buffers are kept from series to series.
@@ -40,19 +42,19 @@ pub(crate) struct Translator<'a, 's, S> {
     pub(crate) names: Names<'a>,
     pub(crate) attributes: Attributes<'a>,
     /// Attributes under their label names.
-    attribute_labels: Layer,
+    pub(crate) attribute_labels: Layer,
     pub(crate) resource: ResourceLabels,
     /// Of the scope; `None` when it has no name or is not asked for.
-    scope: Option<Layer>,
+    pub(crate) scope: Option<Layer>,
     /// What lies over the attributes: labels of resource and scope, type and unit, and the name, unless the metric has
     /// series of several names.
-    context: Layer,
+    pub(crate) context: Layer,
     /// Labels of a point.
-    base: LabelsWriter,
+    pub(crate) base: LabelsWriter,
     /// Labels of a series, when a point has several.
     series: LabelsWriter,
     label_bytes: usize,
-    collided: HashSet<Box<str>>,
+    pub(crate) collided: HashSet<Box<str>>,
 }
 
 /// A metric while its points are gone through.
@@ -232,103 +234,12 @@ impl<'a, 's, S: Sink> Translator<'a, 's, S> {
         self.report.warnings.add(category, text());
     }
 
-    // === Labels ===
-
-    /// Sets what lies over the attributes of the metric's points.
-    fn set_context(&mut self, family: &Family) {
-        let context = &mut self.context;
-        context.clear();
-        for (name, value) in [("job", &self.resource.job), ("instance", &self.resource.instance)] {
-            if !value.is_empty() {
-                context.push(name, value);
-            }
-        }
-        if let Some(scope) = &self.scope {
-            context.push_all(scope);
-        }
-        let metadata = &family.metadata;
-        if self.settings.type_and_unit_labels {
-            if metadata.metric_type != MetricType::Unknown {
-                context.push(TYPE_LABEL, metadata.metric_type.as_str());
-            }
-            if !metadata.unit.is_empty() {
-                context.push(UNIT_LABEL, &unit_name(&metadata.unit, self.settings.utf8));
-            }
-        }
-        if !matches!(family.kind, Kind::Histogram | Kind::Summary)
-            || family.kind == Kind::Histogram && self.settings.convert_histograms_to_nhcb
-        {
-            context.push(METRIC_NAME, &family.name);
-        }
-        context.settle_last();
-    }
-
-    /// Sets the labels of a point, its name among them when all its series have one.
-    pub(crate) fn set_point_labels(&mut self, attributes: Repeated<'a>) -> Result<(), Fault> {
-        self.attributes.clear();
-        self.attributes.add(attributes, |key| key != METRIC_NAME)?;
-        self.set_attribute_labels("data point")?;
-        let attributes = over(self.resource.promoted.iter(), self.attribute_labels.iter());
-        write(&mut self.base, over(attributes, self.context.iter()));
-        self.count_bytes(true)
-    }
-
-    /// Sets the labels of `target_info`.
-    pub(crate) fn set_target_labels(&mut self, name: &str) -> Result<(), Fault> {
-        self.set_attribute_labels("resource")?;
-        let context = &mut self.context;
-        context.clear();
-        for (name, value) in [("job", &self.resource.job), ("instance", &self.resource.instance)] {
-            if !value.is_empty() {
-                context.push(name, value);
-            }
-        }
-        context.push(METRIC_NAME, name);
-        context.settle_last();
-        write(&mut self.base, over(self.attribute_labels.iter(), self.context.iter()));
-        self.count_bytes(true)
-    }
-
-    /// Gives the attributes their label names. Those that get the same are joined, in the order of their own names.
-    fn set_attribute_labels(&mut self, whose: &str) -> Result<(), Fault> {
-        let Self { attributes, attribute_labels, names, collided, report, settings, .. } = self;
-        attributes.sort();
-        attribute_labels.clear();
-        if settings.utf8 {
-            let mut before = None;
-            for (key, value) in attributes.iter().filter(|(_, value)| !value.is_empty()) {
-                if before == Some(key) {
-                    return Err(Fault::from(format!("label name \"{key}\" is not unique: invalid sample")));
-                }
-                before = Some(key);
-                attribute_labels.push(key, value);
-            }
-            return Ok(());
-        }
-        for (key, value) in attributes.iter() {
-            attribute_labels.push(names.build(key)?, value);
-        }
-        attribute_labels.settle_joined(|label| {
-            if collided.contains(label) {
-                return;
-            }
-            let same = attributes.iter().filter(|(key, _)| names.build(key).is_ok_and(|name| name == label));
-            let keys: Vec<String> = same.map(|(key, _)| Quoted(key).to_string()).collect();
-            let (keys, quoted) = (keys.join(", "), Quoted(label));
-            let text = format!(
-                "{whose} attributes {keys} have the same label name {quoted}; their values are joined"
-            );
-            report.warnings.add(Category::LabelNameCollision, text);
-            collided.insert(label.into());
-        });
-        Ok(())
-    }
-
     pub(crate) fn base(&self) -> &LabelsWriter {
         &self.base
     }
 
-    fn count_bytes(&mut self, base: bool) -> Result<(), Fault> {
+    /// Counts the labels of a series against the limit of the request.
+    pub(crate) fn count_bytes(&mut self, base: bool) -> Result<(), Fault> {
         let labels = if base { &self.base } else { &self.series };
         self.label_bytes += labels.iter().as_packed().len();
         let limit = self.settings.max_label_bytes;
@@ -383,11 +294,6 @@ impl<'a, 's, S: Sink> Translator<'a, 's, S> {
         }
         Ok(self.sink.append(labels, sample, exemplars, metadata)?)
     }
-}
-
-fn write<'x>(out: &mut LabelsWriter, pairs: impl Iterator<Item = (&'x str, &'x str)>) {
-    out.clear();
-    pairs.filter(|(_, value)| !value.is_empty()).for_each(|(name, value)| out.push(name, value));
 }
 
 fn type_of(metric: &Metric<'_>) -> MetricType {

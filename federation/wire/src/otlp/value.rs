@@ -117,6 +117,8 @@ impl<'a> AnyValue<'a> {
             Self::Text(s) => write_string(out, s),
             Self::Bool(_) | Self::Int(_) => self.write_text(out)?,
             Self::Double(f) => return Ok(write_number(out, f)),
+            // As of a value that is not there.
+            Self::Bytes([]) => out.push_str("null"),
             Self::Bytes(bytes) => {
                 out.push('"');
                 base64::encode(bytes, out);
@@ -300,7 +302,8 @@ mod tests {
             "{\"a\":[],\"b\":2}",
         );
         check(&map(&[pair("x", &list(&[number(f64::NAN)]))]), "");
-        check(&list(&[made(|o| put_bytes(o, 7, b"abc"))]), "[\"YWJj\"]");
+        let bytes = |bytes: &[u8]| made(|o| put_bytes(o, 7, bytes));
+        check(&list(&[bytes(b"abc"), bytes(b"")]), "[\"YWJj\",null]");
         let deep = |n: usize| (0..n).fold(number(1.0), |inner, _| list(&[inner]));
         assert!(text(&deep(64)).is_ok());
         assert!(text(&deep(65)).is_err());
