@@ -30,10 +30,21 @@ impl ChunkEncoding {
     pub const HISTOGRAM_ST: Self = Self(5);
     /// Prometheus's chunk of float histograms with start timestamps.
     pub const FLOAT_HISTOGRAM_ST: Self = Self(6);
+    /// The long-term store's chunk of floats without start timestamps.
+    pub const SEALED_FLOATS: Self = Self(0x90);
     /// No samples but a [`Rollup`].
     pub const ROLLUP: Self = Self(0xfe);
     /// Decoded columns.
     pub const COLUMNS: Self = Self(0xff);
+}
+
+impl ChunkEncoding {
+    /// Whether all samples are floats without start timestamps, for certain.
+    #[must_use]
+    #[inline]
+    pub fn is_floats(self) -> bool {
+        self == Self::XOR || self == Self::SEALED_FLOATS
+    }
 }
 
 /// Samples in columns, strictly rising by timestamp.

@@ -111,9 +111,16 @@ impl RollupRequest {
     #[must_use]
     #[inline]
     pub fn cell_of(&self, t: i64) -> Option<i64> {
-        let into = t.saturating_sub(self.end_ms).saturating_sub(1).rem_euclid(self.period_ms);
-        let end = t.saturating_add(self.period_ms - 1 - into);
+        let end = self.end_from(t);
         (t > end.saturating_sub(self.width_ms)).then_some(end)
+    }
+
+    /// End of the first cell that does not end before `t`.
+    #[must_use]
+    #[inline]
+    pub fn end_from(&self, t: i64) -> i64 {
+        let into = t.saturating_sub(self.end_ms).saturating_sub(1).rem_euclid(self.period_ms);
+        t.saturating_add(self.period_ms - 1 - into)
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) const MAX_ANY_CHUNK_SAMPLES: usize = 256;
 /// Bound on what a chunk of histograms may unpack to.
 const MAX_UNPACKED_BYTES: usize = 256 << 20;
 
-const FLOATS: u8 = 0x90;
+const FLOATS: u8 = ChunkEncoding::SEALED_FLOATS.0;
 const ANY: u8 = 0x91;
 
 const INTERVAL_CONSTANT: u8 = 0;

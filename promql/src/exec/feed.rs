@@ -3,7 +3,7 @@
 //!
 //! Chunks that overlap in time are decoded together and merged. Stale markers go, floats and histograms part.
 
-use model::{Chunk, ChunkEncoding, Samples, is_stale_nan};
+use model::{Chunk, Samples, is_stale_nan};
 
 use super::batch::clean;
 use super::context::Context;
@@ -78,7 +78,7 @@ impl<'a> Feed<'a> {
         }
         let (held, last) = (columns.float_ts.len(), columns.float_ts.last().copied());
         match &self.chunks[first..self.next] {
-            [only] if only.encoding() == ChunkEncoding::XOR && !self.how.at_once() => {
+            [only] if only.encoding().is_floats() && !self.how.at_once() => {
                 decode_floats(only, (self.mint, self.maxt), samples, columns)?;
             }
             chunks => {

@@ -1,6 +1,6 @@
 //! Instant selectors: the last sample of each series within the lookback, at every step.
 
-use model::{ChunkEncoding, Rollup, Samples, Series, is_stale_nan};
+use model::{Rollup, Samples, Series, is_stale_nan};
 
 use super::batch::{ABSENT, Batch, Head, clean, rows_bytes};
 use super::context::Context;
@@ -248,7 +248,7 @@ impl Filler<'_> {
 /// Whether all samples are floats without start timestamps, in chunks that do not overlap.
 fn is_plain(series: &Series) -> bool {
     let chunks = &series.chunks;
-    chunks.iter().all(|c| c.encoding() == ChunkEncoding::XOR) && chunks.is_sorted_by(|a, b| a.maxt < b.mint)
+    chunks.iter().all(|c| c.encoding().is_floats()) && chunks.is_sorted_by(|a, b| a.maxt < b.mint)
 }
 
 /// Whether sample `i` was the last one already at time `at`.

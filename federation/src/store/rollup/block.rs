@@ -1,8 +1,10 @@
 //! Blocks: the windows of one level of a row, in columns of which readers decode what they need.
 //! Spec: docs/formats/longterm.md#rollups.
 
+use std::ops::Range;
+
 use model::rollup::{Reset, Rollup, Summary};
-use model::{RollupColumns, StorageError};
+use model::{RollupColumns, RollupRequest, StorageError, kahan};
 
 use crate::store::floats::{put_values, read_values};
 use crate::store::ints::{put_prefixed_ints, read_ints};
@@ -28,6 +30,8 @@ const STALE: u8 = 4;
 
 /// Most windows of a block; a row has far fewer.
 const MAX_WINDOWS: u64 = 1 << 14;
+/// No window is longer.
+const MAX_OFFSET_MS: i64 = 1 << 40;
 /// More values before resets than windows and so many are not kept: it is no counter.
 const SPARE_RESETS: usize = 128;
 
@@ -160,13 +164,6 @@ pub(in crate::store) struct Columns {
     pub(super) resets_kept: bool,
 }
 
-/// A window of a block.
-pub(super) struct WindowAt {
-    pub(super) end_ms: i64,
-    pub(super) flags: u8,
-    pub(super) summary: Summary,
-}
-
 impl Columns {
     /// Reads what is `wanted` of a block.
     pub(super) fn read(&mut self, bytes: &[u8], wanted: RollupColumns) -> Result<(), StorageError> {
@@ -230,69 +227,130 @@ impl Columns {
         let rising = self.index.is_sorted_by(|a, b| a < b);
         let bounded = self.index.iter().all(|i| (0..MAX_WINDOWS as i64).contains(i));
         let counted = self.counts.iter().all(|c| (0..=i64::from(u32::MAX)).contains(c));
+        let near = self.before.iter().chain(&self.after).all(|ms| (0..=MAX_OFFSET_MS).contains(ms));
         let placed = self.reset_cells.is_sorted() && self.reset_cells.iter().all(|c| (0..n).contains(c));
-        if rising && bounded && counted && placed {
+        if rising && bounded && counted && near && placed {
             return Ok(());
         }
         Err(r.error("windows or resets are out of order"))
     }
 
-    /// Calls `visit` for each window, with the values before its resets. Columns that were not read are zero.
-    #[inline]
-    pub(super) fn each<E>(
+    /// Adds the windows within `[mint, maxt]` to the cells of `request`; `false` when some window in them is irregular. Only the columns that
+    /// were read are gone over. `scratch` is a buffer.
+    pub(super) fn fold(
         &self,
-        start: i64,
-        grid_ms: i64,
-        mut visit: impl FnMut(WindowAt, &[f64]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let float = |column: &[f64], i: usize| column.get(i).copied().unwrap_or(0.0);
-        let int = |column: &[i64], i: usize| column.get(i).copied().unwrap_or(0);
+        (start, grid_ms): (i64, i64),
+        (mint, maxt): (i64, i64),
+        request: &RollupRequest,
+        scratch: &mut Vec<f64>,
+        out: &mut Rollup,
+    ) -> bool {
+        let bad = i64::from(IRREGULAR | if request.starts { STARTS } else { 0 });
+        let end_of = |index: i64| start + index * grid_ms;
+        // The first window of a part holds the samples at its very start, as far as this part has them.
+        let mut at = self.index.partition_point(|i| end_of(*i) < mint);
+        let stop = self.index.partition_point(|i| end_of(*i) - grid_ms < maxt);
         let mut reset = 0;
-        for (i, index) in self.index.iter().enumerate() {
-            let end_ms = start + index * grid_ms;
-            let flags = self.flags[i] as u8;
-            let count = self.counts[i] as u64;
-            let is_stale = flags & STALE != 0;
-            let summary = match count {
-                0 => Summary { is_stale, ..Summary::default() },
-                _ => Summary {
-                    count,
-                    sum: float(&self.sum, i),
-                    compensation: float(&self.rest, i),
-                    min: float(&self.min, i),
-                    max: float(&self.max, i),
-                    first: float(&self.first, i),
-                    last: float(&self.last, i),
-                    first_ms: (end_ms - grid_ms).wrapping_add(int(&self.before, i)),
-                    last_ms: end_ms.wrapping_sub(int(&self.after, i)),
-                    is_stale,
-                },
-            };
-            let from = reset;
-            while self.reset_cells.get(reset) == Some(&(i as i64)) {
-                reset += 1;
+        while at < stop {
+            let end = end_of(self.index[at]);
+            let cell_end = request.end_from(end);
+            let cell_start = cell_end.saturating_sub(request.width_ms);
+            let until = |bound: i64| at + self.index[at..stop].partition_point(|i| end_of(*i) <= bound);
+            if end <= cell_start {
+                at = until(cell_start);
+                continue;
             }
-            visit(WindowAt { end_ms, flags, summary }, &self.resets[from..reset])?;
+            let to = until(cell_end);
+            if self.flags[at..to].iter().fold(0, |all, f| all | f) & bad != 0 {
+                return false;
+            }
+            scratch.clear();
+            self.resets_of(at..to, &mut reset, scratch);
+            let summary = self.summary(at..to, (start, grid_ms), request.columns);
+            out.push(cell_end, &summary, scratch.iter().copied());
+            at = to;
         }
-        Ok(())
+        true
+    }
+
+    /// What some neighbouring windows come to together.
+    fn summary(
+        &self,
+        windows: Range<usize>,
+        (start, grid_ms): (i64, i64),
+        columns: RollupColumns,
+    ) -> Summary {
+        let counts = &self.counts[windows.clone()];
+        let count: i64 = counts.iter().sum();
+        let is_stale = |i: usize| self.flags[i] & i64::from(STALE) != 0;
+        let mut out = Summary { count: count as u64, ..Summary::default() };
+        let filled = |i: &usize| self.counts[*i] > 0;
+        let (Some(first), Some(last)) = (windows.clone().find(filled), windows.clone().rev().find(filled))
+        else {
+            out.is_stale = windows.clone().any(is_stale);
+            return out;
+        };
+        out.is_stale = (last..windows.end).any(is_stale);
+        if columns.has(RollupColumns::FIRST) {
+            out.first = self.first[first];
+            out.first_ms = start + (self.index[first] - 1) * grid_ms + self.before[first];
+        }
+        if columns.has(RollupColumns::LAST) {
+            out.last = self.last[last];
+            out.last_ms = start + self.index[last] * grid_ms - self.after[last];
+        }
+        let filled = || (first..=last).filter(|i| self.counts[*i] > 0);
+        if columns.has(RollupColumns::SUM) {
+            for i in filled() {
+                (out.sum, out.compensation) = kahan::add(self.sum[i], out.sum, out.compensation);
+                out.compensation += self.rest.get(i).copied().unwrap_or(0.0);
+            }
+        }
+        if columns.has(RollupColumns::MIN) {
+            let better = |best: f64, v: f64| if v < best || best.is_nan() { v } else { best };
+            out.min = filled().fold(self.min[first], |best, i| better(best, self.min[i]));
+        }
+        if columns.has(RollupColumns::MAX) {
+            let better = |best: f64, v: f64| if v > best || best.is_nan() { v } else { best };
+            out.max = filled().fold(self.max[first], |best, i| better(best, self.max[i]));
+        }
+        out
+    }
+
+    /// Adds the values before resets in and between some neighbouring windows, in order of time. Those before `next` belong to windows before.
+    fn resets_of(&self, windows: Range<usize>, next: &mut usize, out: &mut Vec<f64>) {
+        if self.first.is_empty() || self.last.is_empty() {
+            return;
+        }
+        while self.reset_cells.get(*next).is_some_and(|cell| *cell < windows.start as i64) {
+            *next += 1;
+        }
+        let mut before: Option<f64> = None;
+        for i in windows {
+            if self.counts[i] > 0 {
+                out.extend(before.filter(|before| self.first[i] < *before));
+                before = Some(self.last[i]);
+            }
+            while self.reset_cells.get(*next) == Some(&(i as i64)) {
+                out.push(self.resets[*next]);
+                *next += 1;
+            }
+        }
     }
 
     /// The windows as a level in memory, all columns having been read.
     pub(super) fn to_level(&self, start: i64, grid_ms: i64) -> Level {
         let mut level = Level::new(grid_ms);
         level.resets_kept = self.resets_kept;
-        let windows = self.each(start, grid_ms, |w, resets| {
-            level.rollup.ends_ms.push(w.end_ms);
-            let cell = level.rollup.cells.len();
-            level.rollup.cells.push(w.summary);
-            level.rollup.resets.extend(resets.iter().map(|value| Reset { cell, value: *value }));
-            level.flags.push(w.flags & !STALE);
-            Ok::<(), std::convert::Infallible>(())
-        });
-        match windows {
-            Ok(()) => level,
-            Err(never) => match never {},
+        for (i, index) in self.index.iter().enumerate() {
+            level.rollup.ends_ms.push(start + index * grid_ms);
+            level.rollup.cells.push(self.summary(i..i + 1, (start, grid_ms), RollupColumns::ALL));
+            level.flags.push(self.flags[i] as u8 & !STALE);
         }
+        let resets = self.reset_cells.iter().zip(&self.resets);
+        level.rollup.resets =
+            resets.map(|(cell, value)| Reset { cell: *cell as usize, value: *value }).collect();
+        level
     }
 }
 

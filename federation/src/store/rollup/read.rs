@@ -29,6 +29,7 @@ pub(in crate::store) struct RollupReader {
     maxt: i64,
     columns: Columns,
     sealed: Samples,
+    scratch: Vec<f64>,
 }
 
 /// Why a series is not answered from rollups.
@@ -75,6 +76,7 @@ impl RollupReader {
             maxt,
             columns: Columns::default(),
             sealed: Samples::new(),
+            scratch: Vec::new(),
         })
     }
 
@@ -178,32 +180,21 @@ impl RollupReader {
 
     /// Whether some cell reaches into a part.
     fn needs(&self, part: Part) -> bool {
-        let into = part.start.saturating_sub(self.request.end_ms).saturating_sub(1);
-        let end = part.start + self.request.period_ms - 1 - into.rem_euclid(self.request.period_ms);
-        end - self.request.width_ms < part.end
+        self.request.end_from(part.start).saturating_sub(self.request.width_ms) < part.end
     }
 
     fn windows(&mut self, s: &mut Series<'_>, part: Part, head: &RowHead<'_>) -> Result<(), Stop> {
         let wanted = self.request.columns;
         head.block(self.level, self.grid_ms, wanted, &mut self.columns)?;
-        let resets = wanted.has(RollupColumns::RESETS);
-        let (request, mint, maxt, grid_ms) = (&self.request, self.mint, self.maxt, self.grid_ms);
-        if resets && !self.columns.resets_kept {
+        if wanted.has(RollupColumns::RESETS) && !self.columns.resets_kept {
             return Err(Stop::Irregular);
         }
-        let out = &mut s.out;
-        self.columns.each(part.start, grid_ms, |w, resets| {
-            // The first window of a part holds the samples at its very start, as far as this part has them.
-            if w.end_ms < mint || w.end_ms - grid_ms >= maxt {
-                return Ok(());
-            }
-            let Some(end_ms) = request.cell_of(w.end_ms) else { return Ok(()) };
-            if w.flags & IRREGULAR != 0 || (request.starts && w.flags & STARTS != 0) {
-                return Err(Stop::Irregular);
-            }
-            out.push(end_ms, &w.summary, resets.iter().copied());
-            Ok(())
-        })
+        let grid = (part.start, self.grid_ms);
+        let range = (self.mint, self.maxt);
+        match self.columns.fold(grid, range, &self.request, &mut self.scratch, &mut s.out) {
+            true => Ok(()),
+            false => Err(Stop::Irregular),
+        }
     }
 
     fn open_samples(&self, s: &mut Series<'_>, range: std::ops::Range<usize>) -> Result<(), Stop> {
