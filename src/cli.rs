@@ -963,6 +963,19 @@ mod tests {
     }
 
     #[test]
+    fn features_that_would_lose_data_are_refused() {
+        let general = |features: &str| {
+            let cli = Cli::try_parse_from(["almanac", &format!("--enable-feature={features}")]);
+            cli.expect("valid").scraper.general
+        };
+        assert_eq!(general("otlp-native-delta-ingestion,x").refuse(), Ok(()));
+        let e = general("otlp-deltatocumulative").refuse().expect_err("not built in");
+        assert!(e.starts_with("--enable-feature=otlp-deltatocumulative: not supported"), "{e}");
+        let e = general("otlp-deltatocumulative,otlp-native-delta-ingestion").refuse().expect_err("either");
+        assert!(e.contains("at the same time"), "{e}");
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();

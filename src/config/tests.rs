@@ -80,6 +80,41 @@ fn alertmanagers_have_their_defaults() {
 }
 
 #[test]
+fn otlp_has_its_defaults_and_strategies() {
+    use wire::otlp::{Promote, Settings};
+    let otlp = |text: &str| {
+        let config = parse(text).unwrap_or_else(|p| panic!("{text}: {p:?}"));
+        config.settings().expect("runs").otlp
+    };
+    assert_eq!(otlp("global: {}\n"), Settings::default());
+    assert_eq!(otlp("otlp: {}\n"), Settings::default());
+    for (strategy, suffixes, utf8) in [
+        ("UnderscoreEscapingWithSuffixes", true, false),
+        ("UnderscoreEscapingWithoutSuffixes", false, false),
+        ("NoUTF8EscapingWithSuffixes", true, true),
+        ("NoTranslation", false, true),
+        ("''", false, true),
+    ] {
+        let settings = otlp(&format!("otlp: {{translation_strategy: {strategy}}}\n"));
+        assert_eq!((settings.suffixes, settings.utf8), (suffixes, utf8), "{strategy}");
+    }
+    let all = otlp("otlp: {promote_all_resource_attributes: true, ignore_resource_attributes: [' a.b ']}\n");
+    assert_eq!(all.promote, Promote::AllBut(["a.b".to_owned()].into()));
+    let text = "otlp: {promote_resource_attributes: [a], keep_identifying_resource_attributes: true, convert_histograms_to_nhcb: true, \
+                promote_scope_metadata: true, label_name_underscore_sanitization: false, label_name_preserve_multiple_underscores: false}\n";
+    let expect = Settings {
+        promote: Promote::Only(["a".to_owned()].into()),
+        keep_identifying_resource_attributes: true,
+        convert_histograms_to_nhcb: true,
+        promote_scope_metadata: true,
+        label_name_underscore_sanitization: false,
+        label_name_preserve_multiple_underscores: false,
+        ..Settings::default()
+    };
+    assert_eq!(otlp(text), expect);
+}
+
+#[test]
 fn remote_stores_have_their_defaults() {
     let text = "global: {external_labels: {region: x}}
 remote_read:

@@ -15,7 +15,7 @@ use model::clock::SystemClock;
 use serde_json::Value;
 
 use self::bodies::{Dice, body};
-use crate::support::{Process, free_port, get, http, http_with, percent, ready, write};
+use crate::support::{Process, free_port, get, http, http_with, number, percent, ready, write};
 
 /// What stands under `otlp:`, one after the other.
 const SECTIONS: [&str; 10] = [
@@ -181,4 +181,29 @@ fn compare(prometheus: &std::path::Path, seed: u64, bodies: u64, features: &str,
     check_same("metadata", ports, "/api/v1/metadata");
     assert_eq!(counters(ports[1]), counters(ports[0]));
     eprintln!("{features}: {good} bodies, {refused} refused, {series} series, {exemplars} with exemplars");
+}
+
+#[test]
+fn a_longterm_node_takes_otlp_without_a_flag() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let port = free_port();
+    let path = format!("--storage.longterm.path={}", dir.path().display());
+    let listen = format!("--web.listen-address=127.0.0.1:{port}");
+    let node = Process::almanac(&["longterm", &path, &listen]);
+    ready(&node, port);
+    let now_ms = SystemClock::new().now_ms();
+    let body = serde_json::json!({"resourceMetrics": [{
+        "resource": {"attributes": [
+            {"key": "service.name", "value": {"stringValue": "s"}}, {"key": "host.name", "value": {"stringValue": "h"}}]},
+        "scopeMetrics": [{"metrics": [
+            {"name": "requests", "sum": {"isMonotonic": true, "aggregationTemporality": 2, "dataPoints": [
+                {"asInt": "7", "timeUnixNano": (now_ms * 1_000_000).to_string(), "startTimeUnixNano": "1000000"}]}},
+            {"name": "size", "unit": "By", "exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": [
+                {"count": "3", "sum": 5, "timeUnixNano": now_ms * 1_000_000, "positive": {"bucketCounts": [1, 2]}}]}}]}]}]});
+    assert_eq!(post(port, true, true, &body), (200, String::new()));
+    assert_eq!(number(port, "requests_total{job=\"s\"}"), Some(7.0));
+    assert_eq!(number(port, "histogram_sum(size_bytes)"), Some(5.0));
+    assert_eq!(number(port, "target_info{host_name=\"h\"}"), Some(1.0));
+    let features = get(port, "/api/v1/features").expect("an answer");
+    assert!(features.contains("\"otlp_write_receiver\":true"), "{features}");
 }
