@@ -18,7 +18,6 @@ pub const CONTENT_TYPE: &str = "application/x-streamed-protobuf; proto=prometheu
 mod field {
     pub(super) const SERIES: u32 = 1;
     pub(super) const QUERY: u32 = 2;
-    pub(super) const LABELS: u32 = 1;
     pub(super) const CHUNKS: u32 = 2;
     pub(super) const MINT: u32 = 1;
     pub(super) const MAXT: u32 = 2;
