@@ -227,10 +227,9 @@ impl HaAppender {
                     self.covered += 1;
                     continue;
                 }
-                match self.store(key, sample.clone()) {
-                    Err(AppendError::Storage(e)) => return Err(e),
-                    // Such a sample, too old for the store for example, would be refused in any case.
-                    Err(_) | Ok(()) => {}
+                // A sample that is refused, being too old for the store for example, would be so in any case.
+                if let Err(AppendError::Storage(e)) = self.store(key, sample.clone()) {
+                    return Err(e);
                 }
             }
         }

@@ -154,7 +154,10 @@ impl Inner {
     pub(super) fn expire_by_size(&self) -> Result<(u64, u64), StorageError> {
         let limit = self.config.max_bytes;
         let (mut months, mut series) = (0, 0);
-        while limit > 0 {
+        if limit == 0 {
+            return Ok((months, series));
+        }
+        loop {
             let bytes: u64 = FAMILIES.iter().map(|f| self.family_bytes(f)).sum();
             let oldest = {
                 let months = self.months.read();

@@ -114,6 +114,20 @@ impl<'a> Point<'a> {
         Ok(())
     }
 
+    /// Only the time of a point.
+    pub(crate) fn time_of(mut c: Cursor<'_>) -> Result<u64, Error> {
+        let mut nanos = 0;
+        while let Some(tag) = c.tag()? {
+            if tag.field == 3 {
+                c.expect(tag, WireType::Fixed64)?;
+                nanos = c.fixed64()?;
+            } else {
+                c.skip(tag.wire_type)?;
+            }
+        }
+        Ok(nanos)
+    }
+
     fn clear(&mut self) {
         self.start_nanos = 0;
         self.time_nanos = 0;

@@ -72,6 +72,13 @@ pub(crate) struct Times {
     pub(crate) last_nanos: u64,
 }
 
+impl Times {
+    fn add(&mut self, nanos: u64) {
+        self.first_nanos = self.first_nanos.min(nanos);
+        self.last_nanos = self.last_nanos.max(nanos);
+    }
+}
+
 impl<'a, 's, S: Sink> Translator<'a, 's, S> {
     pub(crate) fn new(settings: &'s Settings, max_ms: i64, sink: &'s mut S) -> Self {
         let names = LabelNames {
@@ -189,6 +196,18 @@ impl<'a, 's, S: Sink> Translator<'a, 's, S> {
 
     fn metric(&mut self, message: Cursor<'a>, point: &mut Point<'a>, times: &mut Times) -> Result<(), Fault> {
         let metric = Metric::read(message)?;
+        let result = self.points(&metric, point, times);
+        if let Err(Fault::Metric(_)) = result {
+            // What the resource says of itself goes by all points, also those that were not come to.
+            let mut points = metric.points;
+            while let Some(message) = points.next()? {
+                times.add(Point::time_of(message)?);
+            }
+        }
+        result
+    }
+
+    fn points(&mut self, metric: &Metric<'a>, point: &mut Point<'a>, times: &mut Times) -> Result<(), Fault> {
         let name = metric.name;
         if metric.kind == Kind::Empty {
             return Err(Fault::from(format!(
@@ -207,7 +226,7 @@ impl<'a, 's, S: Sink> Translator<'a, 's, S> {
             kind: metric.kind,
             temporality: metric.temporality,
             metadata: Metadata {
-                metric_type: type_of(&metric),
+                metric_type: type_of(metric),
                 unit: unit_name(metric.unit, false).into(),
                 help: metric.description.into(),
             },
@@ -218,8 +237,7 @@ impl<'a, 's, S: Sink> Translator<'a, 's, S> {
         while let Some(message) = points.next()? {
             empty = false;
             point.read(family.kind, message)?;
-            times.first_nanos = times.first_nanos.min(point.time_nanos);
-            times.last_nanos = times.last_nanos.max(point.time_nanos);
+            times.add(point.time_nanos);
             self.point(&family, point)?;
         }
         if empty {

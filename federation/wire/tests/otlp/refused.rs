@@ -4,7 +4,7 @@ use model::AppendError;
 use model::StorageError;
 use proptest::prelude::*;
 use wire::Error;
-use wire::otlp::{Settings, Stop, json_to_protobuf, translate};
+use wire::otlp::{Category, Settings, Stop, json_to_protobuf, translate};
 
 use crate::support::{Kept, NOW_MS, refused, request, run};
 
@@ -43,6 +43,19 @@ fn reasons_are_prometheus_s() {
             "out of bounds: timestamp is too far in the future"
         ),
     );
+}
+
+/// What a resource says of itself is looked at although all its points are in metrics that are refused.
+#[test]
+fn all_points_count_for_target_info() {
+    let json = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"s"}},
+        {"key":"a.b","value":{"stringValue":"1"}},{"key":"a_b","value":{"stringValue":"2"}}]},
+        "scopeMetrics":[{"metrics":[{"name":"d","sum":{"dataPoints":[{"timeUnixNano":"1000000"}]}}]}]}]}"#;
+    let mut kept = Kept::default();
+    let report = run(&Settings::default(), json, &mut kept).expect("a request");
+    assert!(!report.refused.is_empty());
+    assert_eq!(report.warnings.count(Category::LabelNameCollision), 1);
+    assert_eq!(kept.rows, [r#"target_info{a_b="1;2", job="s"} 1 1"#]);
 }
 
 #[test]

@@ -127,7 +127,10 @@ fn target_info_is_dense_enough_and_written_once() {
         infos.map(|row| row.split(' ').rev().nth(1).expect("a time").to_owned()).collect()
     };
     let all = points_at(&[400_000, 1000, 200_000]);
-    assert_eq!(times(&Settings::default(), &[all.clone()]), ["1000", "151000", "301000", "400000"]);
+    assert_eq!(
+        times(&Settings::default(), std::slice::from_ref(&all)),
+        ["1000", "151000", "301000", "400000"]
+    );
     assert_eq!(times(&Settings::default(), &[all.clone(), all, points_at(&[5000])]).len(), 5);
     let settings = Settings { lookback_ms: 1, ..Settings::default() };
     assert_eq!(times(&settings, &[points_at(&[10, 12])]), ["10", "11", "12"]);

@@ -5,17 +5,17 @@ use model::{AppendError, Exemplar, HistogramValue, Metadata, Sample, SampleValue
 use wire::otlp::{Report, Settings, Sink, Stop, json_to_protobuf, translate};
 
 /// Now, and no sample may be later.
-pub const NOW_MS: i64 = 1_700_000_000_000;
+pub(crate) const NOW_MS: i64 = 1_700_000_000_000;
 
 /// What was appended: labels, time and value.
 #[derive(Default)]
-pub struct Kept {
-    pub rows: Vec<String>,
-    pub samples: Vec<Sample>,
-    pub exemplars: Vec<Vec<Exemplar>>,
-    pub metadata: Vec<Metadata>,
+pub(crate) struct Kept {
+    pub(crate) rows: Vec<String>,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) exemplars: Vec<Vec<Exemplar>>,
+    pub(crate) metadata: Vec<Metadata>,
     /// Answers, beginning with the first sample; then all is well.
-    pub answers: Vec<Option<AppendError>>,
+    pub(crate) answers: Vec<Option<AppendError>>,
 }
 
 impl Sink for Kept {
@@ -46,14 +46,14 @@ impl Sink for Kept {
 }
 
 /// Translates a request in JSON.
-pub fn run(settings: &Settings, json: &str, kept: &mut Kept) -> Result<Report, Stop> {
+pub(crate) fn run(settings: &Settings, json: &str, kept: &mut Kept) -> Result<Report, Stop> {
     let body = json_to_protobuf(json.as_bytes(), 1 << 20).expect("a request");
     translate(&body, settings, NOW_MS, kept)
 }
 
 /// Translates a request that nothing is wrong with.
 #[track_caller]
-pub fn good(settings: &Settings, json: &str) -> Kept {
+pub(crate) fn good(settings: &Settings, json: &str) -> Kept {
     let mut kept = Kept::default();
     let report = run(settings, json, &mut kept).expect("a good request");
     assert!(report.refused.is_empty(), "{}", report.refused.text());
@@ -62,19 +62,19 @@ pub fn good(settings: &Settings, json: &str) -> Kept {
 
 /// Why a request is refused.
 #[track_caller]
-pub fn refused(settings: &Settings, json: &str) -> String {
+pub(crate) fn refused(settings: &Settings, json: &str) -> String {
     let report = run(settings, json, &mut Kept::default()).expect("a request");
     assert!(!report.refused.is_empty(), "nothing is refused");
     report.refused.text()
 }
 
 /// A request with these metrics of a resource and a scope without anything.
-pub fn request(metrics: &str) -> String {
+pub(crate) fn request(metrics: &str) -> String {
     format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metrics}]}}]}}]}}"#)
 }
 
 /// A request with a gauge `g` of 1 at 1000 ms with these attributes, of this resource.
-pub fn gauge(resource: &str, attributes: &str) -> String {
+pub(crate) fn gauge(resource: &str, attributes: &str) -> String {
     let point = format!(r#"{{"asInt":"1","timeUnixNano":"1000000000","attributes":[{attributes}]}}"#);
     let metric = format!(r#"{{"name":"g","gauge":{{"dataPoints":[{point}]}}}}"#);
     format!(
@@ -83,6 +83,6 @@ pub fn gauge(resource: &str, attributes: &str) -> String {
 }
 
 /// An attribute with a text.
-pub fn text(key: &str, value: &str) -> String {
+pub(crate) fn text(key: &str, value: &str) -> String {
     format!(r#"{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#)
 }
