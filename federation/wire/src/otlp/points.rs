@@ -1,7 +1,5 @@
 //! What becomes of a data point: one sample, or, for classic histograms and summaries, several.
 
-use std::cmp::Ordering;
-
 use model::labels::{BUCKET_LABEL, METRIC_NAME, QUANTILE_LABEL};
 use model::{Exemplar, HistogramValue, Labels, Metadata, Sample, SampleValue, stale_nan};
 
@@ -98,14 +96,7 @@ impl<'a, S: Sink> Translator<'a, '_, S> {
         for (bound, n) in point.bounds.iter().zip(&point.bucket_counts) {
             cumulated = cumulated.wrapping_add(*n);
             // An exemplar of no number belongs to the bucket that is looked at.
-<<<<<<< HEAD
-            let here = exemplars
-                .iter()
-                .take_while(|e| e.value.partial_cmp(bound) != Some(Ordering::Greater))
-                .count();
-=======
             let here = exemplars.iter().position(|e| e.value > *bound).unwrap_or(exemplars.len());
->>>>>>> eadf843 (OTLP: all points of a resource count for target_info, those of refused metrics too)
             let (these, rest) = exemplars.split_at(here);
             exemplars = rest;
             write_float(&mut bound_text, *bound);
