@@ -147,7 +147,6 @@ impl Year {
         };
         let store = open();
         let mut samples = 0;
-        let begin = std::time::Instant::now();
         for day in 0..days {
             clock.set_ms(YEAR_BEGIN + (day + 1) * DAY_MS);
             let mut a = store.appender().expect("an open store");
@@ -167,10 +166,6 @@ impl Year {
         }
         clock.advance(std::time::Duration::from_secs(86_400));
         store.maintain().expect("sealing");
-        println!(
-            "longterm_year: {samples} samples written and sealed in {:.1} s",
-            begin.elapsed().as_secs_f64()
-        );
         // What lies in memory tables goes to disk.
         store.close().expect("closing");
         drop(store);
@@ -200,6 +195,7 @@ fn year_value(i: usize, day: i64, k: i64) -> f64 {
     }
 }
 
+#[allow(clippy::print_stdout, reason = "what a bench is for")]
 fn year(c: &mut Criterion) {
     let tiny = std::env::args().any(|a| a == "--test");
     let year = Year::new(if tiny { 3 } else { 365 });

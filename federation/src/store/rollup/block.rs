@@ -28,10 +28,10 @@ pub(in crate::store) const STARTS: u8 = 2;
 /// A stale marker comes last.
 const STALE: u8 = 4;
 
-/// Most windows of a block; a row has far fewer.
-const MAX_WINDOWS: u64 = 1 << 14;
-/// No window is longer.
-const MAX_OFFSET_MS: i64 = 1 << 40;
+/// Bound on windows of a block; a row has far fewer.
+const MAX_WINDOWS_BITS: u32 = 14;
+/// No window is longer, in milliseconds.
+const MAX_OFFSET_BITS: u32 = 40;
 /// More values before resets than windows and so many are not kept: it is no counter.
 const SPARE_RESETS: usize = 128;
 
@@ -169,7 +169,7 @@ impl Columns {
     pub(super) fn read(&mut self, bytes: &[u8], wanted: RollupColumns) -> Result<(), StorageError> {
         let mut r = Reader::new("rollup", bytes);
         let n = r.varint()?;
-        if n == 0 || n > MAX_WINDOWS {
+        if n == 0 || n > 1 << MAX_WINDOWS_BITS {
             return Err(r.error(format!("{n} windows are more than a block can hold")));
         }
         let n = n as usize;
@@ -222,14 +222,17 @@ impl Columns {
         self.check(&r)
     }
 
+    /// Without branches, since it is done for every row of a query: all bits that a column has together tell its bounds.
     fn check(&self, r: &Reader<'_>) -> Result<(), StorageError> {
+        let rises =
+            |column: &[i64], by: i64| column.windows(2).fold(true, |all, w| all & (w[1] - w[0] >= by));
+        let below = |column: &[i64], bits: u32| column.iter().fold(0, |all, x| all | *x as u64) >> bits == 0;
         let n = self.index.len() as i64;
-        let rising = self.index.is_sorted_by(|a, b| a < b);
-        let bounded = self.index.iter().all(|i| (0..MAX_WINDOWS as i64).contains(i));
-        let counted = self.counts.iter().all(|c| (0..=i64::from(u32::MAX)).contains(c));
-        let near = self.before.iter().chain(&self.after).all(|ms| (0..=MAX_OFFSET_MS).contains(ms));
-        let placed = self.reset_cells.is_sorted() && self.reset_cells.iter().all(|c| (0..n).contains(c));
-        if rising && bounded && counted && near && placed {
+        let bounded = below(&self.index, MAX_WINDOWS_BITS) && below(&self.counts, 32);
+        let near = below(&self.before, MAX_OFFSET_BITS) && below(&self.after, MAX_OFFSET_BITS);
+        let placed = below(&self.reset_cells, MAX_WINDOWS_BITS) && rises(&self.reset_cells, 0);
+        let last = self.reset_cells.last().is_none_or(|cell| *cell < n);
+        if bounded && near && placed && last && rises(&self.index, 1) {
             return Ok(());
         }
         Err(r.error("windows or resets are out of order"))
