@@ -20,6 +20,7 @@ use federation::config::{BacklogConfig, RemoteReadConfig, SenderConfig};
 use federation::fanout::{Fanout, RemoteSource};
 use federation::remote_read::RemoteRead;
 use federation::sender::{RemoteSide, Sender, SenderHandle, SenderParts, selector_text};
+use federation::store::ROLLUP_GRIDS_MS;
 use federation::tiered::{OnUnavailable, Promoted, Tiered};
 use model::{Clock, Exemplar, Labels, LabelsBuilder, Matcher, Queryable, StorageError};
 use prometheus::Registry;
@@ -433,6 +434,7 @@ impl Core {
         let Some(longterm) = &settings.longterm else { return Ok(self.db.clone()) };
         let config = RemoteReadConfig::new(LONGTERM_SENDER, format!("{}/api/v1/read", longterm.url));
         let remote = RemoteRead::new(config, self.runtime.clone()).context("longterm.url")?;
+        let remote = remote.with_chunks(tsdb::chunk::codec).with_rollups(&ROLLUP_GRIDS_MS);
         let db = self.db.clone();
         let backlog = self.backlog.clone();
         let promoted = Promoted {

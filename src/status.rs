@@ -271,6 +271,10 @@ impl Queryable for CurrentQueryable {
         let current = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
         current.querier(mint, maxt)
     }
+
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).rollup_grids_ms()
+    }
 }
 
 /// [`web::RulesSource`] over the rule manager and the notifier.

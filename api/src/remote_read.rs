@@ -8,7 +8,9 @@ use std::sync::Arc;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use model::chunk::decode_chunks;
-use model::{Chunk, Labels, LabelsBuilder, MatchOp, Matcher, Samples, Series, SeriesSet, StorageError};
+use model::{
+    Chunk, Labels, LabelsBuilder, MatchOp, Matcher, Querier, Samples, Series, SeriesSet, StorageError,
+};
 use wire::chunked::{self, FrameEncoder};
 use wire::read::{ReadQuery, ReadRequest, ReadResponseEncoder, ResponseType};
 use wire::snappy::{Compressor, Decompressor};
@@ -89,9 +91,17 @@ fn stream(app: &App, request: &ReadRequest, out: &mut BodyOut) -> Result<(), Ref
     let mut encoder = FrameEncoder::new(app.config.remote_read.max_bytes_in_frame);
     let mut scratch = Samples::new();
     for (number, query) in request.queries.iter().enumerate() {
-        let mut set = select(app, query)?;
+        let mut set = select_for_stream(app, query)?;
         while let Some(series) = set.next()? {
             encoder.begin(number, &series.labels);
+            if let ([only], Some(request)) = (series.chunks.as_slice(), &query.rollup)
+                && let Some(rollup) = only.as_rollup()
+            {
+                encoder.rollup(rollup, request.columns, (only.mint, only.maxt), out.buf());
+                encoder.end(out.buf());
+                out.checkpoint();
+                continue;
+            }
             let mut rest = series.chunks.as_slice();
             while let Some(group) = overlapping(&mut rest) {
                 if let [only] = group
@@ -133,10 +143,28 @@ fn overlapping<'a>(rest: &mut &'a [Chunk]) -> Option<&'a [Chunk]> {
 }
 
 fn select(app: &App, query: &ReadQuery) -> Result<WithExternal, StorageError> {
+    select_by(app, query, |querier, matchers| querier.select(matchers, &query.hints))
+}
+
+/// With rollups in place of samples where the client takes them.
+fn select_for_stream(app: &App, query: &ReadQuery) -> Result<WithExternal, StorageError> {
+    // Without hints nobody knows for which range cells are wanted.
+    let request = query.rollup.as_ref().filter(|_| query.hints.end_ms >= query.hints.start_ms);
+    select_by(app, query, |querier, matchers| match request {
+        Some(request) => querier.select_rollup(matchers, &query.hints, request),
+        None => querier.select(matchers, &query.hints),
+    })
+}
+
+fn select_by(
+    app: &App,
+    query: &ReadQuery,
+    select: impl FnOnce(&dyn Querier, &[Matcher]) -> Result<Box<dyn SeriesSet>, StorageError>,
+) -> Result<WithExternal, StorageError> {
     let external = app.deps.status.external_labels();
     let matchers: Vec<Matcher> = query.matchers.iter().map(|m| without_external(m, &external)).collect();
     let querier = app.deps.local_queryable.querier(query.mint, query.maxt)?;
-    let set = querier.select(&matchers, &query.hints)?;
+    let set = select(&*querier, &matchers)?;
     Ok(WithExternal { set, external, builder: LabelsBuilder::new() })
 }
 

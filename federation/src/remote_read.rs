@@ -16,7 +16,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, 
 use http::{Method, Uri};
 use model::labels::{METRIC_NAME, is_legacy_label_name};
 use model::storage::VecSeriesSet;
-use model::{LabelsResult, Matcher, Querier, Queryable, SelectHints, SeriesSet, StorageError};
+use model::{LabelsResult, Matcher, Querier, Queryable, RollupRequest, SelectHints, SeriesSet, StorageError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::runtime::Handle;
@@ -49,6 +49,8 @@ struct Inner {
     runtime: Handle,
     /// For answers in chunks.
     codecs: Option<Codecs>,
+    /// Windows that the server sums up ahead.
+    rollup_grids_ms: &'static [i64],
 }
 
 /// An answer to a read request.
@@ -72,7 +74,9 @@ impl RemoteRead {
             let authority = uri.authority().map_or("", |a| a.as_str());
             format!("{}://{authority}{path}", uri.scheme_str().unwrap_or("http"))
         });
-        Ok(Self { inner: Arc::new(Inner { config, uri, api, client, runtime, codecs: None }) })
+        Ok(Self {
+            inner: Arc::new(Inner { config, uri, api, client, runtime, codecs: None, rollup_grids_ms: &[] }),
+        })
     }
 
     /// The same, and answers may come as chunks that these codecs read: the server need not decode them, and sends less.
@@ -82,6 +86,16 @@ impl RemoteRead {
     #[must_use]
     pub fn with_chunks(mut self, codecs: Codecs) -> Self {
         Arc::get_mut(&mut self.inner).expect("it was made just now").codecs = Some(codecs);
+        self
+    }
+
+    /// The same, of a long-term node, which may answer with sums over such windows in place of samples. Chunks have to be taken too.
+    ///
+    /// # Panics
+    /// When the store is in use already.
+    #[must_use]
+    pub fn with_rollups(mut self, grids_ms: &'static [i64]) -> Self {
+        Arc::get_mut(&mut self.inner).expect("it was made just now").rollup_grids_ms = grids_ms;
         self
     }
 
@@ -96,6 +110,10 @@ impl Queryable for RemoteRead {
     fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
         Ok(Box::new(RemoteQuerier { inner: self.inner.clone(), mint, maxt }))
     }
+
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        self.inner.rollup_grids_ms
+    }
 }
 
 struct RemoteQuerier {
@@ -106,29 +124,16 @@ struct RemoteQuerier {
 
 impl Querier for RemoteQuerier {
     fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
-        let query =
-            ReadQuery { mint: self.mint, maxt: self.maxt, matchers: matchers.to_vec(), hints: hints.clone() };
-        let inner = &self.inner;
-        let request = match inner.codecs {
-            Some(_) => ReadRequest::chunks(vec![query]),
-            None => ReadRequest::samples(vec![query]),
-        };
-        let mut results = match inner.read(&request)? {
-            Answer::Chunks(body, codecs) => {
-                let limits = ChunkLimits {
-                    mint: self.mint,
-                    maxt: self.maxt,
-                    frame_len_bytes: inner.config.max_frame_bytes,
-                    samples: inner.config.max_decompressed_bytes / size_of::<(i64, f64)>(),
-                };
-                vec![decode_chunked(&body, codecs, limits).map_err(|e| inner.failed(e))?]
-            }
-            Answer::Samples(body) => decode_response(&body).map_err(|e| inner.failed(e))?,
-        };
-        match (results.pop(), results.is_empty()) {
-            (Some(series), true) => Ok(Box::new(VecSeriesSet::new(series, Vec::new()))),
-            _ => Err(self.inner.nonsense("the answer does not hold one result")),
-        }
+        self.ask(matchers, hints, None)
+    }
+
+    fn select_rollup(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        request: &RollupRequest,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        self.ask(matchers, hints, (!self.inner.rollup_grids_ms.is_empty()).then_some(*request))
     }
 
     fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
@@ -155,6 +160,37 @@ struct LabelsAnswer {
 }
 
 impl RemoteQuerier {
+    fn ask(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        rollup: Option<RollupRequest>,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let (matchers, hints) = (matchers.to_vec(), hints.clone());
+        let query = ReadQuery { mint: self.mint, maxt: self.maxt, matchers, hints, rollup };
+        let inner = &self.inner;
+        let request = match inner.codecs {
+            Some(_) => ReadRequest::chunks(vec![query]),
+            None => ReadRequest::samples(vec![query]),
+        };
+        let mut results = match inner.read(&request)? {
+            Answer::Chunks(body, codecs) => {
+                let limits = ChunkLimits {
+                    mint: self.mint,
+                    maxt: self.maxt,
+                    frame_len_bytes: inner.config.max_frame_bytes,
+                    samples: inner.config.max_decompressed_bytes / size_of::<(i64, f64)>(),
+                };
+                vec![decode_chunked(&body, codecs, limits).map_err(|e| inner.failed(e))?]
+            }
+            Answer::Samples(body) => decode_response(&body).map_err(|e| inner.failed(e))?,
+        };
+        match (results.pop(), results.is_empty()) {
+            (Some(series), true) => Ok(Box::new(VecSeriesSet::new(series, Vec::new()))),
+            _ => Err(self.inner.nonsense("the answer does not hold one result")),
+        }
+    }
+
     fn labels(&self, path: &str, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
         if self.mint > self.maxt {
             return Ok(LabelsResult::default());

@@ -61,6 +61,7 @@ pub use delete::Deleted;
 pub use error::StoreError;
 pub use maintain::MaintainReport;
 pub use retention::RetentionRule;
+pub use rollup::ROLLUP_GRIDS_MS;
 pub use snapshot::SNAPSHOTS_DIR;
 pub use stats::StoreStats;
 pub use verify::{VerifyReport, verify};
@@ -183,6 +184,6 @@ impl Queryable for LongtermStore {
     }
 
     fn rollup_grids_ms(&self) -> &'static [i64] {
-        &rollup::GRIDS_MS
+        &rollup::ROLLUP_GRIDS_MS
     }
 }

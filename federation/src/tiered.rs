@@ -29,10 +29,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use model::chunk::decode_chunks;
+use model::rollup::is_summable;
 use model::storage::{VecSeriesSet, joined};
 use model::{
-    Chunk, Labels, LabelsResult, Matcher, Querier, Queryable, Samples, SelectHints, Series, SeriesSet,
-    StorageError,
+    Chunk, Labels, LabelsResult, Matcher, Querier, Queryable, Resolutions, Rollup, RollupRequest, Samples,
+    SelectHints, Series, SeriesSet, StorageError,
 };
 
 /// What to do when the remote store does not answer.
@@ -116,6 +117,10 @@ impl Queryable for Tiered {
             external_labels: self.external_labels.clone(),
             on_unavailable: self.on_unavailable,
         }))
+    }
+
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        self.remote.rollup_grids_ms()
     }
 }
 
@@ -238,6 +243,52 @@ impl Querier for TieredQuerier {
         Ok(Box::new(MergedSet::new(local, remote, warnings, self.on_unavailable)))
     }
 
+    /// The remote store's rollups, to which the local samples are added, which are all later.
+    fn select_rollup(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        request: &RollupRequest,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let Some(remote) = self.remote.as_ref().filter(|_| self.tags.is_empty()) else {
+            // Samples that lie here under other labels cannot be taken out of a sum.
+            return self.select(matchers, hints);
+        };
+        let question = self.question(matchers);
+        let remote_hints = SelectHints { end_ms: hints.end_ms.min(remote.maxt), ..hints.clone() };
+        let set = remote.querier.select_rollup(&question.matchers, &remote_hints, request);
+        let answer = set.and_then(|set| match question.strip.as_slice() {
+            [] => Ok(set),
+            names => stripped(set, names),
+        });
+        let set = match answer.and_then(at_most_one_rollup) {
+            Ok(Some(set)) => set,
+            Ok(None) => return self.select(matchers, hints),
+            Err(e) => {
+                let warnings = vec![self.on_unavailable.warning(e)?];
+                let local = self.local.select(matchers, hints)?;
+                return Ok(Box::new(MergedSet::new(local, None, warnings, self.on_unavailable)));
+            }
+        };
+        let local = self.local.select(matchers, hints)?;
+        let mut merged = MergedSet::new(local, Some(set), Vec::new(), self.on_unavailable);
+        let from = hints.start_ms.max(remote.maxt.saturating_add(1));
+        let (mut list, mut samples) = (Vec::new(), Samples::new());
+        while let Some(mut series) = merged.next()? {
+            if let [first, rest @ ..] = series.chunks.as_slice()
+                && let Some(rollup) = first.as_rollup().filter(|_| !rest.is_empty())
+            {
+                decode_chunks(rest, from, hints.end_ms, &mut samples)?;
+                let Some(both) = rolled(rollup, &samples, request) else {
+                    return self.select(matchers, hints);
+                };
+                series.chunks = vec![Chunk::rollup(Arc::new(both), first.mint, hints.end_ms)];
+            }
+            list.push(series);
+        }
+        Ok(Box::new(VecSeriesSet::new(list, merged.warnings())))
+    }
+
     fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
         let local = self.local.label_names(matchers, limit)?;
         self.labels(matchers, limit, local, |remote, question| {
@@ -276,6 +327,33 @@ pub(crate) fn stripped(
         list.push(Series { labels: series.labels.without(names), chunks: series.chunks });
     }
     Ok(Box::new(VecSeriesSet::new(joined(list), set.warnings())))
+}
+
+/// The set, when each of its series has either samples or one rollup and nothing else.
+fn at_most_one_rollup(mut set: Box<dyn SeriesSet>) -> Result<Option<Box<dyn SeriesSet>>, StorageError> {
+    let mut list = Vec::new();
+    while let Some(series) = set.next()? {
+        if series.chunks.len() > 1 && series.chunks.iter().any(|c| c.as_rollup().is_some()) {
+            return Ok(None);
+        }
+        list.push(series);
+    }
+    Ok(Some(Box::new(VecSeriesSet::new(list, set.warnings()))))
+}
+
+/// A rollup with later samples added to it; `None` when those cannot be summed up.
+fn rolled(rollup: &Rollup, samples: &Samples, request: &RollupRequest) -> Option<Rollup> {
+    let mut out = rollup.clone();
+    for (i, t) in samples.timestamps_ms.iter().enumerate() {
+        let Some(end_ms) = request.cell_of(*t) else { continue };
+        let starts = request.starts && samples.start_timestamp_ms(i) != 0;
+        if starts || samples.histogram(i).is_some() || !is_summable(samples.values[i]) {
+            return None;
+        }
+        out.push_sample(end_ms, *t, samples.values[i]);
+        out.resolutions = out.resolutions.and(Resolutions::RAW);
+    }
+    Some(out)
 }
 
 /// Times at which a series has samples under the labels with the tag, by its labels without.

@@ -40,6 +40,18 @@ impl RollupColumns {
         Self(self.0 | other.0)
     }
 
+    /// As a number, and back.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The columns with these [`RollupColumns::bits`].
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::ALL.0)
+    }
+
     /// Whether all of `other` are needed.
     #[must_use]
     #[inline]
@@ -130,6 +142,16 @@ fn gcd(a: i64, b: i64) -> i64 {
         (a, b) = (b, a % b);
     }
     a
+}
+
+/// Greater numbers may overflow when they are added in another order, so that samples have to be looked at.
+const MAX_SUMMED: f64 = 1e290;
+
+/// Whether a number can be summed up ahead.
+#[must_use]
+#[inline]
+pub fn is_summable(value: f64) -> bool {
+    value.abs() <= MAX_SUMMED || !value.is_finite()
 }
 
 /// What some neighbouring samples of a series come to. Stale markers are not samples.

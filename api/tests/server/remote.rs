@@ -294,7 +294,7 @@ fn read(server: &TestServer, request: &ReadRequest) -> Answer {
 }
 
 fn query(matchers: Vec<Matcher>) -> ReadQuery {
-    ReadQuery { mint: NOW_MS - 60_000, maxt: NOW_MS, matchers, hints: SelectHints::default() }
+    ReadQuery { mint: NOW_MS - 60_000, maxt: NOW_MS, matchers, hints: SelectHints::default(), rollup: None }
 }
 
 #[test]

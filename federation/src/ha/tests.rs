@@ -217,7 +217,7 @@ struct Replica {
     name: &'static str,
     offset_ms: i64,
     alive: bool,
-    queue: VecDeque<(i64, Vec<(Labels, i64, f64)>)>,
+    queue: VecDeque<Vec<(Labels, i64, f64)>>,
 }
 
 /// Rounds of a second each in which replicas scrape, send, lag, die and come back; one of them lives at any time.
@@ -252,11 +252,11 @@ fn no_gap_and_no_time_twice_whichever_replica_dies() {
                 }
                 if r.alive && (now - START_MS) % INTERVAL_MS == r.offset_ms {
                     let scrape = ["x", "y"].map(|m| (labels(m, "i", r.name), now, 1.0)).to_vec();
-                    r.queue.push_back((now, scrape));
+                    r.queue.push_back(scrape);
                 }
                 // What is due is sent, now and then late.
                 while r.alive && rng.below(5) > 0 {
-                    let Some((_, batch)) = r.queue.front() else { break };
+                    let Some(batch) = r.queue.front() else { break };
                     match world.send(batch) {
                         Ok(()) => drop(r.queue.pop_front()),
                         Err(StorageError::NotYet(_)) => break,

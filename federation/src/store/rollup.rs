@@ -47,7 +47,7 @@ pub(super) static MINUTES: Family =
     Family { name: AGG5M, grids_ms: &[MINUTES_5_MS], resolution: Resolutions::MINUTES_5 };
 
 /// Lengths of all windows.
-pub(super) static GRIDS_MS: [i64; 3] = [DAY_MS, HOUR_MS, MINUTES_5_MS];
+pub static ROLLUP_GRIDS_MS: [i64; 3] = [DAY_MS, HOUR_MS, MINUTES_5_MS];
 
 /// All of them, the coarsest first.
 pub(super) static ROLLUPS: [&Family; 2] = [&HOURS, &MINUTES];

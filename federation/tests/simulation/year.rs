@@ -6,11 +6,19 @@ use std::time::Duration;
 
 use federation::store::{LongtermStore, StoreConfig};
 use federation::tiered::{OnUnavailable, Tiered};
+use model::chunk::decode_chunks;
 use model::clock::ManualClock;
 use model::memory::MemoryStorage;
-use model::{Appendable, Labels, LabelsBuilder, Queryable, Sample, SeriesRef, stale_nan};
+use model::storage::VecSeriesSet;
+use model::{
+    Appendable, Labels, LabelsBuilder, LabelsResult, Matcher, Querier, Queryable, RollupRequest, Sample,
+    Samples, SelectHints, SeriesRef, SeriesSet, StorageError, stale_nan,
+};
 use promql::{Engine, EngineConfig, MatrixSeries, QueryOptions, Value};
 use tsdb::Db;
+use wire::chunked::FrameEncoder;
+use wire::read::{ReadQuery, ReadRequest};
+use wire::read_chunks::{ChunkLimits, decode_chunked};
 
 use crate::world::BEGIN_MS;
 
@@ -75,6 +83,81 @@ fn with_cluster(labels: &Labels) -> Labels {
     LabelsBuilder::from_labels(labels).set("cluster", "c").build()
 }
 
+/// The long-term store as a scraper node sees it: questions and answers go over the wire.
+struct Wired(Arc<LongtermStore>);
+
+struct WiredQuerier {
+    querier: Box<dyn Querier>,
+    mint: i64,
+    maxt: i64,
+}
+
+impl Queryable for Wired {
+    fn querier(&self, mint: i64, maxt: i64) -> Result<Box<dyn Querier>, StorageError> {
+        Ok(Box::new(WiredQuerier { querier: self.0.querier(mint, maxt)?, mint, maxt }))
+    }
+
+    fn rollup_grids_ms(&self) -> &'static [i64] {
+        self.0.rollup_grids_ms()
+    }
+}
+
+impl Querier for WiredQuerier {
+    fn select(&self, matchers: &[Matcher], hints: &SelectHints) -> Result<Box<dyn SeriesSet>, StorageError> {
+        self.querier.select(matchers, hints)
+    }
+
+    fn select_rollup(
+        &self,
+        matchers: &[Matcher],
+        hints: &SelectHints,
+        request: &RollupRequest,
+    ) -> Result<Box<dyn SeriesSet>, StorageError> {
+        let query = ReadQuery {
+            mint: self.mint,
+            maxt: self.maxt,
+            matchers: matchers.to_vec(),
+            hints: hints.clone(),
+            rollup: Some(*request),
+        };
+        let asked = ReadRequest::decode(&ReadRequest::chunks(vec![query]).encode()).expect("own bytes");
+        let query = &asked.queries[0];
+        let request = query.rollup.as_ref().expect("it was asked for");
+        let mut set = self.querier.select_rollup(&query.matchers, &query.hints, request)?;
+        let (mut out, mut encoder) = (Vec::new(), FrameEncoder::new(1 << 20));
+        let mut samples = Samples::new();
+        while let Some(series) = set.next()? {
+            encoder.begin(0, &series.labels);
+            if let Some(rollup) = series.chunks[0].as_rollup() {
+                let range = (series.chunks[0].mint, series.chunks[0].maxt);
+                encoder.rollup(rollup, request.columns, range, &mut out);
+            } else {
+                decode_chunks(&series.chunks, self.mint, self.maxt, &mut samples)?;
+                let chunks = tsdb::chunk::encode_common(&samples);
+                chunks.iter().for_each(|c| encoder.chunk(c, &mut out));
+            }
+            encoder.end(&mut out);
+        }
+        let limits =
+            ChunkLimits { mint: self.mint, maxt: self.maxt, frame_len_bytes: 4 << 20, samples: 10_000_000 };
+        let series = decode_chunked(&out.into(), tsdb::chunk::codec, limits).expect("own bytes");
+        Ok(Box::new(VecSeriesSet::new(series, Vec::new())))
+    }
+
+    fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<LabelsResult, StorageError> {
+        self.querier.label_names(matchers, limit)
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        limit: usize,
+    ) -> Result<LabelsResult, StorageError> {
+        self.querier.label_values(name, matchers, limit)
+    }
+}
+
 struct Year {
     dir: tempfile::TempDir,
     clock: Arc<ManualClock>,
@@ -120,7 +203,7 @@ impl Year {
         Tiered {
             local: db,
             local_min_time: Arc::new(move || local.min_time()),
-            remote: self.longterm.clone(),
+            remote: Arc::new(Wired(self.longterm.clone())),
             external_labels: Labels::from_pairs([("cluster", "c")]),
             promoted: None,
             on_unavailable: OnUnavailable::Fail,
@@ -128,13 +211,18 @@ impl Year {
     }
 }
 
-fn matrix(engine: &Engine, store: &dyn Queryable, query: &str, step: Duration) -> Vec<MatrixSeries> {
+fn matrix(
+    engine: &Engine,
+    store: &dyn Queryable,
+    query: &str,
+    step: Duration,
+) -> (Vec<MatrixSeries>, String) {
     let output = engine
         .range(store, query, BEGIN_MS, END_MS - STEP_MS, step.as_millis() as i64, &QueryOptions::default())
         .unwrap_or_else(|e| panic!("{query}: {e}"));
     assert!(output.annotations.is_empty(), "{query}: {:?}", output.annotations);
     match output.value {
-        Value::Matrix(m) => m,
+        Value::Matrix(m) => (m, output.resolutions.to_string()),
         other => panic!("{query}: {other:?}"),
     }
 }
@@ -157,19 +245,23 @@ fn a_year_reads_the_same_wherever_the_seam_is() {
     let year = Year::new();
     let engine = Engine::new(EngineConfig::default(), year.clock.clone(), &prometheus::Registry::new());
     let day = Duration::from_secs(86_400);
-    let expected: Vec<_> = QUERIES.iter().map(|q| matrix(&engine, &year.whole, q, day)).collect();
+    let whole = |query: &str, step| matrix(&engine, &year.whole, query, step).0;
+    let expected: Vec<_> = QUERIES.iter().map(|q| whole(q, day)).collect();
     assert!(expected.iter().all(|m| !m.is_empty() && m[0].floats.len() > 100), "the queries give something");
     for local_days in [1, 15, 200] {
         let tiered = year.tiered(local_days);
+        let mut from_rollups = 0;
         for (query, expected) in QUERIES.iter().zip(&expected) {
-            let found = matrix(&engine, &tiered, query, day);
+            let (found, resolutions) = matrix(&engine, &tiered, query, day);
+            from_rollups += usize::from(resolutions.contains("1h"));
             assert_equal(&found, expected, &format!("{query} with {local_days} days at hand"));
         }
+        assert!(from_rollups >= 7, "{from_rollups} queries used rollups with {local_days} days at hand");
         // Steps that no window is aligned to.
         let odd = Duration::from_secs(7 * 3600 + 131);
         for query in &QUERIES[..6] {
-            let found = matrix(&engine, &tiered, query, odd);
-            assert_equal(&found, &matrix(&engine, &year.whole, query, odd), &format!("{query} at odd steps"));
+            let (found, _) = matrix(&engine, &tiered, query, odd);
+            assert_equal(&found, &whole(query, odd), &format!("{query} at odd steps"));
         }
     }
 }

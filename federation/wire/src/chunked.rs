@@ -6,9 +6,10 @@
 //!
 //! Spec: <https://prometheus.io/docs/prometheus/latest/querying/remote_read_api/>.
 
-use model::{Chunk, ChunkEncoding, Labels};
+use model::{Chunk, ChunkEncoding, Labels, Rollup, RollupColumns};
 
 use crate::proto::{put_bytes, put_int64, put_len, put_uint64, put_varint, varint_len};
+use crate::rollup;
 use crate::write_v1::encode::encode_labels;
 
 /// What an HTTP answer in this form has as its `Content-Type`.
@@ -64,14 +65,32 @@ impl FrameEncoder {
     /// When the chunk has no encoded bytes.
     pub fn chunk(&mut self, chunk: &Chunk, out: &mut Vec<u8>) {
         let data = chunk.bytes().expect("what is sent is encoded");
+        debug_assert!(is_common(chunk.encoding()));
+        self.encoded((chunk.mint, chunk.maxt), chunk.encoding(), data, out);
+    }
+
+    /// Adds what stands for all samples of the series within `[mint, maxt]`, for a client that asked for it.
+    pub fn rollup(
+        &mut self,
+        rollup: &Rollup,
+        columns: RollupColumns,
+        (mint, maxt): (i64, i64),
+        out: &mut Vec<u8>,
+    ) {
+        let mut data = Vec::new();
+        rollup::encode(rollup, columns, &mut data);
+        self.encoded((mint, maxt), ChunkEncoding(rollup::ENCODING), &data, out);
+    }
+
+    fn encoded(&mut self, (mint, maxt): (i64, i64), encoding: ChunkEncoding, data: &[u8], out: &mut Vec<u8>) {
         let before = self.chunks.len();
-        let encoding = chunk.encoding();
-        debug_assert!(is_common(encoding));
-        let len = int64_len(chunk.mint) + int64_len(chunk.maxt) + 2 + 1 + varint_len(data.len() as u64);
+        let number = u64::from(encoding.0);
+        let len =
+            int64_len(mint) + int64_len(maxt) + 1 + varint_len(number) + 1 + varint_len(data.len() as u64);
         put_len(&mut self.chunks, field::CHUNKS, len + data.len());
-        put_int64(&mut self.chunks, field::MINT, chunk.mint);
-        put_int64(&mut self.chunks, field::MAXT, chunk.maxt);
-        put_uint64(&mut self.chunks, field::ENCODING, u64::from(encoding.0));
+        put_int64(&mut self.chunks, field::MINT, mint);
+        put_int64(&mut self.chunks, field::MAXT, maxt);
+        put_uint64(&mut self.chunks, field::ENCODING, number);
         put_bytes(&mut self.chunks, field::DATA, data);
         self.left = self.left.saturating_sub(self.chunks.len() - before);
         if self.left == 0 {

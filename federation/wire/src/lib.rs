@@ -13,6 +13,7 @@
 //! 3. [`write_v2`]: reader and writer of `io.prometheus.write.v2.Request`.
 //! 4. [`read`]: remote read requests and their answers in samples; [`chunked`] writes answers that are streamed as chunks,
 //!    [`read_chunks`] reads them.
+//!    [`rollup`]: an extension of it, sums in place of samples.
 //! 5. [`otlp`]: metrics of OpenTelemetry exporters, and what they become here.
 //! 6. [`digest`]: what a node says of its samples, so that two nodes can be compared.
 //!
@@ -30,6 +31,7 @@ pub mod otlp;
 mod proto;
 pub mod read;
 pub mod read_chunks;
+pub mod rollup;
 pub mod snappy;
 pub mod write_v1;
 pub mod write_v2;

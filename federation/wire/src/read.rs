@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use model::chunk::decode_chunks;
 use model::storage::{SeriesSet, joined};
-use model::{Chunk, MatchOp, Matcher, Sample, Samples, SelectHints, Series, StorageError};
+use model::{Chunk, MatchOp, Matcher, RollupRequest, Sample, Samples, SelectHints, Series, StorageError};
 use prost::Message;
 
 use crate::error::Error;
 use crate::proto::{Cursor, WireType, put_bytes};
+use crate::rollup::RequestMessage;
 use crate::write_v1::{LabelScratch, TimeSeries, WriteRequest, WriteRequestEncoder, to_labels};
 
 /// Queries beyond this number in one request are refused.
@@ -51,6 +52,8 @@ pub struct ReadQuery {
     pub matchers: Vec<Matcher>,
     /// What the selection is for.
     pub hints: SelectHints,
+    /// Rollups that will do in place of samples ([`crate::rollup`]).
+    pub rollup: Option<RollupRequest>,
 }
 
 impl ReadRequest {
@@ -135,7 +138,8 @@ fn response_type_number(t: ResponseType) -> i32 {
 fn query_of(q: messages::Query) -> Result<ReadQuery, Error> {
     let matchers = q.matchers.into_iter().map(matcher_of).collect::<Result<_, _>>()?;
     let hints = q.hints.map(hints_of).unwrap_or_default();
-    Ok(ReadQuery { mint: q.start_timestamp_ms, maxt: q.end_timestamp_ms, matchers, hints })
+    let rollup = q.rollup.and_then(|r| r.request());
+    Ok(ReadQuery { mint: q.start_timestamp_ms, maxt: q.end_timestamp_ms, matchers, hints, rollup })
 }
 
 fn matcher_of(m: messages::LabelMatcher) -> Result<Matcher, Error> {
@@ -186,6 +190,7 @@ fn message_of(q: &ReadQuery) -> messages::Query {
             by: q.hints.by,
             range_ms: q.hints.range_ms,
         }),
+        rollup: q.rollup.as_ref().map(RequestMessage::of),
     }
 }
 
@@ -309,6 +314,8 @@ fn samples_of(series: &TimeSeries<'_>) -> Result<Samples, Error> {
 
 /// Messages as the specification declares them.
 mod messages {
+    use crate::rollup::RequestMessage;
+
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct ReadRequest {
         #[prost(message, repeated, tag = "1")]
@@ -327,6 +334,8 @@ mod messages {
         pub(super) matchers: Vec<LabelMatcher>,
         #[prost(message, optional, tag = "4")]
         pub(super) hints: Option<ReadHints>,
+        #[prost(message, optional, tag = "1000")]
+        pub(super) rollup: Option<RequestMessage>,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -405,6 +414,7 @@ mod tests {
                     by: true,
                     ..SelectHints::default()
                 },
+                rollup: RollupRequest::for_windows(7, 5, 2, 5, model::RollupColumns::SUM, true),
             }],
             accepted: vec![ResponseType::StreamedXorChunks, ResponseType::Samples],
         };

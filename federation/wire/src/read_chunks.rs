@@ -14,10 +14,13 @@ use model::{Chunk, ChunkCodec, Labels, Samples, Series, StorageError};
 
 use crate::error::Error;
 use crate::proto::{Cursor, WireType};
+use crate::rollup;
 use crate::write_v1::{label, to_labels};
 
 const MESSAGE: &str = "ChunkedReadResponse";
 const CHECKSUM_LEN_BYTES: usize = 4;
+/// A cell of a rollup takes as much memory as so many samples.
+const SAMPLES_PER_CELL: usize = 6;
 
 /// The codec of an encoding as its number on the wire names it; `None` when there is none.
 pub type Codecs = fn(u8) -> Option<&'static dyn ChunkCodec>;
@@ -42,6 +45,7 @@ pub struct ChunkLimits {
 /// [`Error::Unsupported`] for an encoding without a codec.
 pub fn decode_chunked(body: &Bytes, codecs: Codecs, limits: ChunkLimits) -> Result<Vec<Series>, Error> {
     let mut list: Vec<(Labels, Vec<Chunk>)> = Vec::new();
+    let mut cells = limits.samples / SAMPLES_PER_CELL;
     let mut frames = Cursor::new(body, MESSAGE);
     while !frames.is_empty() {
         let mut message = frame(&mut frames, limits.frame_len_bytes)?;
@@ -51,7 +55,7 @@ pub fn decode_chunked(body: &Bytes, codecs: Codecs, limits: ChunkLimits) -> Resu
                 continue;
             }
             message.expect(tag, WireType::Bytes)?;
-            let (labels, mut chunks) = series(message.message()?, body, codecs)?;
+            let (labels, mut chunks) = series(message.message()?, body, codecs, &mut cells)?;
             match list.last_mut() {
                 Some(last) if last.0 == labels => last.1.append(&mut chunks),
                 _ => list.push((labels, chunks)),
@@ -69,15 +73,23 @@ pub fn decode_chunked(body: &Bytes, codecs: Codecs, limits: ChunkLimits) -> Resu
         });
     }
     let mut left = limits.samples;
-    let series = list.into_iter().map(|(labels, chunks)| {
+    let mut out = Vec::with_capacity(list.len());
+    for (labels, chunks) in list {
+        if let [only] = chunks.as_slice()
+            && let Some(rollup) = only.as_rollup()
+        {
+            if !rollup.is_empty() {
+                out.push(Series { labels, chunks });
+            }
+            continue;
+        }
         let samples = samples(chunks, limits, left)?;
         left -= samples.len();
-        Ok((labels, samples))
-    });
-    let full = |(labels, samples): (Labels, Samples)| {
-        (!samples.is_empty()).then(|| Series { labels, chunks: vec![Chunk::columns(Arc::new(samples))] })
-    };
-    series.filter_map(|read: Result<_, Error>| read.map(full).transpose()).collect()
+        if !samples.is_empty() {
+            out.push(Series { labels, chunks: vec![Chunk::columns(Arc::new(samples))] });
+        }
+    }
+    Ok(out)
 }
 
 /// The message of the next frame.
@@ -96,7 +108,12 @@ fn frame<'a>(frames: &mut Cursor<'a>, limit: usize) -> Result<Cursor<'a>, Error>
     Ok(message)
 }
 
-fn series(mut message: Cursor<'_>, body: &Bytes, codecs: Codecs) -> Result<(Labels, Vec<Chunk>), Error> {
+fn series(
+    mut message: Cursor<'_>,
+    body: &Bytes,
+    codecs: Codecs,
+    cells: &mut usize,
+) -> Result<(Labels, Vec<Chunk>), Error> {
     let (mut pairs, mut chunks) = (Vec::new(), Vec::new());
     while let Some(tag) = message.tag()? {
         match tag.field {
@@ -106,7 +123,7 @@ fn series(mut message: Cursor<'_>, body: &Bytes, codecs: Codecs) -> Result<(Labe
             }
             2 => {
                 message.expect(tag, WireType::Bytes)?;
-                chunks.push(chunk(message.message()?, body, codecs)?);
+                chunks.push(chunk(message.message()?, body, codecs, cells)?);
             }
             _ => message.skip(tag.wire_type)?,
         }
@@ -114,7 +131,7 @@ fn series(mut message: Cursor<'_>, body: &Bytes, codecs: Codecs) -> Result<(Labe
     Ok((to_labels(&mut pairs)?, chunks))
 }
 
-fn chunk(mut message: Cursor<'_>, body: &Bytes, codecs: Codecs) -> Result<Chunk, Error> {
+fn chunk(mut message: Cursor<'_>, body: &Bytes, codecs: Codecs, cells: &mut usize) -> Result<Chunk, Error> {
     let (mut mint, mut maxt, mut encoding, mut data) = (0, 0, 0, Bytes::new());
     while let Some(tag) = message.tag()? {
         match tag.field {
@@ -134,6 +151,11 @@ fn chunk(mut message: Cursor<'_>, body: &Bytes, codecs: Codecs) -> Result<Chunk,
             _ => message.skip(tag.wire_type)?,
         }
     }
+    if encoding == u64::from(rollup::ENCODING) {
+        let rollup = rollup::decode(&data, *cells)?;
+        *cells -= rollup.cells.len();
+        return Ok(Chunk::rollup(Arc::new(rollup), mint, maxt));
+    }
     let codec = u8::try_from(encoding).ok().and_then(codecs);
     let codec = codec.ok_or_else(|| Error::Unsupported(format!("chunks of encoding {encoding}")))?;
     Ok(Chunk::encoded(codec, data, mint, maxt))
@@ -150,15 +172,15 @@ fn samples(mut chunks: Vec<Chunk>, limits: ChunkLimits, left: usize) -> Result<S
     match decoded {
         Ok(()) if out.timestamps_ms.is_sorted_by(|a, b| a < b) => Ok(out),
         Ok(()) => Err(bad_chunk("timestamps do not rise")),
-        Err(StorageError::Limit(_)) => {
-            let bytes = |samples: usize| samples.saturating_mul(size_of::<(i64, f64)>());
-            Err(Error::TooLarge {
-                len: bytes(limits.samples - left + out.len()),
-                limit: bytes(limits.samples),
-            })
-        }
+        Err(StorageError::Limit(_)) => Err(too_large(limits.samples - left + out.len(), limits)),
         Err(_) => Err(bad_chunk("a chunk does not decode")),
     }
+}
+
+/// As bytes, which is what limits are given in.
+fn too_large(samples: usize, limits: ChunkLimits) -> Error {
+    let bytes = |samples: usize| samples.saturating_mul(size_of::<(i64, f64)>());
+    Error::TooLarge { len: bytes(samples), limit: bytes(limits.samples) }
 }
 
 fn bad_chunk(reason: &'static str) -> Error {

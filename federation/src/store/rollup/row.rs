@@ -1,6 +1,6 @@
 //! Rows: the levels of one part, with a head that says how far they reach. Spec: docs/formats/longterm.md#rollups.
 
-use model::rollup::Summary;
+use model::rollup::{Summary, is_summable};
 use model::{RollupColumns, Samples, StorageError};
 
 use super::block::{Columns, IRREGULAR, Level, STARTS, put_block};
@@ -8,9 +8,6 @@ use super::{Family, Part, window_end};
 use crate::store::varint::{Reader, check_crc, put_crc, put_varint};
 
 const VERSION: u8 = 1;
-
-/// Beyond this, sums of samples may leave what floats hold on the way, which depends on the order of additions.
-const MAX_SUMMED: f64 = 1e290;
 
 /// The levels of a part in memory.
 #[derive(Clone, Debug)]
@@ -219,7 +216,6 @@ impl Level {
 #[inline]
 pub(super) fn sample_flags(samples: &Samples, i: usize) -> u8 {
     let value = samples.values[i];
-    let huge = value.abs() > MAX_SUMMED && value.is_finite();
-    let irregular = if huge || samples.histogram(i).is_some() { IRREGULAR } else { 0 };
+    let irregular = if is_summable(value) && samples.histogram(i).is_none() { 0 } else { IRREGULAR };
     irregular | if samples.start_timestamp_ms(i) != 0 { STARTS } else { 0 }
 }

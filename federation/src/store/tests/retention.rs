@@ -58,7 +58,7 @@ fn each_series_is_kept_as_long_as_its_rule_says() {
         for row in inner.db.iterator_cf(&inner.cf(family), rocksdb::IteratorMode::Start) {
             let (key, _) = row.unwrap();
             let (month, id, _) = super::super::keys::parse_sample_key(&key).unwrap();
-            count.entry(id).or_default().insert(u32::try_from(month).unwrap());
+            count.entry(id).or_default().insert(u32::from(month));
         }
         let mut months: Vec<usize> = count.values().map(std::collections::BTreeSet::len).collect();
         months.sort_unstable();
