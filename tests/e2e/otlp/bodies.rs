@@ -12,7 +12,7 @@ impl Dice {
         (self.0 >> 33) ^ (self.0 >> 11 & 0x7ff)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
@@ -317,4 +317,24 @@ pub fn body(dice: &mut Dice, section: usize, t_ms: u64) -> Value {
         resources.push(json!({"resource": {"attributes": resource}, "scopeMetrics": scopes}));
     }
     json!({"resourceMetrics": resources})
+}
+
+/// Moves points, and their exemplars, in time: what was sent is sent again, late, early, or the same.
+pub fn again(value: &mut Value, nanos: i64, exemplar_nanos: i64) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                match key.as_str() {
+                    "timeUnixNano" => {
+                        let time: i64 = value.as_str().and_then(|s| s.parse().ok()).expect("a time");
+                        *value = json!((time + nanos).to_string());
+                    }
+                    "exemplars" => again(value, exemplar_nanos, exemplar_nanos),
+                    _ => again(value, nanos, exemplar_nanos),
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|v| again(v, nanos, exemplar_nanos)),
+        _ => {}
+    }
 }
