@@ -9,8 +9,7 @@
 //! remembers of its last scrape. The schedule (`schedule.rs`) wakes it, and only a scrape under way has a task, buffers and
 //! a request. What all loops of a job have in common is in [`Job`].
 //!
-//! Appending blocks (a commit may sync a file), so it runs on a blocking thread (`append_work.rs`); the memory travels there
-//! and back.
+//! Appending blocks (a commit may sync a file), so it runs on a blocking thread (`append_work.rs`), where the scrape ends.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -326,28 +325,20 @@ impl Turn {
         let memory = self.memory.insert(memory);
         let Some(fetched) = fetch(&self.who, memory, &self.abort).await else { return };
         memory.last_timestamp_ms = Some(timestamp_ms);
-        let Some(memory) = self.memory.take() else { return };
+        // The turn ends on that thread: to come back here would wake another one for nothing.
+        drop(tokio::task::spawn_blocking(move || self.append(fetched, timestamp_ms, start)));
+    }
+
+    /// Appends what was fetched. Should that break down, what is remembered is lost; the next scrape begins anew.
+    fn append(mut self, fetched: Result<Fetched, ScrapeFailure>, timestamp_ms: i64, start: Duration) {
         let who = Arc::clone(&self.who);
-        let done = tokio::task::spawn_blocking(move || {
-            let mut memory = memory;
-            let seats = who.job.guard.seats(&mut memory.seats, memory.cache.seated().0);
-            let rules = SampleRules { target_labels: who.target.labels(), seats, ..who.job.rules.clone() };
-            let mut work =
-                AppendWork { job: &who.job, target: &who.target, rules, timestamp_ms, start, memory };
-            let outcome = work.append(fetched);
-            (work.memory, outcome)
-        })
-        .await;
-        match done {
-            Ok((memory, outcome)) => {
-                self.memory = Some(memory);
-                self.who.note(timestamp_ms, start, outcome.err());
-            }
-            // What was remembered is lost with the thread; the next scrape begins anew.
-            Err(e) => {
-                tracing::error!(target_url = self.who.target.url(), error = %e, "appending a scrape broke down");
-            }
-        }
+        let mut memory = self.memory.take().unwrap_or_default();
+        let seats = who.job.guard.seats(&mut memory.seats, memory.cache.seated().0);
+        let rules = SampleRules { target_labels: who.target.labels(), seats, ..who.job.rules.clone() };
+        let mut work = AppendWork { job: &who.job, target: &who.target, rules, timestamp_ms, start, memory };
+        let outcome = work.append(fetched);
+        self.memory = Some(work.memory);
+        who.note(timestamp_ms, start, outcome.err());
     }
 }
 

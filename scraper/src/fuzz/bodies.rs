@@ -23,6 +23,13 @@ struct Recorder {
     exemplars: Vec<(Labels, Exemplar)>,
 }
 
+/// A series that is known keeps type and unit of its first scrape, as in Prometheus.
+fn untyped(labels: &Labels) -> Labels {
+    let mut labels = LabelsBuilder::from_labels(labels);
+    labels.del(TYPE_LABEL).del(UNIT_LABEL);
+    labels.build()
+}
+
 impl Recorder {
     fn record(&mut self, labels: Labels, sample: &Sample) {
         let value = match &sample.value {
@@ -31,10 +38,7 @@ impl Recorder {
             SampleValue::Float(v) => format!("{:016x}", v.to_bits()),
             SampleValue::Histogram(h) => format!("{h:?}"),
         };
-        // A series that is known keeps type and unit of its first scrape, as in Prometheus.
-        let mut labels = LabelsBuilder::from_labels(&labels);
-        labels.del(TYPE_LABEL).del(UNIT_LABEL);
-        self.samples.push((labels.build(), sample.timestamp_ms, sample.start_timestamp_ms, value));
+        self.samples.push((untyped(&labels), sample.timestamp_ms, sample.start_timestamp_ms, value));
     }
 
     fn known(&self, series: SeriesRef) -> Option<Labels> {
@@ -72,7 +76,7 @@ impl Appender for Recorder {
 
     fn append_exemplar(&mut self, series: SeriesRef, exemplar: &Exemplar) -> Result<(), AppendError> {
         let labels = self.known(series).ok_or(AppendError::UnknownRef)?;
-        self.exemplars.push((labels, exemplar.clone()));
+        self.exemplars.push((untyped(&labels), exemplar.clone()));
         Ok(())
     }
 
