@@ -216,7 +216,10 @@ mod tests {
 
     const LIMITS: ChunkLimits = ChunkLimits { mint: 0, maxt: 100, frame_len_bytes: 1000, samples: 1000 };
 
-    fn framed(series: &[(&str, &[(u8, &[u8])])]) -> Vec<u8> {
+    /// Encoding and times.
+    type BareChunk<'a> = (u8, &'a [u8]);
+
+    fn framed(series: &[(&str, &[BareChunk<'_>])]) -> Vec<u8> {
         let mut message = Vec::new();
         for (name, chunks) in series {
             let (mut label, mut one) = (Vec::new(), Vec::new());
