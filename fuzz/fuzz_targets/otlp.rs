@@ -37,9 +37,9 @@ fn write_seeds() {
     if let Some(folder) = std::env::var_os("ALMANAC_FUZZ_SEEDS").map(std::path::PathBuf::from) {
         let protobuf = json_to_protobuf(REQUEST.as_bytes(), 1 << 20).expect("a request");
         for (n, (choice, body)) in
-            [(0, REQUEST.as_bytes()), (1, &protobuf), (0xff, &protobuf)].into_iter().enumerate()
+            [(0_u8, REQUEST.as_bytes()), (1, &protobuf[..]), (0xff, &protobuf[..])].into_iter().enumerate()
         {
-            let seed = [&[choice], body].concat();
+            let seed = [&[choice][..], body].concat();
             std::fs::write(folder.join(format!("seed-{n:02}")), seed).expect("the folder is there");
         }
     }
