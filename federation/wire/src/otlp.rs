@@ -1,6 +1,6 @@
 //! OTLP metrics: a request of an OpenTelemetry exporter becomes samples of series, as Prometheus 3.14 makes them.
 //!
-//! Pure functions over bytes: [`json_to_protobuf`] makes one form of the two, [`translate`] walks over it and hands each sample,
+//! Pure functions over bytes: [`json_to_protobuf`] makes one form of the two, [`translate()`] walks over it and hands each sample,
 //! with its labels, exemplars and metadata, to a [`Sink`]. The message is read in place; no tree of it is built, so that memory
 //! does not grow with what a sender nests. A request that is refused in any part ([`Report::refused`]) is to be rolled back as a
 //! whole.
