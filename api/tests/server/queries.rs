@@ -537,7 +537,7 @@ fn answers_tell_their_resolution_and_samples_can_be_asked_for() {
         ("count_over_time(s[1h])", "", "7", "1h"),
         ("count_over_time(s[1h])", "&resolution=raw", "1", "raw"),
         ("count_over_time(s[30m])", "", "1", "raw"),
-        ("count_over_time(s[1h:1m])", "", "5", "raw"),
+        ("count_over_time(s[1h:1m])", "", "1", "raw"),
         ("stddev_over_time(s[1h])", "", "0", "raw"),
         ("sum(sum_over_time(s[1h])) + sum(s)", "", "8", "raw,1h"),
         ("vector(3)", "", "3", "raw"),
