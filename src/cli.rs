@@ -424,6 +424,9 @@ pub struct ScraperFlags {
     /// Prometheus configuration file path.
     #[arg(long = "config.file", default_value = "prometheus.yml")]
     pub config_file: PathBuf,
+    /// Whether files are loaded again when they change.
+    #[command(flatten)]
+    pub auto_reload: AutoReloadFlags,
     /// Base path for metrics storage.
     #[arg(long = "storage.tsdb.path", default_value = "data/")]
     pub tsdb_path: PathBuf,
@@ -486,6 +489,9 @@ pub struct StandaloneFlags {
     /// Configuration file path.
     #[arg(long = "config.file", default_value = "prometheus.yml")]
     pub config_file: PathBuf,
+    /// Whether files are loaded again when they change.
+    #[command(flatten)]
+    pub auto_reload: AutoReloadFlags,
     /// Base path of both stores: `tsdb/` and `longterm/` are made in it.
     #[arg(long = "storage.path", default_value = "data/")]
     pub path: PathBuf,
@@ -618,6 +624,17 @@ pub struct QueryFlags {
     /// powers of 1024.
     #[arg(long = "query.max-memory", default_value = "2GB", value_parser = size)]
     pub max_memory: Bytes,
+}
+
+/// Flags of reloading.
+#[derive(Args, Debug, Clone)]
+pub struct AutoReloadFlags {
+    /// Enable automatic reloading of the configuration file, and of the files of rules and scrape configurations that it names.
+    #[arg(id = "auto_reload", long = "config.auto-reload")]
+    pub enabled: bool,
+    /// Interval for checking whether they have changed. Only used with --config.auto-reload.
+    #[arg(id = "auto_reload_interval", long = "config.auto-reload-interval", default_value = "30s", value_parser = duration)]
+    pub interval: Ms,
 }
 
 /// Flags of remote read, for those who read from this node.
@@ -817,7 +834,8 @@ pub fn version_text() -> &'static str {
 }
 
 /// Feature names that change something here.
-const FEATURES: [&str; 15] = [
+const FEATURES: [&str; 16] = [
+    "auto-reload-config",
     "otlp-native-delta-ingestion",
     "memory-snapshot-on-shutdown",
     "st-storage",
@@ -846,7 +864,7 @@ const FEATURES_WITHOUT_EFFECT: [&str; 11] = [
     "new-service-discovery-manager",
     "auto-gomaxprocs",
     "auto-gomemlimit",
-    "auto-reload-config",
+    "exemplar-storage",
     "native-histograms",
 ];
 

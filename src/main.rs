@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 mod active_queries;
 mod alerting;
+mod auto_reload;
 mod check;
 mod cli;
 mod config;
@@ -38,6 +39,7 @@ mod tsdb_tool;
 mod web;
 mod web_config;
 
+use auto_reload::AutoReload;
 use cli::{Cli, Command, GeneralFlags, LongtermFlags, ScraperFlags, StandaloneFlags, TestCommand};
 use longterm_node::LongtermNode;
 use scraper_node::ScraperNode;
@@ -100,6 +102,8 @@ async fn run_scraper(f: ScraperFlags, flags: BTreeMap<String, String>) -> anyhow
     for flag in f.inert.given() {
         tracing::warn!(flag, "this flag of Prometheus has no effect here");
     }
+    let (file, auto, by_feature) =
+        (f.config_file.clone(), f.auto_reload, f.general.has("auto-reload-config"));
     let options = scraper_node::Options {
         config_file: f.config_file,
         tsdb_path: f.tsdb_path,
@@ -114,7 +118,8 @@ async fn run_scraper(f: ScraperFlags, flags: BTreeMap<String, String>) -> anyhow
         longterm_beside: None,
     };
     let node = ScraperNode::start(options, model::SystemClock::shared(), quit).await?;
-    until_stopped(&mut signals, Some(&node)).await;
+    let auto = AutoReload::new(&auto, by_feature, &file);
+    until_stopped(&mut signals, Some(&node), auto).await;
     node.stop().await?;
     tracing::info!("stopped");
     Ok(())
@@ -133,7 +138,7 @@ async fn run_longterm(f: LongtermFlags, flags: BTreeMap<String, String>) -> anyh
         flags,
     };
     let node = LongtermNode::start(options, model::SystemClock::shared(), quit).await?;
-    until_stopped(&mut signals, None).await;
+    until_stopped(&mut signals, None, None).await;
     node.stop().await?;
     tracing::info!("stopped");
     Ok(())
@@ -154,6 +159,8 @@ async fn run_standalone(f: StandaloneFlags, flags: BTreeMap<String, String>) -> 
         flags: flags.clone(),
     };
     let longterm = LongtermNode::start(longterm, clock.clone(), quit.clone()).await?;
+    let (file, auto, by_feature) =
+        (f.config_file.clone(), f.auto_reload, f.general.has("auto-reload-config"));
     let scraper = scraper_node::Options {
         config_file: f.config_file,
         tsdb_path: f.path.join("tsdb"),
@@ -174,18 +181,32 @@ async fn run_standalone(f: StandaloneFlags, flags: BTreeMap<String, String>) -> 
             return Err(e);
         }
     };
-    until_stopped(&mut signals, Some(&scraper)).await;
+    let auto = AutoReload::new(&auto, by_feature, &file);
+    until_stopped(&mut signals, Some(&scraper), auto).await;
     scraper.stop().await?;
     longterm.stop().await?;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn until_stopped(signals: &mut Signals, node: Option<&ScraperNode>) {
-    while signals.next().await == Event::Reload {
-        if let Some(node) = node {
-            // A failure is in the log; the configuration before stays in force.
-            let _ = node.reload().await;
+async fn until_stopped(signals: &mut Signals, node: Option<&ScraperNode>, mut auto: Option<AutoReload>) {
+    loop {
+        let changed = async {
+            match &auto {
+                Some(auto) => auto.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = signals.next() => if event != Event::Reload { return },
+            () = changed => {}
+        }
+        let Some(node) = node else { continue };
+        // A failure is in the log; the configuration before stays in force.
+        if node.reload().await.is_ok()
+            && let Some(auto) = &mut auto
+        {
+            auto.loaded();
         }
     }
 }

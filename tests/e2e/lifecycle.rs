@@ -93,3 +93,30 @@ fn lifecycle_is_off_by_default() {
     let (status, body) = http("POST", port, "/-/reload", b"").expect("an answer");
     assert_eq!((status, body.trim()), (403, "Lifecycle API is not enabled."));
 }
+
+#[test]
+fn a_changed_file_is_loaded_without_being_asked_to() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::start();
+    let port = free_port();
+    let file = |name: &str| {
+        let job = format!(
+            "scrape_configs: [{{job_name: {name}, scrape_interval: 100ms, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]\n",
+            exporter.port
+        );
+        write(dir.path(), "jobs.yml", &job)
+    };
+    file("one");
+    let main = write(dir.path(), "p.yml", "scrape_config_files: [jobs.yml]\n");
+    let process = Process::almanac(&[
+        &format!("--config.file={main}"),
+        &format!("--storage.tsdb.path={}", dir.path().join("data").display()),
+        &format!("--web.listen-address=127.0.0.1:{port}"),
+        "--config.auto-reload",
+        "--config.auto-reload-interval=1s",
+    ]);
+    ready(&process, port);
+    eventually("job one is up", || number(port, "up{job=\"one\"}").filter(|v| *v == 1.0));
+    file("two");
+    eventually("job two is up", || number(port, "up{job=\"two\"}").filter(|v| *v == 1.0));
+}
