@@ -49,6 +49,22 @@ fn newer_formats_and_foreign_directories_are_refused() {
     let e = f.try_open().err().expect("too new");
     assert!(matches!(e, StoreError::NewerFormat { .. }) && e.to_string().contains("agg10s"), "{e}");
 
+    // An older one is taken over, and older programs stay away from then on.
+    let mut old = Fixture::new();
+    old.store = None;
+    with_db(&old, |db| {
+        db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(1)).unwrap();
+        db.drop_cf("agg5m").unwrap();
+        db.drop_cf("agg1h").unwrap();
+    });
+    old.open();
+    old.restart();
+    old.store = None;
+    with_db(&old, |db| {
+        let record = db.get_cf(&db.cf_handle(META).unwrap(), "format").unwrap();
+        assert_eq!(record, Some(format_record(2)));
+    });
+
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("holiday.jpg"), "x").unwrap();
     f.config.dir = dir.path().to_path_buf();

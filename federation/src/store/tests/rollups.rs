@@ -311,6 +311,35 @@ fn rows_survive_the_codec_and_damage_is_an_error() {
     }
 }
 
+/// Damage that a checksum was made for afterwards: an error or other numbers, but no panic.
+#[test]
+fn foreign_bytes_with_a_good_checksum_never_panic() {
+    for seed in 0..40 {
+        let mut r = Random(seed);
+        let family = &super::super::rollup::MINUTES;
+        let part = family.part_of(super::super::keys::month_of(BEGIN), BEGIN);
+        let mut samples = Samples::new();
+        let kind = seed as usize % SERIES;
+        history(&mut r, kind).into_iter().filter(|s| s.timestamp_ms < part.end).for_each(|s| samples.push(s));
+        let good = Row::of(family, part, &samples).encode();
+        let block = 2 + good[1] as usize + 4;
+        for _ in 0..300 {
+            let mut bad = good[..good.len() - 4].to_vec();
+            for _ in 0..1 + r.below(3) {
+                let at = block + r.below((bad.len() - block) as u64) as usize;
+                bad[at] = r.of(&[0, 1, 0x7f, 0x80, 0xff, r.0 as u8]);
+            }
+            let crc = crc32c::crc32c(&bad[block..]);
+            bad.extend_from_slice(&crc.to_le_bytes());
+            let inner = samples.timestamps_ms.len() as u64;
+            if let Ok(row) = Row::decode(family, part, &bad) {
+                assert_eq!(row.samples, inner, "seed {seed}: the head is as it was");
+                let _ = row.encode();
+            }
+        }
+    }
+}
+
 /// A store that was written before there were rollups.
 fn without_rollups(f: &mut Fixture) {
     let inner = &f.store().inner;
