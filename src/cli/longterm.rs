@@ -27,14 +27,14 @@ pub enum LongtermCommand {
 #[derive(Args, Debug, Clone)]
 pub struct LongtermStoreFlags {
     /// How long samples are kept.
-    #[arg(long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
+    #[arg(id = "longterm_retention_time", long = "storage.longterm.retention.time", default_value = "400d", value_parser = duration)]
     pub retention: Ms,
     /// Retention of some series, as `SELECTOR=DURATION`, for example `{job="debug"}=30d`. The first one that a series passes counts;
     /// --storage.longterm.retention.time does for the rest. Repeatable.
-    #[arg(long = "storage.longterm.retention.match", value_name = "SELECTOR=DURATION", value_parser = retention_rule)]
+    #[arg(id = "longterm_retention_match", long = "storage.longterm.retention.match", value_name = "SELECTOR=DURATION", value_parser = retention_rule)]
     pub retention_rules: Vec<RetentionRule>,
     /// Bytes on disk above which the oldest months are dropped; 0 for no limit. Units: B, KB, MB, GB, TB, of powers of 1024.
-    #[arg(long = "storage.longterm.retention.size", default_value = "0", value_parser = size)]
+    #[arg(id = "longterm_retention_size", long = "storage.longterm.retention.size", default_value = "0", value_parser = size)]
     pub retention_size: Bytes,
     /// Label that the replicas of a high-availability pair have the same value of.
     #[arg(long = "storage.longterm.ha.cluster-label", default_value = "cluster")]
