@@ -15,7 +15,9 @@ mod almanac {
     pub mod config;
 }
 
-use almanac::config::{Config, rules};
+// Where the program's macros look for it.
+use almanac::config;
+use config::{Config, rules};
 
 const RULES: &str = "groups:\n- name: g\n  interval: 1m\n  limit: 5\n  labels: {a: b}\n  rules:\n  - record: a:b\n    expr: sum by (a) (b)\n\
   - alert: A\n    expr: up == 0\n    for: 5m\n    keep_firing_for: 1m\n    annotations: {t: '{{ $value | humanize }}'}\n";
