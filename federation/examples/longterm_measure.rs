@@ -1,11 +1,14 @@
 //! Measures the long-term store on text exposition scraped over time, or on made-up series: bytes per sample, CPU of
 //! appending and sealing, speed of decoding.
 //!
-//! `longterm_measure [DIR]`: each file in DIR is one scrape in the text format, in order of their names.
+//! `longterm_measure [DIR | FILE.jsonl]`: each file in DIR is one scrape in the text format, in order of their names. The lines of a FILE are
+//! series, `{"metric": {}, "values": ["1"], "timestamps": [0]}`, as VictoriaMetrics takes them but for the quotes: the bytes that it takes once
+//! settled.
 #![allow(clippy::print_stdout, reason = "a tool for developers")]
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::io::BufRead;
 use std::sync::Arc;
 
 use federation::store::{LongtermStore, StoreConfig};
@@ -22,6 +25,7 @@ const DAY_MS: i64 = 86_400_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let scrapes = match std::env::args().nth(1) {
+        Some(file) if file.ends_with(".jsonl") => return settled_bytes(&file),
         Some(dir) => read_scrapes(&dir)?,
         None => made_up(2000, 1920),
     };
@@ -99,6 +103,53 @@ fn main() -> Result<(), Box<dyn Error>> {
     store.close()?;
     println!("{:#?}", store.stats());
     new_series()
+}
+
+/// Writes whole series, settles everything, and prints what it takes by column family.
+fn settled_bytes(file: &str) -> Result<(), Box<dyn Error>> {
+    let mut all: Vec<(Labels, Vec<i64>, Vec<f64>)> = Vec::new();
+    for line in std::io::BufReader::new(std::fs::File::open(file)?).lines() {
+        let row: serde_json::Value = serde_json::from_str(&line?)?;
+        let pairs = row["metric"].as_object().ok_or("no metric")?.iter();
+        let labels = Labels::from_pairs(pairs.map(|(n, v)| (n.as_str(), v.as_str().unwrap_or_default())));
+        let numbers = |key: &str| row[key].as_array().cloned().unwrap_or_default();
+        let ts = numbers("timestamps").iter().filter_map(serde_json::Value::as_i64).collect();
+        // As texts, which are read to the last bit.
+        let texts = numbers("values");
+        let values = texts.iter().map(|v| v.as_str().unwrap_or_default().parse());
+        let values = values.collect::<Result<Vec<f64>, _>>()?;
+        all.push((labels, ts, values));
+    }
+    let last = all.iter().filter_map(|(_, ts, _)| ts.last().copied()).max().ok_or("no samples")?;
+    let first = all.iter().filter_map(|(_, ts, _)| ts.first().copied()).min().ok_or("no samples")?;
+    let samples: usize = all.iter().map(|(_, ts, _)| ts.len()).sum();
+    let dir = tempfile::tempdir()?;
+    let clock = Arc::new(ManualClock::new(last));
+    let config = StoreConfig { sync: false, ..StoreConfig::new(dir.path()) };
+    let store = LongtermStore::open(config, clock.clone(), &prometheus::Registry::new())?;
+    let mut refs = vec![(SeriesRef::NONE, 0); all.len()];
+    let mut until = first;
+    while until <= last {
+        until += 600_000;
+        let mut a = store.appender()?;
+        for ((labels, ts, values), (r, at)) in all.iter().zip(&mut refs) {
+            while *at < ts.len() && ts[*at] < until {
+                *r = a.append(*r, labels, Sample::float(ts[*at], values[*at]))?;
+                *at += 1;
+            }
+        }
+        a.commit()?;
+    }
+    clock.set_ms(last + 2 * DAY_MS);
+    store.maintain()?;
+    store.compact()?;
+    let stats = store.stats();
+    println!("{} series, {samples} samples, {} bytes in memory", all.len(), stats.open_bytes);
+    for (family, bytes) in &stats.family_bytes {
+        println!("{family:10} {bytes:10} bytes {:.4} per sample", *bytes as f64 / samples as f64);
+    }
+    println!("all        {:10} bytes {:.4} per sample", stats.disk_bytes, stats.disk_bytes as f64 / samples as f64);
+    Ok(())
 }
 
 /// Many series with one sample each, in batches as an agent sends them, then a restart and a selection of one of them.

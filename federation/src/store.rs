@@ -124,6 +124,25 @@ impl LongtermStore {
         self.inner.maintain()
     }
 
+    /// Writes all files anew in their smallest form: what was deleted leaves the disk, and everything is compressed as data is that
+    /// has lain for a while. Takes minutes per 10 GB; writing and reading go on. Open samples stay open.
+    ///
+    /// # Errors
+    /// When memory cannot be written out.
+    pub fn compact(&self) -> Result<(), StorageError> {
+        self.inner.check_open()?;
+        let mut options = rocksdb::CompactOptions::default();
+        // What has to be compacted for other reasons need not wait.
+        options.set_exclusive_manual_compaction(false);
+        options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
+        for family in families::FAMILIES {
+            let cf = self.inner.cf(family);
+            self.inner.db.flush_cf(&cf).map_err(|e| self.inner.error("flush", &e))?;
+            self.inner.db.compact_range_cf_opt(&cf, None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
+    }
+
     /// Ends writing and makes everything durable. Open samples stay in the journal. Appenders and queriers asked for later
     /// get [`StorageError::Closed`]; queries under way finish.
     ///

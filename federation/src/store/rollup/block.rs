@@ -32,7 +32,7 @@ const STALE: u8 = 4;
 const MAX_WINDOWS_BITS: u32 = 14;
 /// No window is longer, in milliseconds.
 const MAX_OFFSET_BITS: u32 = 40;
-/// More values before resets than windows and so many are not kept: it is no counter.
+/// No block has more values before resets than windows and so many.
 const SPARE_RESETS: usize = 128;
 
 const RESETS_KEPT: u8 = 1;
@@ -52,7 +52,7 @@ impl Level {
 pub(super) fn put_block(out: &mut Vec<u8>, level: &Level, start: i64) {
     let (ends, cells) = (&level.rollup.ends_ms, &level.rollup.cells);
     assert!(!cells.is_empty() && cells.len() == level.flags.len(), "a block has windows, each with flags");
-    let kept = level.resets_kept && level.rollup.resets.len() <= cells.len() + SPARE_RESETS;
+    let kept = level.resets_kept && level.rollup.resets.len() <= resets_worth_keeping(level);
     let filled = filled(cells);
     // Where all have one sign, sums do not cancel out and what rounding took is nowhere to be seen.
     let mixed = filled.iter().any(|c| c.min < 0.0) && filled.iter().any(|c| c.max > 0.0);
@@ -89,6 +89,14 @@ pub(super) fn put_block(out: &mut Vec<u8>, level: &Level, start: i64) {
             put_floats(out, &resets.iter().map(|r| r.value).collect::<Vec<_>>());
         }
     }
+}
+
+/// Beyond so many resets it is no counter, and their values cost more than the windows are worth: a tenth of all rows of five minutes,
+/// on real exporters. Long windows are few, and a process may be started anew many times in eight days.
+fn resets_worth_keeping(level: &Level) -> usize {
+    const HOUR_MS: i64 = 3_600_000;
+    let least = if level.grid_ms < HOUR_MS { 8 } else { SPARE_RESETS };
+    least.max(level.rollup.cells.len() / 4)
 }
 
 /// What rounding takes from the sum as it is stored.
