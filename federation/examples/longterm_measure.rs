@@ -148,7 +148,11 @@ fn settled_bytes(file: &str) -> Result<(), Box<dyn Error>> {
     for (family, bytes) in &stats.family_bytes {
         println!("{family:10} {bytes:10} bytes {:.4} per sample", *bytes as f64 / samples as f64);
     }
-    println!("all        {:10} bytes {:.4} per sample", stats.disk_bytes, stats.disk_bytes as f64 / samples as f64);
+    println!(
+        "all        {:10} bytes {:.4} per sample",
+        stats.disk_bytes,
+        stats.disk_bytes as f64 / samples as f64
+    );
     Ok(())
 }
 

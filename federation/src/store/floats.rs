@@ -53,7 +53,7 @@ fn put_bits(out: &mut Vec<u8>, values: &[f64]) {
 
 /// The integer of a value at exponent `e`, when it reproduces the value.
 #[inline]
-fn decimal(v: f64, e: usize) -> Option<i64> {
+pub(super) fn decimal(v: f64, e: usize) -> Option<i64> {
     let scaled = (v * POW10[e]).round();
     if scaled.abs() > MAX_EXACT || scaled.is_nan() {
         return None;
@@ -61,6 +61,21 @@ fn decimal(v: f64, e: usize) -> Option<i64> {
     // Through the integer, as reading does it: -0.0 does not survive that.
     let m = scaled as i64;
     (m as f64 / POW10[e]).to_bits().eq(&v.to_bits()).then_some(m)
+}
+
+/// The value that [`decimal`] gave an integer for.
+#[inline]
+pub(super) fn from_decimal(m: i64, e: usize) -> f64 {
+    if e == 0 { m as f64 } else { m as f64 / POW10[e] }
+}
+
+/// The smallest exponent from `e` on that reproduces a value.
+#[inline]
+pub(super) fn smallest_exponent(v: f64, e: usize) -> Option<usize> {
+    if !v.is_finite() {
+        return None;
+    }
+    (e..POW10.len()).find(|e| decimal(v, *e).is_some())
 }
 
 /// The exponent that reproduces all of a few values spread over the column, looking at values that have one.

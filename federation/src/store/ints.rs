@@ -108,12 +108,14 @@ fn read_sparse(r: &mut Reader<'_>, n: usize, out: &mut Vec<i64>) -> Result<(), S
     Ok(())
 }
 
-fn packed_width(ints: &[i64]) -> u8 {
+/// Bits that the differences between neighbours need, each as zigzag.
+pub(super) fn packed_width(ints: &[i64]) -> u8 {
     let all = ints.windows(2).fold(0, |acc, w| acc | zigzag(w[1].wrapping_sub(w[0])));
     (64 - all.leading_zeros()) as u8
 }
 
-fn pack(out: &mut Vec<u8>, ints: &[i64], width: u8) {
+/// Appends the differences between neighbours.
+pub(super) fn pack(out: &mut Vec<u8>, ints: &[i64], width: u8) {
     let (mut acc, mut bits) = (0_u128, 0_u32);
     for w in ints.windows(2) {
         acc |= u128::from(zigzag(w[1].wrapping_sub(w[0]))) << bits;
@@ -129,7 +131,14 @@ fn pack(out: &mut Vec<u8>, ints: &[i64], width: u8) {
     }
 }
 
-fn unpack(r: &Reader<'_>, first: i64, width: u8, n: usize, out: &mut Vec<i64>) -> Result<(), StorageError> {
+/// Appends the `n` integers that begin with `first`; the reader holds the bytes of [`pack`] and no more.
+pub(super) fn unpack(
+    r: &Reader<'_>,
+    first: i64,
+    width: u8,
+    n: usize,
+    out: &mut Vec<i64>,
+) -> Result<(), StorageError> {
     let bytes = r.rest();
     if width > 64 || n == 0 || bytes.len() != ((n - 1) * width as usize).div_ceil(8) {
         return Err(r.error("packed bits do not fit the number of samples"));

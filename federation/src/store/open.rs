@@ -4,6 +4,8 @@
 //! [`OpenSeries::marks`] remember where later commits begin, as long as a reader might ask. Spec of who wins a timestamp:
 //! docs/formats/longterm.md#who-wins.
 
+mod log;
+
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
@@ -11,6 +13,7 @@ use model::{Labels, Sample, SampleValue, Samples};
 use parking_lot::Mutex;
 
 use super::registry::HashedKey;
+use log::Log;
 
 /// No reader is active.
 pub(super) const NO_READER: u64 = u64::MAX;
@@ -22,7 +25,7 @@ pub(super) struct OpenSeries {
     pub(super) id: u64,
     pub(super) labels: Labels,
     /// In order of arrival. A sample that is more than a float has a 0 here and itself in `extras`.
-    log: Vec<(i64, f64)>,
+    log: Log,
     /// Place in `log` and the sample.
     #[allow(
         clippy::box_collection,
@@ -56,12 +59,12 @@ impl OpenSeries {
         self.first_seq
     }
 
-    /// Adds a float. Returns by how much memory grew, and whether the sample was kept.
+    /// Adds a float. Returns by how much memory changed, and whether the sample was kept.
     #[inline]
-    fn push_float(&mut self, at: &Apply, timestamp_ms: i64, value: f64) -> (usize, bool) {
+    fn push_float(&mut self, at: &Apply, timestamp_ms: i64, value: f64) -> (isize, bool) {
         if let Some((last, v)) = self.log.last() {
-            if timestamp_ms <= *last {
-                if timestamp_ms == *last && v.to_bits() == value.to_bits() && self.extras.is_none() {
+            if timestamp_ms <= last {
+                if timestamp_ms == last && v.to_bits() == value.to_bits() && self.extras.is_none() {
                     return (0, false);
                 }
                 self.sorted = false;
@@ -70,31 +73,28 @@ impl OpenSeries {
         } else {
             self.begin(at);
         }
-        let before = self.log.capacity();
-        if self.log.len() == before {
-            // Growing by half wastes less than doubling: there are very many of these.
-            self.log.reserve_exact((before / 2).max(8));
-        }
-        self.log.push((timestamp_ms, value));
-        ((self.log.capacity() - before) * size_of::<(i64, f64)>(), true)
+        let before = self.log.bytes();
+        self.log.push(timestamp_ms, value);
+        (self.log.bytes() as isize - before as isize, true)
     }
 
-    fn push(&mut self, at: &Apply, sample: Sample) -> (usize, bool) {
+    fn push(&mut self, at: &Apply, sample: Sample) -> (isize, bool) {
         if let (SampleValue::Float(v), 0) = (&sample.value, sample.start_timestamp_ms) {
             return self.push_float(at, sample.timestamp_ms, *v);
         }
         match self.log.last() {
             Some((last, _)) => {
-                self.sorted &= sample.timestamp_ms > *last;
+                self.sorted &= sample.timestamp_ms > last;
                 self.mark(at);
             }
             None => self.begin(at),
         }
-        let bytes = 16 + sample_bytes(&sample);
+        let before = self.log.bytes();
+        let bytes = sample_bytes(&sample) as isize;
         let place = self.log.len() as u32;
-        self.log.push((sample.timestamp_ms, 0.0));
+        self.log.push(sample.timestamp_ms, 0.0);
         self.extras.get_or_insert_default().push((place, sample));
-        (bytes, true)
+        (bytes + self.log.bytes() as isize - before as isize, true)
     }
 
     fn begin(&mut self, at: &Apply) {
@@ -128,23 +128,28 @@ impl OpenSeries {
     /// the hints of one chunk.
     pub(super) fn copy(&self, n: usize, mint: i64, maxt: i64) -> Samples {
         let mut out = Samples::new();
-        let log = &self.log[..n];
         if self.sorted && self.extras.is_none() {
-            let from = log.partition_point(|(t, _)| *t < mint);
-            let to = log.partition_point(|(t, _)| *t <= maxt).max(from);
-            out.timestamps_ms.extend(log[from..to].iter().map(|(t, _)| *t));
-            out.values.extend(log[from..to].iter().map(|(_, v)| *v));
+            self.log.for_range(n, mint, maxt, |t, v| {
+                out.timestamps_ms.push(t);
+                out.values.push(v);
+            });
             return out;
         }
-        let mut order: Vec<u32> = (0..n as u32).filter(|i| log[*i as usize].0 <= maxt).collect();
-        order.sort_by_key(|i| log[*i as usize].0);
-        order.dedup_by_key(|i| log[*i as usize].0);
+        let mut order: Vec<(i64, u32, f64)> = Vec::new();
+        let mut place = 0;
+        self.log.for_first(n, |t, v| {
+            if t <= maxt {
+                order.push((t, place, v));
+            }
+            place += 1;
+        });
+        order.sort_by_key(|(t, ..)| *t);
+        order.dedup_by_key(|(t, ..)| *t);
         // The sample before the range tells whether the first histogram in it follows a reset.
-        let first = order.partition_point(|i| log[*i as usize].0 < mint);
+        let first = order.partition_point(|(t, ..)| *t < mint);
         let from = if self.extras.is_some() { first.saturating_sub(1) } else { first };
-        for i in order.drain(from..) {
-            let (t, v) = log[i as usize];
-            match self.extra(i) {
+        for (t, place, v) in order.drain(from..) {
+            match self.extra(place) {
                 Some(sample) => out.push(sample.clone()),
                 None => out.push_float(t, v),
             }
@@ -163,13 +168,12 @@ impl OpenSeries {
     fn drain(&mut self, n: usize, watermark: u64, now_ms: i64) -> usize {
         let before = self.bytes();
         if n == self.log.len() {
-            self.log = Vec::new();
+            self.log = Log::default();
             self.extras = None;
             self.marks = Vec::new();
             return before;
         }
-        self.log.drain(..n);
-        self.log.shrink_to_fit();
+        self.log.drop_first(n);
         if let Some(extras) = &mut self.extras {
             extras.retain(|(place, _)| *place as usize >= n);
             extras.iter_mut().for_each(|(place, _)| *place -= n as u32);
@@ -182,14 +186,14 @@ impl OpenSeries {
         // A rest exists only where a reader holds the watermark back, and then there is a mark at its begin.
         self.first_seq = self.marks.first().map_or(watermark + 1, |(seq, _)| *seq);
         self.opened_ms = now_ms;
-        self.sorted = self.log.is_sorted_by(|a, b| a.0 < b.0);
+        self.sorted = self.log.rises();
         before - self.bytes()
     }
 
     fn bytes(&self) -> usize {
         let extras = self.extras.iter().flat_map(|e| e.iter());
         let others: usize = extras.map(|(_, s)| sample_bytes(s)).sum();
-        self.log.capacity() * size_of::<(i64, f64)>() + others
+        self.log.bytes() + others
     }
 }
 
@@ -258,13 +262,13 @@ impl Open {
     #[inline]
     pub(super) fn push_float(&mut self, at: &Apply, slot: u32, timestamp_ms: i64, value: f64) {
         let (bytes, kept) = self.series[slot as usize].push_float(at, timestamp_ms, value);
-        self.bytes += bytes as u64;
+        self.bytes = self.bytes.saturating_add_signed(bytes as i64);
         self.samples += u64::from(kept);
     }
 
     pub(super) fn push(&mut self, at: &Apply, slot: u32, sample: Sample) {
         let (bytes, kept) = self.series[slot as usize].push(at, sample);
-        self.bytes += bytes as u64;
+        self.bytes = self.bytes.saturating_add_signed(bytes as i64);
         self.samples += u64::from(kept);
     }
 
