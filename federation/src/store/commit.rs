@@ -334,8 +334,7 @@ impl Inner {
             open.published = writer.next_seq;
             writer.next_seq += 1;
         }
-        self.metrics.open_samples.set(open.samples as i64);
-        self.metrics.open_bytes.set(open.bytes as i64);
+        self.metrics.show_open(&open);
     }
 }
 

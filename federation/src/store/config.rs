@@ -22,8 +22,9 @@ pub struct StoreConfig {
     pub max_bytes: u64,
     /// Samples further ahead of the clock than this are refused as out of bounds. Default one hour.
     pub future_limit_ms: i64,
-    /// Bytes of open samples in memory above which sealing begins before its time. At twice as much, commits wait for
-    /// sealing. Default 1 GiB.
+    /// Bytes of open samples in memory above which sealing begins before its time; a kilobyte for each series with open samples is
+    /// always allowed. At twice as much, commits wait for sealing. The journal, and with it the time of a start, follows this.
+    /// Default 128 MiB.
     pub open_max_bytes: usize,
     /// How long samples stay open before they are sealed. Default one day.
     pub seal_after: Duration,
@@ -50,7 +51,7 @@ impl StoreConfig {
             rules: Vec::new(),
             max_bytes: 0,
             future_limit_ms: 3_600_000,
-            open_max_bytes: 1 << 30,
+            open_max_bytes: 128 << 20,
             seal_after: Duration::from_secs(86_400),
             forget_after: Duration::from_secs(7200),
             cache_bytes: 256 << 20,

@@ -47,6 +47,8 @@ pub(super) struct Maintenance {
 const RELIEF_SERIES: usize = 1024;
 /// How long to wait after sealing for want of memory achieved nothing.
 const RELIEF_PAUSE_MS: i64 = 500;
+/// What open samples of one series may take whatever the limit says: less would make short chunks, which are written again and again.
+const OPEN_SERIES_BYTES: i64 = 1024;
 /// Rounds without an append after which a series is idle; two fit in [`super::StoreConfig::forget_after`].
 const IDLE_ROUNDS: u32 = 2;
 
@@ -89,7 +91,7 @@ impl Inner {
     /// Seals the largest series when memory is over its limit. Called by those who commit, after their answer is
     /// certain: while one of them seals the others go on, up to twice the limit, where they wait.
     pub(super) fn relieve(&self) {
-        let limit = self.config.open_max_bytes as i64;
+        let limit = self.open_limit_bytes();
         let bytes = self.metrics.open_bytes.get();
         if bytes <= limit {
             return;
@@ -113,13 +115,18 @@ impl Inner {
         }
     }
 
+    /// Bytes of open samples above which sealing begins before its time.
+    fn open_limit_bytes(&self) -> i64 {
+        (self.metrics.open_series.get() * OPEN_SERIES_BYTES).max(self.config.open_max_bytes as i64)
+    }
+
     /// Refuses new batches when memory is far over its limit: a reader or the disk holds sealing back.
     pub(super) fn check_memory(&self) -> Result<(), StorageError> {
-        let (bytes, limit) = (self.metrics.open_bytes.get(), self.config.open_max_bytes);
-        if bytes as u64 > 4 * limit as u64 {
+        let (bytes, limit) = (self.metrics.open_bytes.get(), self.open_limit_bytes());
+        if bytes > 4 * limit {
             return Err(StorageError::Limit(format!(
                 "the long-term store holds {bytes} bytes of samples that are not sealed yet, four times its limit \
-                 (open_max_bytes {limit}); try again later"
+                 ({limit}); try again later"
             )));
         }
         Ok(())

@@ -14,6 +14,7 @@ pub(super) struct Metrics {
     pub(super) series: IntGauge,
     pub(super) open_samples: IntGauge,
     pub(super) open_bytes: IntGauge,
+    pub(super) open_series: IntGauge,
     pub(super) sealed_chunks: IntCounter,
     pub(super) sealed_samples: IntCounter,
     pub(super) sealed_bytes: IntCounter,
@@ -26,6 +27,13 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
+    /// Shows how much is not sealed yet.
+    pub(super) fn show_open(&self, open: &super::open::Open) {
+        self.open_samples.set(open.samples as i64);
+        self.open_bytes.set(open.bytes as i64);
+        self.open_series.set(open.filled as i64);
+    }
+
     /// Makes the metrics and registers them. A second store on the same registry keeps its own, unseen.
     pub(super) fn new(registry: &Registry) -> Self {
         let commit = HistogramOpts::new(
@@ -48,6 +56,7 @@ impl Metrics {
             series: gauge(registry, "series_in_memory", "Series that took samples lately."),
             open_samples: gauge(registry, "open_samples", "Samples in memory that are not sealed yet."),
             open_bytes: gauge(registry, "open_bytes", "Memory of the samples that are not sealed yet."),
+            open_series: gauge(registry, "open_series", "Series with samples that are not sealed yet."),
             sealed_chunks: counter(registry, "sealed_chunks_total", "Chunks written by sealing."),
             sealed_samples: counter(
                 registry,

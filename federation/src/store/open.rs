@@ -234,6 +234,8 @@ pub(super) struct Open {
     pub(super) published: u64,
     pub(super) samples: u64,
     pub(super) bytes: u64,
+    /// Series with samples.
+    pub(super) filled: u64,
 }
 
 impl Open {
@@ -261,19 +263,26 @@ impl Open {
 
     #[inline]
     pub(super) fn push_float(&mut self, at: &Apply, slot: u32, timestamp_ms: i64, value: f64) {
-        let (bytes, kept) = self.series[slot as usize].push_float(at, timestamp_ms, value);
+        let series = &mut self.series[slot as usize];
+        self.filled += u64::from(series.is_empty());
+        let (bytes, kept) = series.push_float(at, timestamp_ms, value);
         self.bytes = self.bytes.saturating_add_signed(bytes as i64);
         self.samples += u64::from(kept);
     }
 
     pub(super) fn push(&mut self, at: &Apply, slot: u32, sample: Sample) {
-        let (bytes, kept) = self.series[slot as usize].push(at, sample);
+        let series = &mut self.series[slot as usize];
+        self.filled += u64::from(series.is_empty());
+        let (bytes, kept) = series.push(at, sample);
         self.bytes = self.bytes.saturating_add_signed(bytes as i64);
         self.samples += u64::from(kept);
     }
 
     pub(super) fn drain(&mut self, slot: u32, n: usize, watermark: u64, now_ms: i64) {
-        let freed = self.series[slot as usize].drain(n, watermark, now_ms);
+        let series = &mut self.series[slot as usize];
+        let was_filled = !series.is_empty();
+        let freed = series.drain(n, watermark, now_ms);
+        self.filled -= u64::from(was_filled && series.is_empty());
         self.bytes = self.bytes.saturating_sub(freed as u64);
         self.samples -= n as u64;
     }

@@ -121,8 +121,7 @@ impl Inner {
         let published = self.writer.lock().next_seq - 1;
         let mut open = self.open.write();
         open.published = published;
-        self.metrics.open_samples.set(open.samples as i64);
-        self.metrics.open_bytes.set(open.bytes as i64);
+        self.metrics.show_open(&open);
         Ok(())
     }
 
@@ -153,7 +152,7 @@ impl Inner {
             }
         }
         open.published = seq;
-        self.metrics.open_bytes.set(open.bytes as i64);
+        self.metrics.show_open(&open);
         drop(open);
         // A journal larger than memory, for example after the limit was lowered, is sealed on the way.
         self.relieve();

@@ -126,8 +126,7 @@ impl Inner {
         for t in taken {
             open.drain(t.slot, t.log_len, watermark, now_ms);
         }
-        self.metrics.open_samples.set(open.samples as i64);
-        self.metrics.open_bytes.set(open.bytes as i64);
+        self.metrics.show_open(&open);
         drop(open);
         self.metrics.sealed_chunks.inc_by(stats.chunks);
         self.metrics.sealed_samples.inc_by(stats.samples);
