@@ -33,7 +33,7 @@ pub struct StoreConfig {
     pub forget_after: Duration,
     /// RocksDB's cache of uncompressed blocks. Default 256 MiB.
     pub cache_bytes: usize,
-    /// All memtables together. Default 128 MiB.
+    /// All memtables together. Default 64 MiB.
     pub write_buffer_bytes: usize,
     /// Whether a commit waits until its bytes are on the disk, so that it survives loss of power. Without, it survives
     /// the end of the process. Default true.
@@ -55,7 +55,7 @@ impl StoreConfig {
             seal_after: Duration::from_secs(86_400),
             forget_after: Duration::from_secs(7200),
             cache_bytes: 256 << 20,
-            write_buffer_bytes: 128 << 20,
+            write_buffer_bytes: 64 << 20,
             sync: true,
             background_threads: 2,
         }
