@@ -15,6 +15,7 @@ const IMPORTS: &[(&str, &str, &[&str])] = &[
     ("scraper", "scraper", &["model", "summary", "httpclient"]),
     ("federation", "federation", &["model", "httpclient", "wire"]),
     ("rules", "rules", &["model", "summary", "httpclient", "promql"]),
+    ("spans", "spans", &["model", "httpclient", "wire"]),
     ("api", "api", &["model", "wire", "promql"]),
     ("tools/compare", "promql-compare", &["model", "wire", "promql", "promql-testkit"]),
     (
@@ -30,6 +31,7 @@ const IMPORTS: &[(&str, &str, &[&str])] = &[
             "scraper",
             "federation",
             "rules",
+            "spans",
             "api",
         ],
     ),
@@ -124,7 +126,7 @@ fn links_point_at_something() {
 }
 
 /// Where the source files are.
-const FOLDERS: [&str; 14] = [
+const FOLDERS: [&str; 15] = [
     "api",
     "benches",
     "federation",
@@ -134,6 +136,7 @@ const FOLDERS: [&str; 14] = [
     "promql",
     "rules",
     "scraper",
+    "spans",
     "src",
     "summary",
     "tests",

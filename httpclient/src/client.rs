@@ -62,8 +62,17 @@ struct Shared {
 
 struct Connections {
     dial: Dial,
+    versions: Versions,
     plain: HyperClient,
     tls: RwLock<Option<Arc<TlsConnections>>>,
+}
+
+/// What of HTTP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Versions {
+    /// HTTP/1.1, and HTTP/2 where TLS agrees on it.
+    Any,
+    Http2,
 }
 
 struct TlsConnections {
@@ -98,13 +107,20 @@ impl Client {
         }
         let tokens = config.oauth2.clone().map(|o| Tokens::new(o, clock)).transpose()?;
         let shared = Arc::new(Shared { config, proxies, proxy_connect_headers, tokens });
-        Ok(Self { connections: Arc::new(Connections::new(&shared, Dial::Tcp)), shared })
+        Ok(Self { connections: Arc::new(Connections::new(&shared, Dial::Tcp, Versions::Any)), shared })
     }
 
     /// The same client, but all its connections go to the unix socket at `path`.
     #[must_use]
     pub fn over_unix_socket(&self, path: impl Into<std::path::PathBuf>) -> Self {
-        let connections = Connections::new(&self.shared, Dial::Unix(path.into()));
+        let connections = Connections::new(&self.shared, Dial::Unix(path.into()), Versions::Any);
+        Self { shared: self.shared.clone(), connections: Arc::new(connections) }
+    }
+
+    /// The same client, but it speaks HTTP/2 and nothing else, without TLS too, as gRPC has it.
+    #[must_use]
+    pub fn over_http2(&self) -> Self {
+        let connections = Connections::new(&self.shared, self.connections.dial.clone(), Versions::Http2);
         Self { shared: self.shared.clone(), connections: Arc::new(connections) }
     }
 
@@ -151,21 +167,39 @@ impl Client {
     }
 
     async fn once(&self, hop: &Hop, strayed: bool) -> Result<Response<Incoming>, String> {
-        let mut uri: Uri = hop.url.parse().map_err(|e| format!("parse {:?}: {e}", hop.url))?;
+        let uri: Uri = hop.url.parse().map_err(|e| format!("parse {:?}: {e}", hop.url))?;
         let https = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
             other => return Err(format!("unsupported protocol scheme {:?}", other.unwrap_or_default())),
         };
-        let Some(host) = uri.host().filter(|h| !h.is_empty()) else {
+        if uri.host().is_none_or(str::is_empty) {
             return Err("no Host in request URL".into());
-        };
+        }
         let port = port_of(&uri, https)?;
+        let mut headers = hop.headers.clone();
+        let mut span = crate::span::of_request(&hop.method, &uri, https);
+        crate::span::inject(&span.link(), &mut headers);
+        let sent = self.send_to(hop, strayed, uri, port, https, headers).await;
+        crate::span::note_answer(&mut span, &sent);
+        sent
+    }
+
+    /// Puts on what the configuration has, and sends to where `uri` says.
+    async fn send_to(
+        &self,
+        hop: &Hop,
+        strayed: bool,
+        mut uri: Uri,
+        port: u16,
+        https: bool,
+        mut headers: HeaderMap,
+    ) -> Result<Response<Incoming>, String> {
+        let host = uri.host().unwrap_or_default();
         let proxy = match self.connections.dial {
             Dial::Tcp => self.shared.proxies.of(https, host, port),
             Dial::Unix(_) => None,
         };
-        let mut headers = hop.headers.clone();
         self.add_configured(&mut headers).await?;
         if strayed {
             for name in SENSITIVE {
@@ -228,7 +262,8 @@ impl Client {
             return Ok(current);
         }
         let settings = tls::settings(&config.tls, &material, config.enable_http2)?;
-        let client = self.shared.pool(&self.connections.dial, Some(Arc::new(settings)));
+        let Connections { dial, versions, .. } = &*self.connections;
+        let client = self.shared.pool(dial, Some(Arc::new(settings)), *versions);
         let made = Arc::new(TlsConnections { client, material, checked: RwLock::new(Instant::now()) });
         let mut slot = self.connections.tls.write().unwrap_or_else(PoisonError::into_inner);
         // Another request may have been faster; its connections are as good.
@@ -247,13 +282,18 @@ impl TlsConnections {
 }
 
 impl Connections {
-    fn new(shared: &Shared, dial: Dial) -> Self {
-        Self { plain: shared.pool(&dial, None), tls: RwLock::default(), dial }
+    fn new(shared: &Shared, dial: Dial, versions: Versions) -> Self {
+        Self { plain: shared.pool(&dial, None, versions), tls: RwLock::default(), dial, versions }
     }
 }
 
 impl Shared {
-    fn pool(&self, dial: &Dial, tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>) -> HyperClient {
+    fn pool(
+        &self,
+        dial: &Dial,
+        tls: Option<Arc<tokio_rustls::rustls::ClientConfig>>,
+        versions: Versions,
+    ) -> HyperClient {
         let connector = Connector::new(Settings {
             dial: dial.clone(),
             proxies: self.proxies.clone(),
@@ -266,6 +306,7 @@ impl Shared {
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .http2_keep_alive_interval(HTTP2_PING_INTERVAL)
+            .http2_only(versions == Versions::Http2)
             .build(connector)
     }
 

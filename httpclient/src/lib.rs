@@ -19,6 +19,7 @@ mod jwt;
 mod oauth;
 mod proxy;
 mod socks;
+mod span;
 mod tls;
 mod trust;
 

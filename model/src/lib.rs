@@ -7,7 +7,8 @@
 //! 2. [`sample`], [`histogram`], [`staleness`], [`exemplar`], [`metadata`]: what a series carries.
 //! 3. [`chunk`], [`rollup`] (with [`kahan`]): how a store hands on samples without decoding them, or summed up ahead.
 //! 4. [`storage`]: `Appender`, `Querier`, `SeriesSet`, `WalTail`, the traits between engines and users.
-//! 5. [`duration`], [`annotations`], [`clock`], [`error`]: the small things everybody needs.
+//! 5. [`trace`]: what was done for a request, and where it spent its time.
+//! 6. [`duration`], [`annotations`], [`clock`], [`error`]: the small things everybody needs.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,7 @@ pub mod rollup;
 pub mod sample;
 pub mod staleness;
 pub mod storage;
+pub mod trace;
 
 pub use annotations::Annotations;
 pub use chunk::{Chunk, ChunkCodec, ChunkEncoding, Samples};

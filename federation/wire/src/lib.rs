@@ -1,5 +1,5 @@
 //! Messages between almanac, Prometheus and everything that speaks their protocols: remote write 1.0 and 2.0, remote
-//! read, OTLP metrics, and the snappy block format around them.
+//! read, OTLP metrics and traces, and the snappy block format around them.
 //!
 //! Nothing here does I/O or knows HTTP; headers and status codes belong to the sender and to the API. All bytes that
 //! come in are foreign: every length is checked against what is there before it is used, memory stays proportional to
@@ -15,7 +15,8 @@
 //!    [`read_chunks`] reads them.
 //!    [`rollup`]: an extension of it, sums in place of samples.
 //! 5. [`otlp`]: metrics of OpenTelemetry exporters, and what they become here.
-//! 6. [`digest`]: what a node says of its samples, so that two nodes can be compared.
+//! 6. [`trace`]: spans on their way to an OpenTelemetry collector.
+//! 7. [`digest`]: what a node says of its samples, so that two nodes can be compared.
 //!
 //! Specs: <https://prometheus.io/docs/specs/prw/remote_write_spec/>,
 //! <https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/>,
@@ -33,6 +34,7 @@ pub mod read;
 pub mod read_chunks;
 pub mod rollup;
 pub mod snappy;
+pub mod trace;
 pub mod write_v1;
 pub mod write_v2;
 

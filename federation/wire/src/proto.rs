@@ -215,6 +215,7 @@ pub(crate) fn unzigzag(v: u64) -> i64 {
 const VARINT: u32 = 0;
 const FIXED64: u32 = 1;
 const BYTES: u32 = 2;
+const FIXED32: u32 = 5;
 
 #[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut v: u64) {
@@ -305,6 +306,24 @@ pub(crate) fn put_double_always(out: &mut Vec<u8>, field: u32, v: f64) {
 pub(crate) fn put_uint64_always(out: &mut Vec<u8>, field: u32, v: u64) {
     put_tag(out, field, VARINT);
     put_varint(out, v);
+}
+
+/// A `fixed64` field; 0 is the default and left out.
+#[inline]
+pub(crate) fn put_fixed64(out: &mut Vec<u8>, field: u32, v: u64) {
+    if v != 0 {
+        put_tag(out, field, FIXED64);
+        out.extend_from_slice(&v.to_le_bytes());
+    }
+}
+
+/// A `fixed32` field; 0 is the default and left out.
+#[inline]
+pub(crate) fn put_fixed32(out: &mut Vec<u8>, field: u32, v: u32) {
+    if v != 0 {
+        put_tag(out, field, FIXED32);
+        out.extend_from_slice(&v.to_le_bytes());
+    }
 }
 
 #[cfg(test)]

@@ -241,3 +241,33 @@ async fn unix_sockets_have_connections_of_their_own() {
     let e = get(&missing, "http://localhost/").await.expect_err("nobody there");
     assert!(e.contains(": dial unix ") && e.ends_with(": connect: no such file or directory"), "{e}");
 }
+
+#[tokio::test]
+async fn a_request_is_part_of_the_trace() {
+    use model::trace::{AttributeValue, MemorySink, SpanContext, within};
+    let server = Server::start(|asked| {
+        if asked.line().contains("/no") { answer("404 Not Found", "", "") } else { ok("x") }
+    })
+    .await;
+    let client = client(ClientConfig::default());
+    let sink = Arc::new(MemorySink::default());
+    let root = sink.tracer(SystemClock::shared()).start("root");
+    let url = server.url("/metrics");
+    within(root.link(), get(&client, &url.replace("//", "//me:secret@"))).await.expect("an answer");
+    within(root.link(), get(&client, &server.url("/no"))).await.expect("an answer");
+    drop(root);
+    let spans = sink.taken();
+    let [good, bad, root] = &spans[..] else { panic!("{spans:?}") };
+    assert!(good.name == "HTTP GET" && good.parent == Some(root.context.span_id) && good.failure.is_none());
+    let of = |span: &model::trace::SpanData, key: &str| {
+        span.attributes.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone())
+    };
+    assert_eq!(of(good, "url.full"), Some(url.into()));
+    assert_eq!(of(good, "server.port"), Some(i64::from(server.port).into()));
+    assert_eq!(of(good, "http.response.status_code"), Some(AttributeValue::Int(200)));
+    assert_eq!((of(bad, "error.type"), bad.failure.as_deref()), (Some("404".to_owned().into()), Some("")));
+    let told = server.asked()[0].header("traceparent").and_then(|h| SpanContext::parse(h, ""));
+    assert_eq!(told.expect("a header").span_id, good.context.span_id);
+    get(&client, &server.url("/metrics")).await.expect("an answer");
+    assert_eq!(server.asked()[2].header("traceparent"), None);
+}
