@@ -10,6 +10,7 @@ use api::sources::{
 };
 use federation::ha::HaPairs;
 use federation::store::LongtermStore;
+use model::trace::Tracer;
 use model::{Appendable, Clock, Exemplar, Labels, Matcher, StorageError};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -43,6 +44,8 @@ pub struct Options {
     pub general: GeneralFlags,
     /// All flags, as the API shows them.
     pub flags: BTreeMap<String, String>,
+    /// Takes the spans of the process: a long-term node has no file that could say where they go, the one beside it may.
+    pub tracer: Tracer,
 }
 
 /// A running long-term node.
@@ -107,6 +110,7 @@ impl LongtermNode {
             longterm: None,
             lifecycle: Arc::new(NothingToReload { quit }),
             readiness: readiness.clone(),
+            tracer: options.tracer,
         };
         let server = RunningServer::start(config, deps).await?;
         let maintained = store.clone();

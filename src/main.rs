@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, FromArgMatches};
+use model::trace::Tracer;
 use tokio::sync::Notify;
 
 mod active_queries;
@@ -116,6 +117,7 @@ async fn run_scraper(f: ScraperFlags, flags: BTreeMap<String, String>) -> anyhow
         general: f.general,
         flags,
         longterm_beside: None,
+        tracer: Tracer::default(),
     };
     let node = ScraperNode::start(options, model::SystemClock::shared(), quit).await?;
     let auto = AutoReload::new(&auto, by_feature, &file);
@@ -136,6 +138,7 @@ async fn run_longterm(f: LongtermFlags, flags: BTreeMap<String, String>) -> anyh
         query: f.query,
         general: f.general,
         flags,
+        tracer: Tracer::default(),
     };
     let node = LongtermNode::start(options, model::SystemClock::shared(), quit).await?;
     until_stopped(&mut signals, None, None).await;
@@ -149,6 +152,7 @@ async fn run_standalone(f: StandaloneFlags, flags: BTreeMap<String, String>) -> 
     let quit = Arc::new(Notify::new());
     let mut signals = Signals::new(quit.clone())?;
     let clock = model::SystemClock::shared();
+    let tracer = Tracer::default();
     let longterm = longterm_node::Options {
         path: f.path.join("longterm"),
         store: f.store,
@@ -157,6 +161,7 @@ async fn run_standalone(f: StandaloneFlags, flags: BTreeMap<String, String>) -> 
         query: f.query.clone(),
         general: f.general.clone(),
         flags: flags.clone(),
+        tracer: tracer.clone(),
     };
     let longterm = LongtermNode::start(longterm, clock.clone(), quit.clone()).await?;
     let (file, auto, by_feature) =
@@ -173,6 +178,7 @@ async fn run_standalone(f: StandaloneFlags, flags: BTreeMap<String, String>) -> 
         general: f.general,
         flags,
         longterm_beside: Some(format!("http://127.0.0.1:{}", longterm.port())),
+        tracer,
     };
     let scraper = match ScraperNode::start(scraper, clock, quit).await {
         Ok(node) => node,

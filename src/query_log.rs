@@ -50,6 +50,10 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     stats: Stats,
+    #[serde(rename = "spanID")]
+    span_id: String,
+    #[serde(rename = "traceID")]
+    trace_id: String,
     #[serde(flatten)]
     origin: BTreeMap<&'static str, BTreeMap<&'static str, &'a str>>,
     ts: String,
@@ -108,6 +112,9 @@ impl<'a> Line<'a> {
             },
             error: r.error.map(ToString::to_string),
             stats: Stats::new(r.stats),
+            // Without a trace, zeros, as in Prometheus.
+            span_id: r.trace.map(|t| t.span_id).unwrap_or_default().to_string(),
+            trace_id: r.trace.map(|t| t.trace_id).unwrap_or_default().to_string(),
             origin: r.origin.map(promql::QueryOrigin::fields).into_iter().collect(),
             ts: now,
         }
@@ -175,13 +182,22 @@ mod tests {
             error: None,
             stats: &stats,
             origin: Some(&origin),
+            trace: None,
         };
+        let context =
+            model::trace::SpanContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "");
         let failed = QueryError::Execution("no".into());
         let group = QueryOrigin::RuleGroup { file: "/r.yml".into(), name: "g".into() };
         for _ in 0..2 {
             let log = QueryLogFile::open(&path).expect("writable");
             log.log(&record).expect("written");
-            log.log(&QueryRecord { error: Some(&failed), origin: Some(&group), ..record }).expect("written");
+            log.log(&QueryRecord {
+                error: Some(&failed),
+                origin: Some(&group),
+                trace: context.as_ref(),
+                ..record
+            })
+            .expect("written");
         }
         let text = std::fs::read_to_string(&path).expect("a log");
         let lines: Vec<serde_json::Value> =
@@ -204,10 +220,13 @@ mod tests {
                     "samplesReadPerStep": [[0.5, 3], [1.5, 2]], "samplesRead": 5, "peakSamples": 3,
                 },
             },
+            "spanID": "0000000000000000", "traceID": "00000000000000000000000000000000",
             "httpRequest": { "clientIP": "::1", "method": "GET", "path": "/api/v1/query_range" },
         });
         assert_eq!(lines[0], expect);
         assert_eq!(lines[3]["error"], "no");
+        assert_eq!(lines[3]["spanID"], "00f067aa0ba902b7");
+        assert_eq!(lines[3]["traceID"], "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(lines[3]["ruleGroup"], serde_json::json!({ "file": "/r.yml", "name": "g" }));
         assert!(lines[3].get("httpRequest").is_none());
     }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use model::duration::go_duration;
 use model::memory::MemoryStorage;
 use model::relabel::NameValidation;
 use model::{Appendable, FloatHistogram, Labels, Sample, SearchRegexp, SeriesRef, SystemClock};
@@ -295,6 +296,7 @@ impl Test<'_> {
             clock: SystemClock::shared(),
             timing: Timing::default(),
             notify: Arc::new(|_| {}),
+            tracer: model::trace::Tracer::default(),
         };
         let context = TemplateContext {
             external_labels: Labels::from_pairs(&self.group.external_labels),
@@ -514,17 +516,6 @@ fn indented(text: &str, by: &str) -> String {
 
 fn text_of(ms: i64) -> String {
     model::duration::format_ms(ms)
-}
-
-/// As Go prints durations: `1h5m0s`.
-fn go_duration(ms: i64) -> String {
-    let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
-    let seconds = (ms % 60_000) as f64 / 1000.0;
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m{seconds}s"),
-        _ => format!("{hours}h{minutes}m{seconds}s"),
-    }
 }
 
 #[cfg(test)]

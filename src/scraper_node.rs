@@ -22,6 +22,7 @@ use federation::remote_read::RemoteRead;
 use federation::sender::{RemoteSide, Sender, SenderHandle, SenderParts, selector_text};
 use federation::store::ROLLUP_GRIDS_MS;
 use federation::tiered::{OnUnavailable, Promoted, Tiered};
+use model::trace::Tracer;
 use model::{Clock, Exemplar, Labels, LabelsBuilder, Matcher, Queryable, StorageError};
 use prometheus::Registry;
 use rules::{RuleManager, RuleParts, TemplateContext};
@@ -75,6 +76,8 @@ pub struct Options {
     pub flags: BTreeMap<String, String>,
     /// The long-term node to use when the file has no section `longterm`: in standalone mode, the one beside us.
     pub longterm_beside: Option<String>,
+    /// Takes the spans of the process; its recorder is as the configuration has it.
+    pub tracer: Tracer,
 }
 
 /// A running scraper node.
@@ -110,6 +113,8 @@ struct Core {
     reloads: ReloadMetrics,
     readiness: Readiness,
     quit: Arc<Notify>,
+    spans: spans::Spans,
+    tracer: Tracer,
     /// Also keeps reloads from overlapping.
     senders: Mutex<Vec<(SenderConfig, SenderHandle)>>,
     /// History on its way to the long-term node.
@@ -186,6 +191,7 @@ impl ScraperNode {
             longterm: Some(Arc::new(LongtermWay(core.clone()))),
             lifecycle: Arc::new(Reloading(core.clone())),
             readiness: core.readiness.clone(),
+            tracer: options.tracer.clone(),
         };
         let server = RunningServer::start(api_config, deps).await?;
         core.apply(&config, settings).await?;
@@ -222,6 +228,7 @@ impl ScraperNode {
             }
         }
         self.server.stop().await;
+        core.spans.stop().await;
         core.discovery.stop();
         let db = core.db.clone();
         let closed = blocking(move || db.close()).await?;
@@ -252,6 +259,7 @@ impl Core {
             type_and_unit_labels: options.general.has("type-and-unit-labels"),
             append_metadata: options.general.has("metadata-wal-records"),
             starts: options.general.starts(),
+            tracer: options.tracer.clone(),
             timestamp_tolerance_ms: options.scrape.tolerance_ms(),
             // Discovery gathers changes itself; targets follow within a second.
             discovery_reload_interval_ms: 200,
@@ -267,10 +275,17 @@ impl Core {
             clock: clock.clone(),
             timing: options.alerts.timing(),
             notify: alerts.notify(),
+            tracer: options.tracer.clone(),
         };
         let rules = RuleManager::new(parts, &registry)?;
+        // Named as Prometheus names itself, so that what was made for its traces finds these.
+        let version = env!("CARGO_PKG_VERSION");
+        let spans =
+            spans::Spans::new(options.tracer.clone(), clock.clone(), &registry, "prometheus", version)?;
         Ok(Self {
             rules: Arc::new(rules),
+            spans,
+            tracer: options.tracer.clone(),
             alerts,
             engine,
             external_url,
@@ -367,6 +382,7 @@ impl Core {
         let stores = self.stores(&settings)?;
         let groups = settings.rule_groups(self.engine.parser_options())?;
         let query_log = settings.query_log_file.as_deref().map(QueryLogFile::open).transpose()?;
+        self.spans.apply(settings.tracing.clone()).await?;
         self.alerts.apply(&settings)?;
         let later = Later { settings: settings.clone(), groups };
         let mut phase = self.phase.lock().await;
@@ -489,6 +505,7 @@ impl Core {
                 clock: self.clock.clone(),
                 registry: self.registry.clone(),
                 runtime: self.runtime.clone(),
+                tracer: self.tracer.clone(),
             };
             let settings = config.clone();
             let handle = blocking(move || Sender::start_with(settings, parts)).await??;

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http::header::{ACCEPT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
-use model::Annotations;
+use model::{Annotations, trace};
 use promql::{CancelToken, QueryOrigin};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -155,6 +155,18 @@ impl App {
         request: http::Request<Incoming>,
         peer: SocketAddr,
     ) -> Response<Body> {
+        let mut span = crate::span::of_request(&self.deps.tracer, &request, peer, self.speaks_tls);
+        let mut response = trace::within(span.link(), self.answer_within_span(request, peer)).await;
+        crate::span::note_status(&mut span, response.status());
+        response.body_mut().hold(span);
+        response
+    }
+
+    async fn answer_within_span(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Response<Body> {
         self.metrics.ready.set(i64::from(self.deps.readiness.get() == ReadyState::Ready));
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
@@ -267,8 +279,11 @@ impl App {
         let gzip = accepts_gzip(&request.headers);
         let (tx, rx) = oneshot::channel();
         let out = BodyOut::new(tx, gzip, self.config.write_stall_timeout, permit);
-        let app = self.clone();
-        let task = tokio::task::spawn_blocking(move || handler(&app, &request, out));
+        let (app, link) = (self.clone(), trace::current());
+        let task = tokio::task::spawn_blocking(move || {
+            let _entered = link.enter();
+            handler(&app, &request, out);
+        });
         let response = answer_of(rx, task).await;
         // From here on the body tells the handler when its reader goes away.
         guard.0 = None;

@@ -17,6 +17,7 @@ use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::{Frame, SizeHint};
+use model::trace::Span;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::metrics::Observation;
@@ -32,6 +33,17 @@ const GZIP_MIN_BYTES: usize = 1024;
 pub(crate) struct Body {
     kind: Kind,
     observation: Option<Observation>,
+    /// The span of the request, which ends with the body.
+    span: Span,
+    bytes: usize,
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.span.set("http.response.body.size", self.bytes as i64);
+        }
+    }
 }
 
 enum Kind {
@@ -49,12 +61,21 @@ impl Body {
     /// A body at hand.
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { kind: Kind::Full((!bytes.is_empty()).then_some(bytes)), observation: None }
+        Self::of(Kind::Full((!bytes.is_empty()).then_some(bytes)))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, observation: None, span: Span::default(), bytes: 0 }
     }
 
     /// No body.
     pub(crate) fn empty() -> Self {
         Self::full(Bytes::new())
+    }
+
+    /// Lets the span of the request end with the body.
+    pub(crate) fn hold(&mut self, span: Span) {
+        self.span = span;
     }
 
     /// Measures the body until it is dropped.
@@ -63,6 +84,7 @@ impl Body {
     }
 
     fn took(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.bytes += bytes.len();
         if let Some(o) = &mut self.observation {
             o.add_bytes(bytes.len());
         }
@@ -236,7 +258,7 @@ impl BodyOut {
             self.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         self.pieces = Some(tx);
-        self.send_head(Body { kind: Kind::Pieces(rx), observation: None });
+        self.send_head(Body::of(Kind::Pieces(rx)));
     }
 
     fn take_piece(&mut self) -> Bytes {

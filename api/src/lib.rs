@@ -43,6 +43,7 @@ mod rules;
 mod series_cache;
 mod server;
 mod small;
+mod span;
 mod stall;
 mod status;
 mod targets;

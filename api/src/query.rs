@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use model::duration::go_duration;
 use model::labels::Quoted;
+use model::trace::{self, Span};
 use model::{Exemplar, Labels};
 use promql::parser::{self, ParserOptions};
-use promql::{QueryOptions, QueryOutput, QueryStats, StepStats, Value, VectorSample};
+use promql::{QueryError, QueryOptions, QueryOutput, QueryStats, StepStats, Value, VectorSample};
 
 use crate::app::{Answer, App, Request};
 use crate::body::BodyOut;
 use crate::failure::Failure;
-use crate::json::write_plain_float;
+use crate::json::{rfc3339, write_plain_float};
 use crate::params::{MAX_TIME_MS, MIN_TIME_MS, Params, parse_duration_ns};
 use crate::query_tree;
 
@@ -27,11 +29,11 @@ pub(crate) fn instant(app: &Arc<App>, request: &Request) -> Result<Answer, Failu
     let limit = p.limit()?;
     let ts_ms = p.time_or("time", app.deps.clock.now_ms())?;
     let options = options(request)?;
-    let output = app
-        .deps
-        .engine
-        .instant(&app.deps.queryable, p.get("query"), ts_ms, &options)
-        .map_err(|e| Failure::query(&e))?;
+    let mut span = span_of("promqlInstantQuery", p, &[("time", ts_ms)]);
+    let _entered = span.enter();
+    let output = app.deps.engine.instant(&app.deps.queryable, p.get("query"), ts_ms, &options);
+    note_output(&mut span, &output);
+    let output = output.map_err(|e| Failure::query(&e))?;
     Ok(answer(output, limit, p.get("stats")))
 }
 
@@ -46,12 +48,42 @@ pub(crate) fn range(app: &Arc<App>, request: &Request) -> Result<Answer, Failure
     }
     let step_ms = step_ms(p, start_ms, end_ms, app.config.max_range_points)?;
     let options = options(request)?;
-    let output = app
-        .deps
-        .engine
-        .range(&app.deps.queryable, p.get("query"), start_ms, end_ms, step_ms, &options)
-        .map_err(|e| Failure::query(&e))?;
+    let mut span = span_of("promqlRangeQuery", p, &[("start", start_ms), ("end", end_ms)]);
+    if span.is_recording() {
+        span.set("step", go_duration(step_ms));
+    }
+    let _entered = span.enter();
+    let engine = &app.deps.engine;
+    let output = engine.range(&app.deps.queryable, p.get("query"), start_ms, end_ms, step_ms, &options);
+    note_output(&mut span, &output);
+    let output = output.map_err(|e| Failure::query(&e))?;
     Ok(answer(output, limit, p.get("stats")))
+}
+
+/// The span of a query, and what was asked for.
+fn span_of(name: &'static str, p: &Params, times: &[(&'static str, i64)]) -> Span {
+    let mut span = trace::child(name);
+    if span.is_recording() {
+        span.set("query", p.get("query").to_owned());
+        span.set("timeout", p.get("timeout").to_owned());
+        times.iter().for_each(|(key, ms)| span.set(key, rfc3339(*ms)));
+    }
+    span
+}
+
+fn note_output(span: &mut Span, output: &Result<QueryOutput, QueryError>) {
+    match output {
+        Err(e) => span.fail(e),
+        Ok(output) => {
+            let series = match &output.value {
+                Value::Vector(v) => v.len(),
+                Value::Matrix(m) => m.len(),
+                Value::Scalar { .. } | Value::String { .. } => 0,
+            };
+            span.set("result_series", series as i64);
+            span.set("total_samples", output.stats.total_queryable_samples as i64);
+        }
+    }
 }
 
 fn step_ms(p: &Params, start_ms: i64, end_ms: i64, max_points: i64) -> Result<i64, Failure> {

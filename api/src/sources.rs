@@ -46,6 +46,8 @@ pub struct Deps {
     pub lifecycle: Arc<dyn Lifecycle>,
     /// Whether the server answers queries yet.
     pub readiness: Readiness,
+    /// Records what requests take their time for.
+    pub tracer: model::trace::Tracer,
 }
 
 pub use crate::otlp::OtlpSettings;

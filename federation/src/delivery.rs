@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
+use model::trace::{self, Span, SpanKind};
 use wire::snappy::Compressor;
 use wire::write_v1::WriteRequestEncoder;
 use wire::write_v2::RequestEncoder;
@@ -59,6 +60,19 @@ enum Outcome {
     TooLarge(String),
     /// The destination does not know this version.
     OtherVersion(String),
+}
+
+impl Outcome {
+    /// Why it was not taken.
+    fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Accepted(_) => None,
+            Self::Retry { reason, .. }
+            | Self::Refused { reason, .. }
+            | Self::TooLarge(reason)
+            | Self::OtherVersion(reason) => Some(reason),
+        }
+    }
 }
 
 /// What became of a load.
@@ -259,13 +273,42 @@ impl Delivery {
             response_limit_bytes: RESPONSE_LIMIT_BYTES,
             need: Need::Status,
         };
+        let mut span = self.span(request.body.len(), counts, attempt);
+        let store = span.link().child("Remote Store", SpanKind::Client);
         // The limit holds whatever carries the request.
-        let answer = tokio::time::timeout(request.timeout, self.shared.transport.send(request)).await;
-        match answer {
+        let sending = trace::within(store.link(), self.shared.transport.send(request));
+        let answer = tokio::time::timeout(self.shared.config.remote_timeout, sending).await;
+        drop(store);
+        let outcome = match answer {
             Ok(Ok(response)) => classify(&response, protocol, counts, self.shared.clock.now_ms()),
             Ok(Err(e)) => Outcome::Retry { reason: e.to_string(), after: None },
             Err(_) => Outcome::Retry { reason: "no answer in time".into(), after: None },
+        };
+        if let Some(reason) = outcome.failure() {
+            span.note_error(&reason);
         }
+        outcome
+    }
+
+    /// The span of an attempt, as Prometheus's queues have it.
+    fn span(&self, len_bytes: usize, counts: Counts, attempt: u32) -> Span {
+        let mut span = self.shared.tracer.start("Remote Send Batch");
+        if span.is_recording() {
+            span.set("request_size", len_bytes as i64);
+            span.set("samples", counts.samples as i64);
+            span.set("try", i64::from(attempt));
+            span.set("remote_name", self.shared.config.name.clone());
+            span.set("remote_url", self.shared.uri.to_string());
+            for (key, count) in [("exemplars", counts.exemplars), ("histograms", counts.histograms)] {
+                if count > 0 {
+                    span.set(key, count as i64);
+                }
+            }
+            if attempt > 0 {
+                span.set("http.request.resend_count", i64::from(attempt));
+            }
+        }
+        span
     }
 
     fn fall_back(&self, reason: &str) {

@@ -130,8 +130,16 @@ impl Querier for FanoutQuerier {
             [one] => vec![one.answer(matchers, hints)],
             // The slowest one decides how long it takes, not all of them together.
             many => std::thread::scope(|scope| {
-                let asking: Vec<_> =
-                    many.iter().map(|asked| scope.spawn(|| asked.answer(matchers, hints))).collect();
+                let asking: Vec<_> = many
+                    .iter()
+                    .map(|asked| {
+                        let link = model::trace::current();
+                        scope.spawn(move || {
+                            let _entered = link.enter();
+                            asked.answer(matchers, hints)
+                        })
+                    })
+                    .collect();
                 let broken = || Ok((Vec::new(), vec!["remote_read: it broke down".to_owned()]));
                 asking.into_iter().map(|thread| thread.join().unwrap_or_else(|_| broken())).collect()
             }),

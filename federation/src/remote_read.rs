@@ -16,6 +16,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, 
 use http::{Method, Uri};
 use model::labels::{METRIC_NAME, is_legacy_label_name};
 use model::storage::VecSeriesSet;
+use model::trace;
 use model::{LabelsResult, Matcher, Querier, Queryable, RollupRequest, SelectHints, SeriesSet, StorageError};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -235,7 +236,10 @@ impl Inner {
             (CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf")),
             (READ_VERSION, HeaderValue::from_static("0.1.0")),
         ];
+        let span = trace::client("Remote Read");
+        let entered = span.enter();
         let response = self.send(Method::POST, &self.uri, &headers, compressed.into())?;
+        drop((entered, span));
         let kind = response.header("content-type");
         if let Some(codecs) = self.codecs.filter(|_| kind.starts_with(CHUNKS_TYPE)) {
             return Ok(Answer::Chunks(response.body, codecs));

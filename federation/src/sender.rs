@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use http::Uri;
 use model::storage::{WalPosition, WalSource};
+use model::trace::Tracer;
 use model::{Clock, Matcher, Metadata, Queryable, StorageError};
 use parking_lot::RwLock;
 use prometheus::Registry;
@@ -125,6 +126,7 @@ pub(crate) struct Shared {
     pub(crate) uri: Uri,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tracer: Tracer,
     pub(crate) metrics: Arc<SenderMetrics>,
     /// Whether the destination has turned out not to know version 2.0.
     pub(crate) only_v1: AtomicBool,
@@ -257,6 +259,8 @@ pub struct SenderParts {
     pub registry: Registry,
     /// A tokio runtime with I/O and time.
     pub runtime: Handle,
+    /// Records what requests take their time for.
+    pub tracer: Tracer,
 }
 
 /// Starts senders.
@@ -278,8 +282,16 @@ impl Sender {
         runtime: &Handle,
     ) -> Result<SenderHandle, SenderError> {
         let (registry, runtime) = (registry.clone(), runtime.clone());
-        let parts =
-            SenderParts { source, local: None, remote: None, transport: None, clock, registry, runtime };
+        let parts = SenderParts {
+            source,
+            local: None,
+            remote: None,
+            transport: None,
+            clock,
+            registry,
+            runtime,
+            tracer: Tracer::default(),
+        };
         Self::start_with(config, parts)
     }
 
@@ -288,7 +300,7 @@ impl Sender {
     /// # Errors
     /// As [`Sender::start`].
     pub fn start_with(config: SenderConfig, parts: SenderParts) -> Result<SenderHandle, SenderError> {
-        let SenderParts { source, local, remote, transport, clock, registry, runtime } = parts;
+        let SenderParts { source, local, remote, transport, clock, registry, runtime, tracer } = parts;
         let name = config.name.clone();
         let (uri, transport) = check(&config, transport)
             .map_err(|e| SenderError::Config { name: name.clone(), reason: e.to_string() })?;
@@ -329,6 +341,7 @@ impl Sender {
             uri,
             transport,
             clock,
+            tracer,
             metrics: Arc::new(metrics),
             only_v1: AtomicBool::new(false),
             gaps: Mutex::new(Vec::new()),

@@ -40,9 +40,29 @@ impl DateTime {
     }
 }
 
+/// A timestamp in milliseconds in RFC 3339, without trailing zeros, as Go's `RFC3339Nano` has it.
+#[must_use]
+pub fn rfc3339(ms: i64) -> String {
+    let DateTime { year, month, day, hour, minute, second } = DateTime::from_ms(ms);
+    let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
+    let fraction = ms.rem_euclid(1000);
+    if fraction != 0 {
+        text.push_str(format!(".{fraction:03}").trim_end_matches('0'));
+    }
+    text.push('Z');
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timestamps_are_texts() {
+        for (ms, text) in [(0, "1970-01-01T00:00:00Z"), (1_704_067_200_120, "2024-01-01T00:00:00.12Z")] {
+            assert_eq!(rfc3339(ms), text);
+        }
+    }
 
     #[test]
     fn timestamps_are_dates() {

@@ -87,9 +87,40 @@ pub fn format_ms(ms: i64) -> String {
     out
 }
 
+/// Prints milliseconds as Go does, which Prometheus uses in labels and messages: `15s`, `1m0s`, `1.5s`, `500ms`.
+#[must_use]
+pub fn go_duration(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    let ms = ms.unsigned_abs();
+    if ms < 1000 {
+        return if ms == 0 { "0s".into() } else { format!("{sign}{ms}ms") };
+    }
+    let (hours, minutes, rest) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
+    let seconds = rest as f64 / 1000.0;
+    match (hours, minutes) {
+        (0, 0) => format!("{sign}{seconds}s"),
+        (0, _) => format!("{sign}{minutes}m{seconds}s"),
+        _ => format!("{sign}{hours}h{minutes}m{seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prints_as_go_does() {
+        for (ms, text) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (1_500, "1.5s"),
+            (60_000, "1m0s"),
+            (3_905_000, "1h5m5s"),
+            (-90_000, "-1m30s"),
+        ] {
+            assert_eq!(go_duration(ms), text);
+        }
+    }
 
     #[test]
     fn reads_and_prints() {

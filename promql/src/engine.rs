@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use model::trace::{self, SpanKind};
 use model::{Annotations, Clock, Queryable, Resolutions};
 use parking_lot::RwLock;
 
@@ -371,7 +372,12 @@ impl Engine {
         span: Span,
         options: &QueryOptions,
     ) -> Result<QueryOutput, QueryError> {
-        run_deep(expr, || self.run_here(storage, expr, text, span, options))?
+        let link = trace::current();
+        run_deep(expr, || {
+            // A deep expression has a thread of its own.
+            let _entered = link.enter();
+            self.run_here(storage, expr, text, span, options)
+        })?
     }
 
     fn run_here(
@@ -384,6 +390,8 @@ impl Engine {
     ) -> Result<QueryOutput, QueryError> {
         let inner = &*self.inner;
         let _running = inner.metrics.running();
+        let exec = trace::child("promqlExec");
+        let _entered = exec.enter();
         let begin = inner.clock.monotonic();
         let mut stats = QueryStats::default();
         let result = self.run_in_slot(storage, expr, text, span, options, begin, &mut stats);
@@ -410,34 +418,50 @@ impl Engine {
         let (clock, metrics) = (&*inner.clock, &inner.metrics);
         let timeout = options.timeout.map_or(inner.config.timeout, |t| t.min(inner.config.timeout));
         let deadline = begin.saturating_add(timeout);
+        let queue_span = trace::child("promqlExecQueue");
         let slot = inner.slots.take(clock, deadline, options.cancel.as_ref());
+        drop(queue_span);
         let queued = clock.monotonic();
         stats.exec_queue_seconds = (queued - begin).as_secs_f64();
         metrics.observe("queue_time", stats.exec_queue_seconds);
         let slot = slot?;
+        let eval_span = trace::child("promqlEval");
+        let _entered = eval_span.enter();
         let _active = inner.active.as_ref().map(|log| Active::insert(&**log, slot.number(), text));
 
+        let prepare_span = trace::child("promqlPrepare");
         let lookback_ms = options.lookback_ms.filter(|l| *l > 0).unwrap_or(inner.config.lookback_ms);
         let grids_ms = if options.raw_only { &[] } else { storage.rollup_grids_ms() };
         let Plan { root, selections } = self.plan(expr, span, lookback_ms, grids_ms)?;
         let mint = selections.iter().map(|s| s.hints.start_ms).min().unwrap_or(0);
         let maxt = selections.iter().map(|s| s.hints.end_ms).max().unwrap_or(0);
-        let querier = storage.querier(mint, maxt)?;
+        let querier = {
+            let mut span = prepare_span.link().child("Querier", SpanKind::Internal);
+            span.set("mint", mint);
+            span.set("maxt", maxt);
+            let querier = storage.querier(mint, maxt);
+            span.fail_if_err(&querier);
+            querier?
+        };
         let grid = Grid::new(span.start_ms, span.end_ms, span.step_ms);
         let by_step = inner.config.per_step_stats && options.per_step_stats;
         let tallies = Tallies::new(grid, by_step);
         let cancel = options.cancel.clone();
-        let ctx = Context::new(&*querier, &inner.config, clock, deadline, cancel, lookback_ms, tallies);
+        let mut ctx = Context::new(&*querier, &inner.config, clock, deadline, cancel, lookback_ms, tallies);
         let selections = Selections::new(selections);
+        drop(prepare_span);
         let prepared = clock.monotonic();
         stats.query_preparation_seconds = (prepared - queued).as_secs_f64();
         metrics.observe("prepare_time", stats.query_preparation_seconds);
 
+        let inner_span = trace::child("promqlInnerEval");
+        ctx.trace = inner_span.link();
         let builder = Builder { ctx: &ctx, selections: &selections, tally: ctx.tallies.root() };
         // A bug in an operator fails this query and no other: nothing it touched outlives it.
         let result = catch_unwind(AssertUnwindSafe(|| evaluate(builder, &root, span))).unwrap_or_else(|_| {
             Err(QueryError::execution("unexpected error: the evaluation of the query failed"))
         });
+        drop(inner_span);
         let evaluated = clock.monotonic();
         stats.result_sort_seconds = ctx.sort_seconds();
         stats.inner_eval_seconds = (evaluated - prepared).as_secs_f64() - stats.result_sort_seconds;
@@ -478,6 +502,7 @@ impl Engine {
     ) {
         let inner = &*self.inner;
         let Some(log) = inner.query_log.read().clone() else { return };
+        let trace = trace::current();
         let record = QueryRecord {
             now_ms: inner.clock.now_ms(),
             query: text,
@@ -487,6 +512,7 @@ impl Engine {
             error,
             stats,
             origin: options.origin.as_ref(),
+            trace: trace.context(),
         };
         if log.log(&record).is_err() {
             inner.metrics.query_log_failed();

@@ -66,6 +66,8 @@ pub struct QueryRecord<'a> {
     pub stats: &'a QueryStats,
     /// Where it came from.
     pub origin: Option<&'a QueryOrigin>,
+    /// Its place in a trace, if there is one.
+    pub trace: Option<&'a model::trace::SpanContext>,
 }
 
 /// Takes note of queries that ended.

@@ -6,6 +6,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use model::calendar::rfc3339;
+use model::duration::go_duration;
+use model::trace::{self, Span, SpanKind, Tracer};
 use model::{AppendError, Appendable, Clock, Labels, Queryable, Sample, SeriesRef, StorageError, stale_nan};
 use parking_lot::Mutex;
 use promql::{PointValue, QueryError, Value, VectorSample};
@@ -36,6 +39,7 @@ pub(crate) struct Environment {
     pub(crate) around: Surroundings,
     pub(crate) timing: Timing,
     pub(crate) notify: NotifyFn,
+    pub(crate) tracer: Tracer,
 }
 
 /// When alerts are sent again, and what becomes of pending ones over a restart.
@@ -161,13 +165,16 @@ impl Group {
     pub(crate) fn evaluate(&mut self, environment: &Environment, ts_ms: i64) {
         let (began, began_ms) = (environment.clock.monotonic(), environment.clock.now_ms());
         let key = self.key();
+        let span = self.span(environment, ts_ms);
+        let entered = span.enter();
         let mut samples = 0;
         for i in 0..self.rules.len() {
             let rule = &mut self.rules[i];
-            samples += rule.evaluate(&self.config, environment, &key, ts_ms);
+            samples += rule.evaluate(&self.config, environment, &key, i, ts_ms);
             self.show();
         }
         self.mark_orphans(environment, ts_ms);
+        drop((entered, span));
         self.evaluation_seconds = environment.clock.monotonic().saturating_sub(began).as_secs_f64();
         self.last_evaluation_ms = Some(began_ms);
         let (metrics, key) = (&environment.metrics, [key.as_str()]);
@@ -185,6 +192,22 @@ impl Group {
             after => after.map(|n| n - 1),
         };
         self.show();
+    }
+
+    /// The span of an evaluation. It begins when the evaluation was due, and says how late that is.
+    fn span(&self, environment: &Environment, ts_ms: i64) -> Span {
+        let mut span = environment.tracer.start("rule group");
+        if span.is_recording() {
+            span.set_start_ms(ts_ms);
+            span.set("name", self.config.name.clone());
+            span.set("file", self.config.file.clone());
+            span.set("interval", go_duration(self.config.interval_ms));
+            span.set("scheduled", rfc3339(ts_ms));
+            if environment.clock.now_ms() > ts_ms {
+                span.link().child("scheduleDelay", SpanKind::Internal).set_start_ms(ts_ms);
+            }
+        }
+        span
     }
 
     /// Takes up the pending alerts of before a restart.
@@ -290,13 +313,34 @@ impl Rule {
     }
 
     /// Evaluates and appends; returns the number of samples.
-    fn evaluate(&mut self, group: &GroupConfig, environment: &Environment, key: &str, ts_ms: i64) -> usize {
+    fn evaluate(
+        &mut self,
+        group: &GroupConfig,
+        environment: &Environment,
+        key: &str,
+        index: usize,
+        ts_ms: i64,
+    ) -> usize {
+        let mut span = trace::child("rule");
+        if span.is_recording() {
+            span.set("group", group.name.clone());
+            span.set("name", self.config.name().to_owned());
+            span.set("query_offset", go_duration(group.query_offset_ms));
+            span.set("index", index as i64);
+            span.set("query", self.config.expr.clone());
+        }
+        let entered = span.enter();
         let (began, began_ms) = (environment.clock.monotonic(), environment.clock.now_ms());
         environment.metrics.evaluations.with_label_values(&[key]).inc();
         let outcome = self.samples(group, environment, ts_ms).and_then(|samples| {
+            span.set("num_series", samples.len() as i64);
             self.send(group, environment, ts_ms);
             self.append(environment, &samples, ts_ms - group.query_offset_ms)
         });
+        drop(entered);
+        if let Err(error) = &outcome {
+            span.set_failed(error);
+        }
         self.evaluation_seconds = environment.clock.monotonic().saturating_sub(began).as_secs_f64();
         self.last_evaluation_ms = Some(began_ms);
         environment.metrics.rule_duration.observe(self.evaluation_seconds);
@@ -365,7 +409,10 @@ impl Rule {
         samples: &[VectorSample],
         at_ms: i64,
     ) -> Result<usize, String> {
+        let appender_span = trace::child("newAppender");
         let mut appender = environment.appendable.appender().map_err(|e| e.to_string())?;
+        drop(appender_span);
+        let append_span = trace::child("ruleAppendResults");
         let (mut given, mut rejected) = (BTreeSet::new(), None);
         for sample in samples {
             let point = match &sample.value {
@@ -384,7 +431,11 @@ impl Rule {
         for labels in self.previous.difference(&given) {
             mark_stale(&mut *appender, labels, at_ms).map_err(|e| e.to_string())?;
         }
-        appender.commit().map_err(|e| e.to_string())?;
+        drop(append_span);
+        let mut commit_span = trace::child("ruleCommit");
+        let committed = appender.commit();
+        commit_span.fail_if_err(&committed);
+        committed.map_err(|e| e.to_string())?;
         self.previous = given;
         rejected.map_or(Ok(self.previous.len()), Err)
     }

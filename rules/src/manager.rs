@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::trace::Tracer;
 use model::{Appendable, Clock, Labels, Queryable};
 use parking_lot::Mutex;
 use promql::{Engine, QueryOptions, QueryOrigin};
@@ -42,6 +43,8 @@ pub struct RuleParts {
     pub timing: Timing,
     /// Takes the alerts that are to be sent; called from evaluations, so it must not block.
     pub notify: NotifyFn,
+    /// Records what evaluations take their time for.
+    pub tracer: Tracer,
 }
 
 /// Runs rule groups. Lives on a tokio runtime; all methods are called from within it.
@@ -174,6 +177,7 @@ impl RuleManager {
             },
             timing: parts.timing,
             notify: Arc::clone(&parts.notify),
+            tracer: parts.tracer.clone(),
         });
         let key = group.key();
         self.metrics.interval_seconds.with_label_values(&[&key]).set(config.interval_ms as f64 / 1000.0);
@@ -276,7 +280,8 @@ mod tests {
         let storage = model::memory::MemoryStorage::new();
         let (queryable, appendable) = (Arc::new(storage.clone()), Arc::new(storage));
         let (timing, notify): (_, NotifyFn) = (Timing::default(), Arc::new(|_| {}));
-        let parts = RuleParts { engine, queryable, appendable, clock, timing, notify };
+        let parts =
+            RuleParts { engine, queryable, appendable, clock, timing, notify, tracer: Tracer::default() };
         let manager = RuleManager::new(parts, &registry).unwrap();
         let rule = |record: &str, expr: &str| RuleConfig {
             expr: expr.into(),

@@ -47,6 +47,7 @@ impl HandRun {
             },
             timing: parts.timing,
             notify: parts.notify,
+            tracer: parts.tracer,
         };
         let groups = groups.into_iter().map(Group::new).collect::<Result<_, _>>()?;
         Ok(Self { groups: Mutex::new(groups), environment })

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use model::trace::{self, Span};
+
 use crate::cache::ScrapeCounts;
 use crate::client::Fetched;
 use crate::error::ScrapeFailure;
@@ -21,12 +23,16 @@ pub(crate) struct AppendWork<'a> {
     pub(crate) timestamp_ms: i64,
     pub(crate) start: Duration,
     pub(crate) memory: Box<Memory>,
+    /// The span of the scrape, which is the thread's current one.
+    pub(crate) span: Span,
 }
 
 impl AppendWork<'_> {
     /// Appends the samples, or stale markers when there are none, and the report, in one batch where possible.
     pub(crate) fn append(&mut self, fetched: Result<Fetched, ScrapeFailure>) -> Result<(), ScrapeFailure> {
+        let appender_span = trace::child("newAppender");
         let mut app = self.job.services.storage.appender()?;
+        drop(appender_span);
         let body_len = match &fetched {
             Ok(f) => f.body.len() as f64,
             Err(ScrapeFailure::BodySizeLimit) => -1.0,
@@ -34,12 +40,22 @@ impl AppendWork<'_> {
         };
         let flushes = self.memory.cache.forced_flushes();
         let (counts, mut outcome) = match fetched {
-            Ok(f) => self.append_body(&f, app.as_mut()),
+            Ok(f) => {
+                let mut span = trace::child("scrapeAppend");
+                let (counts, result) = self.append_body(&f, app.as_mut());
+                span.fail_if_err(&result);
+                (counts, result)
+            }
             Err(e) => {
                 self.log_failure(&e);
                 (ScrapeCounts::default(), Err(e))
             }
         };
+        self.span.set("samples_scraped", counts.scraped as i64);
+        self.span.set("samples_added", counts.post_relabel as i64);
+        self.span.set("series_added", counts.series_added as i64);
+        self.span.set("bytes", body_len as i64);
+        self.span.fail_if_err(&outcome);
         if outcome.is_err() {
             app.rollback();
             app = self.job.services.storage.appender()?;
@@ -70,8 +86,13 @@ impl AppendWork<'_> {
             (true, None) => Extra::Prometheus,
             (true, Some(_)) => Extra::Refused,
         };
+        let report_span = trace::child("scrapeReport");
         self.memory.report.append(labels, extra, self.timestamp_ms, values, app.as_mut())?;
+        drop(report_span);
+        let mut commit_span = trace::child("scrapeCommit");
         let committed = app.commit();
+        commit_span.fail_if_err(&committed);
+        drop(commit_span);
         if self.job.config.extra_scrape_metrics {
             let duration = self.job.services.clock.monotonic().saturating_sub(self.start);
             self.job.services.metrics.scrape_duration.observe(duration.as_secs_f64());

@@ -12,7 +12,7 @@ use http::header::{
 use http::{Request, Response, StatusCode, Uri};
 use httpclient::body::BodyError;
 use hyper::body::Incoming;
-use model::Clock;
+use model::{Clock, trace};
 use parking_lot::Mutex;
 
 use crate::config::{HttpConfig, ScrapeConfig};
@@ -101,9 +101,13 @@ impl JobClient {
         request.headers_mut().clone_from(&self.headers);
         let timeout = (target.timeout_ms as f64 / 1000.0).to_string();
         put(request.headers_mut(), HeaderName::from_static("x-prometheus-scrape-timeout-seconds"), timeout);
-        let response = client
-            .send(request)
-            .await
+        let mut span = trace::client("scrapeRequest");
+        if span.is_recording() {
+            span.set("url", target.url());
+        }
+        let response = trace::within(span.link(), client.send(request)).await;
+        drop(span);
+        let response = response
             .map_err(|e| ScrapeFailure::Http { url: e.url().to_owned(), reason: e.reason().to_owned() })?;
         if response.status() != StatusCode::OK {
             return Err(ScrapeFailure::Status(status_text(&response)));
@@ -116,13 +120,16 @@ impl JobClient {
                 .unwrap_or_default()
                 .to_owned()
         };
+        let mut span = trace::child("scrapeRead");
         let (content_type, encoding) = (header(CONTENT_TYPE), header(CONTENT_ENCODING));
         let body =
             httpclient::body::read(response.into_body(), &encoding, self.body_limit, expected_len).await;
+        span.fail_if_err(&body);
         let body = body.map_err(|e| match e {
             BodyError::TooLarge => ScrapeFailure::BodySizeLimit,
             other => ScrapeFailure::Encoding(other.to_string()),
         })?;
+        drop(span);
         Ok(Fetched { body, content_type })
     }
 }

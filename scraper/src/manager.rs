@@ -44,6 +44,8 @@ pub struct ScrapeOptions {
     pub type_and_unit_labels: bool,
     /// What becomes of start timestamps.
     pub starts: StartRules,
+    /// Records what scrapes take their time for.
+    pub tracer: model::trace::Tracer,
 }
 
 impl Default for ScrapeOptions {
@@ -56,6 +58,7 @@ impl Default for ScrapeOptions {
             append_metadata: false,
             type_and_unit_labels: false,
             starts: StartRules::default(),
+            tracer: model::trace::Tracer::default(),
         }
     }
 }

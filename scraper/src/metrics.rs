@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::Clock;
+use model::duration::go_duration;
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -196,21 +197,6 @@ impl Lengths {
     fn forget(&self, label: &str) {
         let _ = self.summary.remove_label_values(&[label]);
         let _ = self.histogram.remove_label_values(&[label]);
-    }
-}
-
-/// A duration as Go writes it, which is how Prometheus labels intervals: `15s`, `1m0s`, `1.5s`, `500ms`.
-fn go_duration(ms: i64) -> String {
-    let ms = ms.unsigned_abs();
-    if ms < 1000 {
-        return if ms == 0 { "0s".into() } else { format!("{ms}ms") };
-    }
-    let (hours, minutes, rest) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
-    let seconds = (rest as f64 / 1000.0).to_string();
-    match (hours, minutes) {
-        (0, 0) => format!("{seconds}s"),
-        (0, _) => format!("{minutes}m{seconds}s"),
-        _ => format!("{hours}h{minutes}m{seconds}s"),
     }
 }
 

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::trace::{self, Span};
 use model::{Appendable, Clock};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
@@ -309,6 +310,7 @@ impl Turn {
 
     async fn scrape(mut self, timestamp_ms: i64) {
         let services = &self.who.job.services;
+        let span = services.options.tracer.start("scrape");
         let start = services.clock.monotonic();
         let mut memory = match self.memory.take() {
             Some(memory) => memory,
@@ -323,19 +325,28 @@ impl Turn {
             services.metrics.observe_interval(self.who.target.interval_ms, length);
         }
         let memory = self.memory.insert(memory);
-        let Some(fetched) = fetch(&self.who, memory, &self.abort).await else { return };
+        let fetching = trace::within(span.link(), fetch(&self.who, memory, &self.abort));
+        let Some(fetched) = fetching.await else { return };
         memory.last_timestamp_ms = Some(timestamp_ms);
         // The turn ends on that thread: to come back here would wake another one for nothing.
-        drop(tokio::task::spawn_blocking(move || self.append(fetched, timestamp_ms, start)));
+        drop(tokio::task::spawn_blocking(move || self.append(fetched, timestamp_ms, start, span)));
     }
 
     /// Appends what was fetched. Should that break down, what is remembered is lost; the next scrape begins anew.
-    fn append(mut self, fetched: Result<Fetched, ScrapeFailure>, timestamp_ms: i64, start: Duration) {
+    fn append(
+        mut self,
+        fetched: Result<Fetched, ScrapeFailure>,
+        timestamp_ms: i64,
+        start: Duration,
+        span: Span,
+    ) {
+        let _entered = span.enter();
         let who = Arc::clone(&self.who);
         let mut memory = self.memory.take().unwrap_or_default();
         let seats = who.job.guard.seats(&mut memory.seats, memory.cache.seated().0);
         let rules = SampleRules { target_labels: who.target.labels(), seats, ..who.job.rules.clone() };
-        let mut work = AppendWork { job: &who.job, target: &who.target, rules, timestamp_ms, start, memory };
+        let mut work =
+            AppendWork { job: &who.job, target: &who.target, rules, timestamp_ms, start, memory, span };
         let outcome = work.append(fetched);
         self.memory = Some(work.memory);
         who.note(timestamp_ms, start, outcome.err());

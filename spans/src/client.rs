@@ -87,11 +87,20 @@ impl Client {
                     let path = path.strip_prefix("//").unwrap_or(path);
                     (client.over_unix_socket(path).over_http2(), format!("{scheme}://localhost{GRPC_PATH}"))
                 }
-                None => (client.over_http2(), format!("{scheme}://{}{GRPC_PATH}", grpc_host(&config.endpoint))),
+                None => {
+                    (client.over_http2(), format!("{scheme}://{}{GRPC_PATH}", grpc_host(&config.endpoint)))
+                }
             },
         };
-        let mut client =
-            Self { client, source, protocol: config.protocol, url, headers: HeaderMap::new(), gzip: config.gzip, timeout: config.timeout() };
+        let mut client = Self {
+            client,
+            source,
+            protocol: config.protocol,
+            url,
+            headers: HeaderMap::new(),
+            gzip: config.gzip,
+            timeout: config.timeout(),
+        };
         client.set_headers(config)?;
         Ok(client)
     }
@@ -100,9 +109,10 @@ impl Client {
         let headers = &mut self.headers;
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("almanac/", env!("CARGO_PKG_VERSION"))));
         for (name, value) in &config.headers {
-            let key = HeaderName::try_from(name.as_str()).map_err(|_| format!("headers: {name:?} is no name of a header"))?;
-            let mut value =
-                HeaderValue::try_from(value.expose()).map_err(|_| format!("headers: the value of {name:?} is none of a header"))?;
+            let key = HeaderName::try_from(name.as_str())
+                .map_err(|_| format!("headers: {name:?} is no name of a header"))?;
+            let mut value = HeaderValue::try_from(value.expose())
+                .map_err(|_| format!("headers: the value of {name:?} is none of a header"))?;
             value.set_sensitive(true);
             headers.insert(key, value);
         }
@@ -112,7 +122,9 @@ impl Client {
         };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         match (self.protocol, self.gzip) {
-            (Protocol::Http, true) => drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"))),
+            (Protocol::Http, true) => {
+                drop(headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip")))
+            }
             (Protocol::Grpc, true) => drop(headers.insert("grpc-encoding", HeaderValue::from_static("gzip"))),
             _ => {}
         }
@@ -219,7 +231,8 @@ fn taken(answer: &[u8]) -> Result<Rejected, Refused> {
 
 /// Host and port of what gRPC calls a target.
 fn grpc_host(target: &str) -> String {
-    let host = ["dns:///", "passthrough:///", "dns:"].iter().find_map(|p| target.strip_prefix(p)).unwrap_or(target);
+    let host =
+        ["dns:///", "passthrough:///", "dns:"].iter().find_map(|p| target.strip_prefix(p)).unwrap_or(target);
     let bare = host.rsplit_once(']').map_or(host, |(_, rest)| rest);
     if bare.contains(':') { host.to_owned() } else { format!("{host}:443") }
 }

@@ -122,7 +122,10 @@ mod tests {
     #[test]
     fn a_status_is_where_it_is() {
         let of = |pairs: &[(&'static str, &'static str)]| {
-            pairs.iter().map(|(k, v)| (http::HeaderName::from_static(k), HeaderValue::from_static(v))).collect()
+            pairs
+                .iter()
+                .map(|(k, v)| (http::HeaderName::from_static(k), HeaderValue::from_static(v)))
+                .collect()
         };
         let (none, ok): (HeaderMap, HeaderMap) = (HeaderMap::new(), of(&[("grpc-status", "0")]));
         let away: HeaderMap = of(&[("grpc-status", "14"), ("grpc-message", "not%20now")]);

@@ -110,7 +110,8 @@ impl Spans {
     }
 
     fn start(&self, config: SpansConfig) -> Result<Running, SpansError> {
-        let client = Client::new(&config, self.source.clone(), self.clock.clone()).map_err(SpansError::Config)?;
+        let client =
+            Client::new(&config, self.source.clone(), self.clock.clone()).map_err(SpansError::Config)?;
         let (queue, worker) = Queue::start(client, self.metrics.clone());
         // Random from process to process, and from one recorder to the next.
         let seed = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64);

@@ -39,7 +39,13 @@ impl Queue {
     pub(crate) fn start(client: Client, metrics: Metrics) -> (Self, Worker) {
         let (spans, waiting) = mpsc::channel(QUEUE_SPANS_MAX);
         let (stop, stopped) = oneshot::channel();
-        let work = Work { client, waiting, failures: 0, dropped: metrics.dropped_queue.get(), metrics: metrics.clone() };
+        let work = Work {
+            client,
+            waiting,
+            failures: 0,
+            dropped: metrics.dropped_queue.get(),
+            metrics: metrics.clone(),
+        };
         let task = tokio::spawn(work.run(stopped));
         (Self { spans, metrics }, Worker { stop, task })
     }
@@ -80,14 +86,11 @@ impl Work {
         let mut stopping = false;
         while !stopping {
             stopping = self.gather(&mut batch, &mut stopped).await;
-            if !batch.is_empty() {
-                tokio::select! {
-                    () = self.send(&mut batch) => {}
-                    _ = &mut stopped, if !stopping => stopping = true,
-                }
+            if !stopping {
+                self.send(&mut batch).await;
             }
         }
-        // One last time, whatever was under way: whoever stops the task limits the time.
+        // What is left. Whoever stops the task limits the time.
         loop {
             while batch.len() < BATCH_SPANS_MAX
                 && let Ok(span) = self.waiting.try_recv()
@@ -147,7 +150,12 @@ impl Work {
                 self.failures = self.failures.saturating_add(1);
                 // An outage of days must not fill the log.
                 if self.failures.is_power_of_two() {
-                    tracing::error!(spans = count, reason, failures = self.failures, "spans could not be sent and are given up");
+                    tracing::error!(
+                        spans = count,
+                        reason,
+                        failures = self.failures,
+                        "spans could not be sent and are given up"
+                    );
                 }
             }
         }

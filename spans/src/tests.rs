@@ -63,7 +63,10 @@ impl Collector {
         let grpc = head.headers["content-type"] == "application/grpc";
         let mut gzip = head.headers.get("content-encoding").is_some_and(|v| v == "gzip");
         if grpc {
-            assert_eq!((head.version, &head.headers["te"]), (http::Version::HTTP_2, &http::HeaderValue::from_static("trailers")));
+            assert_eq!(
+                (head.version, &head.headers["te"]),
+                (http::Version::HTTP_2, &http::HeaderValue::from_static("trailers"))
+            );
             assert_eq!(u32::from_be_bytes(body[1..5].try_into().expect("4 bytes")) as usize, body.len() - 5);
             gzip = body[0] == 1;
             body.drain(..5);
@@ -95,7 +98,13 @@ impl Collector {
     }
 
     fn names(&self) -> Vec<String> {
-        self.asked.lock().expect("not poisoned").iter().flat_map(|a| &a.spans).map(|s| s.name.clone()).collect()
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .flat_map(|a| &a.spans)
+            .map(|s| s.name.clone())
+            .collect()
     }
 }
 
@@ -135,7 +144,7 @@ fn count(registry: &Registry, reason: &str) -> f64 {
     let family = registry.gather().into_iter().find(|f| f.name() == "almanac_tracing_spans_dropped_total");
     let family = family.expect("a metric");
     let metric = family.get_metric().iter().find(|m| m.get_label()[0].value() == reason);
-    metric.map_or(0.0, |m| m.get_counter().value())
+    metric.map_or(0.0, |m| m.get_counter().get_value())
 }
 
 #[tokio::test]
@@ -156,7 +165,10 @@ async fn a_collector_gets_the_spans() {
                 Protocol::Grpc => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
                 Protocol::Http => "/v1/traces",
             };
-            assert_eq!((one.path.as_str(), &one.headers["x-tenant"]), (path, &http::HeaderValue::from_static("blue")));
+            assert_eq!(
+                (one.path.as_str(), &one.headers["x-tenant"]),
+                (path, &http::HeaderValue::from_static("blue"))
+            );
             let [inner, root] = &one.spans[..] else { panic!("{:?}", one.spans) };
             assert_eq!((inner.name.as_str(), inner.kind, inner.parent), ("inner", 3, Some(root.span_id)));
             assert_eq!(inner.trace_id, root.trace_id);
@@ -170,11 +182,13 @@ async fn a_collector_gets_the_spans() {
 #[tokio::test(start_paused = true)]
 async fn what_passes_is_tried_again_and_what_does_not_is_given_up() {
     for (protocol, passing, final_) in [(Protocol::Grpc, 14, 3), (Protocol::Http, 503, 400)] {
-        let collector = Arc::new(Collector { refusals: Mutex::new(vec![final_, passing]), ..Collector::default() });
+        let collector =
+            Arc::new(Collector { refusals: Mutex::new(vec![final_, passing]), ..Collector::default() });
         let client = {
             let endpoint = collector.listen().await;
             let source = Source { resource: Vec::new(), scope: "s", scope_version: "1" };
-            Client::new(&config(protocol, &endpoint), Arc::new(source), SystemClock::shared()).expect("settings")
+            Client::new(&config(protocol, &endpoint), Arc::new(source), SystemClock::shared())
+                .expect("settings")
         };
         let sink = Arc::new(model::trace::MemorySink::default());
         drop(sink.tracer(SystemClock::shared()).start("one"));
@@ -212,7 +226,8 @@ async fn a_reload_sends_what_waits_and_goes_on_elsewhere() {
     spans.apply(Some(config(Protocol::Http, &at_second))).await.expect("settings");
     drop(under_way);
     drop(tracer.start("c"));
-    let bad = SpansConfig { headers: vec![("x y".into(), Secret::new("z"))], ..config(Protocol::Grpc, &at_first) };
+    let bad =
+        SpansConfig { headers: vec![("x y".into(), Secret::new("z"))], ..config(Protocol::Grpc, &at_first) };
     assert!(spans.apply(Some(bad)).await.expect_err("a header").to_string().contains("x y"));
     drop(tracer.start("d"));
     spans.apply(None).await.expect("off");

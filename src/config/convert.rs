@@ -1,6 +1,7 @@
 //! From sections of the file to the plain settings of the crates.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use httpclient::{GrantType, OAuth2Config, ProxyConfig, SignatureAlgorithm, TlsVersion};
 use model::relabel::RelabelRule;
@@ -292,6 +293,26 @@ fn proxy(
         from_environment: from_environment.unwrap_or(false),
         connect_headers: connect_header.into_iter().flatten().map(header).collect(),
     }
+}
+
+/// The section `tracing`.
+///
+/// # Errors
+/// What is valid and not built in.
+pub fn tracing(t: &super::global::Tracing) -> Result<spans::SpansConfig, Problem> {
+    Ok(spans::SpansConfig {
+        protocol: match t.client_type.as_deref() {
+            Some("http") => spans::Protocol::Http,
+            _ => spans::Protocol::Grpc,
+        },
+        endpoint: t.endpoint.clone(),
+        sampling_fraction: t.sampling_fraction.unwrap_or(0.0),
+        insecure: t.insecure.unwrap_or(false),
+        tls: t.tls_config.as_ref().map(tls).transpose()?.unwrap_or_default(),
+        headers: t.headers.iter().flatten().map(|(k, v)| (k.clone(), Secret::new(v))).collect(),
+        gzip: t.compression.as_deref() == Some("gzip"),
+        timeout: Duration::from_millis(t.timeout.map_or(0, |ms| ms.0.unsigned_abs())),
+    })
 }
 
 fn header(name: &str, h: &http::Header) -> HttpHeader {

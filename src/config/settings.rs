@@ -49,6 +49,8 @@ pub struct Settings {
     pub otlp: wire::otlp::Settings,
     /// Exemplars to keep.
     pub exemplars_max: Option<usize>,
+    /// Where spans go, if anywhere.
+    pub tracing: Option<spans::SpansConfig>,
     /// File that queries are logged to.
     pub query_log_file: Option<PathBuf>,
     /// What the file asks for that has no effect here; said in the log.
@@ -117,7 +119,6 @@ impl Config {
     /// # Errors
     /// Names the first thing that is valid but not built in.
     pub fn settings(&self) -> Result<Settings, Problem> {
-        self.refuse_sections()?;
         let jobs = self.scrape_configs.iter().flatten();
         let jobs = jobs
             .map(|j| convert::scrape_config(j).map_err(|p| p.or_at(j.position)))
@@ -175,6 +176,7 @@ impl Config {
                 .exemplars
                 .and_then(|e| e.max_exemplars)
                 .map(|n| usize::try_from(n).unwrap_or(0)),
+            tracing: self.tracing.as_ref().map(convert::tracing).transpose()?,
             query_log_file: self.global().query_log_file.clone().filter(|p| !p.as_os_str().is_empty()),
             notes,
         })
@@ -188,16 +190,6 @@ impl Config {
             names: super::scrape::name_validation(self.global().metric_name_validation_scheme.as_deref()),
             parser: promql::parser::ParserOptions::all(),
         }
-    }
-
-    /// Sections that would change what is stored or who is told, and are not built in, are refused: to drop them
-    /// silently would lose data or alerts.
-    fn refuse_sections(&self) -> Result<(), Problem> {
-        let refuse = |text: &str| Err(Problem::not_built_in(text));
-        if self.tracing.is_some() {
-            return refuse("tracing is not built in");
-        }
-        Ok(())
     }
 
     fn remote_stores(&self, external_labels: &Labels) -> Result<Vec<RemoteStore>, Problem> {

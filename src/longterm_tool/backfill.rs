@@ -158,6 +158,7 @@ fn start(
         clock: clock.clone(),
         registry: prometheus::Registry::new(),
         runtime: runtime.handle().clone(),
+        tracer: model::trace::Tracer::default(),
     };
     let sender = Sender::start_with(config, parts)?;
     let backlog = sender.backlog().context("a sender with a local store has a backlog")?;

@@ -63,6 +63,7 @@ pub(crate) fn start_with(change: impl FnOnce(&mut ApiConfig, &mut Deps)) -> Test
         longterm: None,
         lifecycle: fixed.clone(),
         readiness: readiness.clone(),
+        tracer: model::trace::Tracer::default(),
     };
     let mut config = ApiConfig {
         listen_addresses: vec!["127.0.0.1:0".into()],

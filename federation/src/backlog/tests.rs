@@ -94,6 +94,7 @@ impl Setup {
             clock: Arc::new(ManualClock::new(NOW_MS)),
             registry: self.registry.clone(),
             runtime: Handle::current(),
+            tracer: model::trace::Tracer::default(),
         };
         Sender::start_with(config, parts).expect("starts")
     }

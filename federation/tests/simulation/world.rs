@@ -136,6 +136,7 @@ impl World {
             clock: self.clock.clone(),
             registry: self.registry.clone(),
             runtime: Handle::current(),
+            tracer: model::trace::Tracer::default(),
         };
         self.sender = Some(Sender::start_with(self.config.clone(), parts).expect("starts"));
         self.db = Some(db);

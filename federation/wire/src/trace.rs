@@ -228,7 +228,10 @@ fn read_span(mut cursor: Cursor<'_>) -> Result<ReadSpan, Error> {
             }
             (15, WireType::Bytes) => {
                 let status = cursor.message()?;
-                span.failure = read_number(status, 3)?.filter(|c| *c == STATUS_ERROR).map(|_| text_of(status, 2)).transpose()?;
+                span.failure = read_number(status, 3)?
+                    .filter(|c| *c == STATUS_ERROR)
+                    .map(|_| text_of(status, 2))
+                    .transpose()?;
             }
             (_, other) => cursor.skip(other)?,
         }
@@ -299,7 +302,12 @@ mod tests {
             kind: SpanKind::Server,
             start_ns: 1_700_000_000_123_456_789,
             end_ns: 1_700_000_000_223_456_789,
-            attributes: vec![("text", "x".into()), ("n", (-3).into()), ("x", 0.5.into()), ("none", "".into())],
+            attributes: vec![
+                ("text", "x".into()),
+                ("n", (-3).into()),
+                ("x", 0.5.into()),
+                ("none", "".into()),
+            ],
             events: vec![SpanEvent { time_ns: 5, name: "exception", attributes: Vec::new() }],
             failure: Some("no".into()),
         };

@@ -245,10 +245,13 @@ async fn unix_sockets_have_connections_of_their_own() {
 #[tokio::test]
 async fn a_request_is_part_of_the_trace() {
     use model::trace::{AttributeValue, MemorySink, SpanContext, within};
-    let server = Server::start(|asked| {
-        if asked.line().contains("/no") { answer("404 Not Found", "", "") } else { ok("x") }
-    })
-    .await;
+    let server =
+        Server::start(
+            |asked| {
+                if asked.line().contains("/no") { answer("404 Not Found", "", "") } else { ok("x") }
+            },
+        )
+        .await;
     let client = client(ClientConfig::default());
     let sink = Arc::new(MemorySink::default());
     let root = sink.tracer(SystemClock::shared()).start("root");

@@ -58,7 +58,11 @@ fn the_parent_decides_and_else_the_share() {
             let span = tracer.continued(parent, SpanKind::Server, || "request".into());
             let context = span.link().context().expect("an identity").clone();
             assert_eq!(context.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-            assert!(&*context.state == "a=b" && !context.remote && context.span_id.to_string() != "00f067aa0ba902b7");
+            assert!(
+                &*context.state == "a=b"
+                    && !context.remote
+                    && context.span_id.to_string() != "00f067aa0ba902b7"
+            );
             drop(span);
             let spans = sink.taken();
             assert_eq!(spans.len(), usize::from(flag == "01"));
@@ -87,7 +91,11 @@ fn a_future_takes_its_place_along() {
         let mut waited = false;
         std::future::poll_fn(|cx| {
             cx.waker().wake_by_ref();
-            if std::mem::replace(&mut waited, true) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if std::mem::replace(&mut waited, true) {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
         drop(child("second"));

@@ -27,6 +27,8 @@ pub(crate) struct Context<'q> {
     pub(crate) config: &'q EngineConfig,
     pub(crate) lookback_ms: i64,
     pub(crate) threads: usize,
+    /// Where in a trace the evaluation is.
+    pub(crate) trace: model::trace::Link,
     clock: &'q dyn Clock,
     /// By the monotonic clock.
     deadline: Duration,
@@ -64,6 +66,7 @@ impl<'q> Context<'q> {
             config,
             lookback_ms,
             threads,
+            trace: model::trace::Link::default(),
             clock,
             deadline,
             cancel,

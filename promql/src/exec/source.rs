@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use model::chunk::decode_chunks_watched;
+use model::trace::SpanKind;
 use model::{Chunk, FloatHistogram, HistogramValue, Rollup, Samples, Series, SeriesSet, is_stale_nan};
 use parking_lot::Mutex;
 
@@ -63,6 +64,15 @@ impl Selections {
 
 /// Asks the store, for rollups where those will do.
 fn select(ctx: &Context<'_>, plan: &Selection) -> Result<Box<dyn SeriesSet>> {
+    let mut span = ctx.trace.child("querierSelect", SpanKind::Internal);
+    if span.is_recording() {
+        let selector: Vec<String> = plan.matchers.iter().map(ToString::to_string).collect();
+        span.set("selector", format!("{{{}}}", selector.join(",")));
+        span.set("start", plan.hints.start_ms);
+        span.set("end", plan.hints.end_ms);
+    }
+    // A store that asks others goes on with the trace.
+    let _entered = span.enter();
     Ok(match plan.rollup {
         Some(mut request) => {
             request.starts &= ctx.config.use_start_timestamps;

@@ -34,6 +34,7 @@ fn world() -> World {
         around: Surroundings { external_labels: Labels::empty(), external_url: "http://p".into(), query },
         timing: Timing { resend_delay_ms: 25, outage_tolerance_ms: 60_000, grace_period_ms: 10_000 },
         notify: Arc::new(move |alerts| told.lock().extend(alerts)),
+        tracer: model::trace::Tracer::default(),
     };
     World { answers, storage, sent, clock: manual, environment }
 }
