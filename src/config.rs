@@ -133,8 +133,8 @@ impl Config {
         }
         unique_jobs(self.scrape_configs.as_deref().unwrap_or_default())?;
         self.storage.get_or_insert_default().check()?;
-        if let Some(t) = &self.tracing {
-            t.check()?;
+        if let Some(t) = &mut self.tracing {
+            t.finish(dir)?;
         }
         if let Some(o) = &mut self.otlp {
             o.finish(&global)?;

@@ -13,9 +13,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::{GeneralFlags, LogFormat, LogLevel};
 
+/// Sends warnings to standard error from now on, for commands that are no nodes.
+pub fn init_for_commands() {
+    set(LogLevel::Warn, LogFormat::Logfmt);
+}
+
 /// Sends log messages to standard error from now on. A second call changes nothing.
 pub fn init(flags: &GeneralFlags) {
-    let level = match flags.log_level {
+    set(flags.log_level, flags.log_format);
+}
+
+fn set(level: LogLevel, format: LogFormat) {
+    let level = match level {
         LogLevel::Debug => "debug",
         LogLevel::Info => "info",
         LogLevel::Warn => "warn",
@@ -24,7 +33,7 @@ pub fn init(flags: &GeneralFlags) {
     // The libraries' own chatter below warnings tells an operator nothing.
     let quiet = "hyper=warn,hyper_util=warn,h2=warn,rustls=warn,kube=warn,tower=warn";
     let filter = tracing_subscriber::EnvFilter::new(format!("{level},{quiet}"));
-    let format = Line { json: flags.log_format == LogFormat::Json };
+    let format = Line { json: format == LogFormat::Json };
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(format);
     if tracing_subscriber::registry().with(filter).with(layer).try_init().is_err() {
         tracing::debug!("the log is already set up");

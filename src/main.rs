@@ -55,7 +55,10 @@ fn main() -> ExitCode {
     let flags = web::flag_values(&command, &matches);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let good = match cli.command {
-        Some(Command::Check { what }) => return ExitCode::from(check::run(what).exit_code()),
+        Some(Command::Check { what }) => {
+            logging::init_for_commands();
+            return ExitCode::from(check::run(what).exit_code());
+        }
         Some(Command::Promql { what }) => explain::run(&what),
         Some(Command::Test { what: TestCommand::Promql { files, storage, quiet } }) => {
             script::run(&files, storage, quiet)

@@ -132,10 +132,18 @@ fn named_files(config: &Config, notes: &mut Vec<String>) -> Result<Vec<PathBuf>,
     for job in config.scrape_configs.iter().flatten() {
         let credentials = job.authorization.as_ref().and_then(|a| a.credentials_file.as_ref());
         let tls = job.tls_config.as_ref();
-        let pair = tls.into_iter().flat_map(|t| [&t.cert_file, &t.key_file]).flatten();
-        if let Some(file) = credentials.into_iter().chain(pair).find(|f| is_missing(f)) {
-            let name = file.display().to_string();
-            return Err(job.problem(format!("error checking file {name:?}: it does not exist")));
+        for (what, file) in [
+            ("authorization credentials or bearer token file", credentials),
+            ("client cert file", tls.and_then(|t| t.cert_file.as_ref())),
+            ("client key file", tls.and_then(|t| t.key_file.as_ref())),
+        ] {
+            if let Some(file) = file.filter(|f| is_missing(f)) {
+                let name = file.display();
+                return Err(job.problem(format!(
+                    "error checking {what} {:?}: stat {name}: no such file or directory",
+                    name.to_string()
+                )));
+            }
         }
         // Such a file may come later: it is read again for each request.
         let password = job.basic_auth.as_ref().and_then(|b| b.password_file.as_ref());
@@ -143,6 +151,16 @@ fn named_files(config: &Config, notes: &mut Vec<String>) -> Result<Vec<PathBuf>,
         for file in password.into_iter().chain(ca).filter(|f| is_missing(f)) {
             let name = file.display().to_string();
             notes.push(format!("WARNING: file {name:?} of scrape job {:?} does not exist", job.job()));
+        }
+    }
+    for am in config.alerting.iter().flat_map(|a| a.alertmanagers.iter().flatten()) {
+        for pattern in am.file_sd_configs.iter().flatten().flat_map(|f| &f.files) {
+            let pattern = pattern.display().to_string();
+            if glob::expand(&pattern).map_err(Problem::new)?.paths.is_empty() {
+                notes.push(format!(
+                    "WARNING: file {pattern:?} for file_sd in alertmanager config does not exist"
+                ));
+            }
         }
     }
     Ok(rule_files)

@@ -209,10 +209,7 @@ fn kubernetes(k: &mut KubernetesSd) -> Result<sd::KubernetesConfig, Problem> {
 /// Names what is not built in.
 pub fn http_config(h: &HttpClient<'_>) -> Result<HttpConfig, Problem> {
     if h.has_references() {
-        // As Prometheus: the file is good, but there is nothing that knows such secrets.
-        return Err(Problem::not_built_in(
-            "cannot use secret ref without manager: no secret manager is built in; use the `*_file` form",
-        ));
+        return Err(no_secret_manager());
     }
     let config = HttpConfig {
         basic_auth: h.basic_auth.as_ref().map(|b| BasicAuth {
@@ -295,11 +292,24 @@ fn proxy(
     }
 }
 
+/// As Prometheus: the file is good, but there is nothing that knows such secrets.
+fn no_secret_manager() -> Problem {
+    Problem::not_built_in(
+        "cannot use secret ref without manager: no secret manager is built in; use the `*_file` form",
+    )
+}
+
 /// The section `tracing`.
 ///
 /// # Errors
 /// What is valid and not built in.
 pub fn tracing(t: &super::global::Tracing) -> Result<spans::SpansConfig, Problem> {
+    let insecure = t.insecure.unwrap_or(false);
+    // What is said about TLS counts only where it is spoken.
+    let tls_config = t.tls_config.as_ref().filter(|_| !insecure);
+    if tls_config.is_some_and(http::Tls::has_references) {
+        return Err(no_secret_manager());
+    }
     Ok(spans::SpansConfig {
         protocol: match t.client_type.as_deref() {
             Some("http") => spans::Protocol::Http,
@@ -307,8 +317,8 @@ pub fn tracing(t: &super::global::Tracing) -> Result<spans::SpansConfig, Problem
         },
         endpoint: t.endpoint.clone(),
         sampling_fraction: t.sampling_fraction.unwrap_or(0.0),
-        insecure: t.insecure.unwrap_or(false),
-        tls: t.tls_config.as_ref().map(tls).transpose()?.unwrap_or_default(),
+        insecure,
+        tls: tls_config.map(tls).transpose()?.unwrap_or_default(),
         headers: t.headers.iter().flatten().map(|(k, v)| (k.clone(), Secret::new(v))).collect(),
         gzip: t.compression.as_deref() == Some("gzip"),
         timeout: Duration::from_millis(t.timeout.map_or(0, |ms| ms.0.unsigned_abs())),

@@ -160,7 +160,11 @@ fn expand_env(text: &str, env: &dyn Fn(&str) -> Option<String>) -> String {
         if name.is_empty() {
             out.push('$');
         } else {
-            out.push_str(&env(name).unwrap_or_default());
+            let value = env(name).unwrap_or_default();
+            if value.is_empty() {
+                tracing::warn!(name, "Empty environment variable");
+            }
+            out.push_str(&value);
         }
         rest = tail;
     }
@@ -271,19 +275,25 @@ pub struct Tracing {
 }
 
 impl Tracing {
+    /// Checks, and makes file names relative to `dir`.
+    ///
     /// # Errors
     /// The first value that is not accepted.
-    pub fn check(&self) -> Result<(), Problem> {
+    pub fn finish(&mut self, dir: &Path) -> Result<(), Problem> {
         let bad = |text: String| Err(Problem::new(text));
+        if let Some(tls) = &mut self.tls_config {
+            tls.finish(dir).map_err(Problem::new)?;
+        }
         match self.client_type.as_deref() {
             None | Some("http" | "grpc") => {}
             Some(t) => return bad(format!("expected tracing client type to be http or grpc, but got {t}")),
         }
-        for h in self.headers.iter().flatten().map(|(h, _)| h.to_ascii_lowercase()) {
-            if h == "authorization" {
+        for (h, _) in self.headers.iter().flatten() {
+            let lower = h.to_ascii_lowercase();
+            if lower == "authorization" {
                 return bad("custom authorization header configuration is not yet supported".into());
             }
-            if RESERVED_HEADERS.contains(&h.as_str()) {
+            if RESERVED_HEADERS.contains(&lower.as_str()) {
                 return bad(format!("{h} is a reserved header. It must not be changed"));
             }
         }

@@ -487,7 +487,8 @@ impl HttpClient<'_> {
 }
 
 impl Tls {
-    fn has_references(&self) -> bool {
+    /// Whether a secret is named that a secret manager would have to give.
+    pub fn has_references(&self) -> bool {
         set_text(&self.ca_ref) || set_text(&self.cert_ref) || set_text(&self.key_ref)
     }
 }

@@ -316,3 +316,43 @@ fn soft_limits_are_inherited_and_have_a_reserve() {
         .unwrap_or_else(|p| panic!("{p:?}"));
     assert_eq!((off.jobs[0].series_soft_limit.series, off.server_limit.limit.series), (0, 0));
 }
+
+#[test]
+fn tracing_is_read_as_prometheus_reads_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let load = |section: &str| {
+        let file = dir.path().join("p.yml");
+        std::fs::write(&file, format!("tracing: {section}\n")).expect("written");
+        let config = Config::load(&file).map_err(|e| e.reason)?;
+        config.settings().map_err(|p| p.reason)
+    };
+    let plain = load("{endpoint: 'tempo:4317'}").expect("a good file").tracing.expect("a section");
+    assert_eq!((plain.protocol, plain.endpoint.as_str()), (spans::Protocol::Grpc, "tempo:4317"));
+    assert_eq!((plain.sampling_fraction, plain.insecure, plain.gzip), (0.0, false, false));
+    let all = "{client_type: http, endpoint: 'a:1', sampling_fraction: .5, compression: gzip, timeout: 3s, \
+               headers: {X-A: b}, tls_config: {ca_file: ca.pem}}";
+    let all = load(all).expect("a good file").tracing.expect("a section");
+    assert_eq!((all.protocol, all.sampling_fraction, all.gzip), (spans::Protocol::Http, 0.5, true));
+    assert_eq!(all.timeout, std::time::Duration::from_secs(3));
+    let ca = httpclient::SecretSource::File(dir.path().join("ca.pem"));
+    assert_eq!((all.tls.ca, all.headers[0].0.as_str()), (Some(ca), "X-A"));
+    assert!(load("{endpoint: 'a:1', insecure: true, tls_config: {max_version: TLS10}}").is_ok());
+    for (section, why) in [
+        ("{}", "tracing endpoint must be set"),
+        ("{endpoint: 'a:1', client_type: udp}", "expected tracing client type to be"),
+        (
+            "{endpoint: 'a:1', compression: zstd}",
+            "invalid compression type zstd provided, valid options: gzip",
+        ),
+        ("{endpoint: 'a:1', headers: {Host: x}}", "Host is a reserved header. It must not be changed"),
+        ("{endpoint: 'a:1', headers: {authorization: x}}", "custom authorization header configuration"),
+        (
+            "{endpoint: 'a:1', tls_config: {cert_file: x}}",
+            "exactly one of key or key_file must be configured",
+        ),
+        ("{endpoint: 'a:1', tls_config: {ca_ref: x}}", "cannot use secret ref without manager"),
+    ] {
+        let error = load(section).expect_err(section);
+        assert!(error.contains(why), "{section}: {error}");
+    }
+}

@@ -3,7 +3,7 @@
 //! This room is the only place that speaks to a Kubernetes API. Reading order: `object` (the fields that are read),
 //! `packed` (how they are kept), `store` and `watch` (one list and watch), `cluster` (connections, and who shares a watch), `roles` (from changed
 //! objects to groups), then one file per role; `meta_labels` and `backing_pods` hold what roles have in common,
-//! `inbox` what changed, `selector` the check of selectors.
+//! `measured` counts requests, `inbox` what changed, `selector` the check of selectors.
 //!
 //! Leaves out: OpenID Connect and cloud-specific logins other than `exec` plugins in a kubeconfig.
 //!
@@ -15,6 +15,7 @@ mod endpoints;
 mod endpointslice;
 mod inbox;
 mod ingress;
+mod measured;
 mod meta_labels;
 mod node;
 mod object;

@@ -42,6 +42,12 @@ pub(super) struct Metrics {
     consul_seconds: SummaryVec,
     pub(super) kubernetes_events: IntCounterVec,
     pub(super) kubernetes_failures: IntCounter,
+    /// By status code; `<error>` where there was no answer.
+    pub(super) kubernetes_requests: IntCounterVec,
+    /// Lists, by endpoint.
+    pub(super) kubernetes_request_seconds: SummaryVec,
+    pub(super) kubernetes_queue_items: IntCounterVec,
+    pub(super) kubernetes_queue_depth: IntGaugeVec,
 }
 
 impl Metrics {
@@ -139,7 +145,7 @@ impl Metrics {
                 "Seconds that requests to Consul took.",
                 &["endpoint", "call"],
                 QUANTILES,
-                clock,
+                Arc::clone(&clock),
             )?,
             kubernetes_events: IntCounterVec::new(
                 Opts::new("prometheus_sd_kubernetes_events_total", "Kubernetes events handled."),
@@ -148,6 +154,34 @@ impl Metrics {
             kubernetes_failures: IntCounter::new(
                 "prometheus_sd_kubernetes_failures_total",
                 "Requests to list or watch Kubernetes objects that failed.",
+            )?,
+            kubernetes_requests: IntCounterVec::new(
+                Opts::new(
+                    "prometheus_sd_kubernetes_http_request_total",
+                    "Requests to Kubernetes APIs by status code.",
+                ),
+                &["status_code"],
+            )?,
+            kubernetes_request_seconds: SummaryVec::new(
+                "prometheus_sd_kubernetes_http_request_duration_seconds",
+                "Seconds that requests to Kubernetes APIs took, watches excepted.",
+                &["endpoint"],
+                &[],
+                clock,
+            )?,
+            kubernetes_queue_items: IntCounterVec::new(
+                Opts::new(
+                    "prometheus_sd_kubernetes_workqueue_items_total",
+                    "Changed Kubernetes objects that were queued, to be made targets of.",
+                ),
+                &["queue_name"],
+            )?,
+            kubernetes_queue_depth: IntGaugeVec::new(
+                Opts::new(
+                    "prometheus_sd_kubernetes_workqueue_depth",
+                    "Changed Kubernetes objects that wait to be made targets of.",
+                ),
+                &["queue_name"],
             )?,
         };
         metrics.consul_services();
@@ -216,6 +250,10 @@ impl Metrics {
             Box::new(self.consul_seconds.clone()),
             Box::new(self.kubernetes_events.clone()),
             Box::new(self.kubernetes_failures.clone()),
+            Box::new(self.kubernetes_requests.clone()),
+            Box::new(self.kubernetes_request_seconds.clone()),
+            Box::new(self.kubernetes_queue_items.clone()),
+            Box::new(self.kubernetes_queue_depth.clone()),
         ];
         for collector in collectors {
             match registry.register(collector) {

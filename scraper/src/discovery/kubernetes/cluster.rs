@@ -13,6 +13,7 @@ use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use parking_lot::Mutex;
 
+use super::measured::Measured;
 use super::object::Object;
 use super::watch::{MakeApi, Query, Watching};
 use crate::config::HttpConfig;
@@ -93,6 +94,11 @@ impl Cluster {
         self.access.api_server.as_deref().or(file).unwrap_or("in-cluster")
     }
 
+    /// Where what happens is counted.
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The watch for `query`, begun if nobody has it yet.
     pub(super) fn watch<K: Object>(cluster: &Arc<Self>, query: Query, api: MakeApi<K>) -> Arc<Watching<K>> {
         let mut watches = cluster.watches.lock();
@@ -128,7 +134,9 @@ impl Cluster {
                 Client::try_from(config).map_err(|e| self.error(e.to_string()))?
             }
         };
-        Ok(slot.insert(client).clone())
+        let namespace = client.default_namespace().to_owned();
+        let measured = Measured { inner: client, metrics: Arc::clone(&self.metrics) };
+        Ok(slot.insert(Client::new(measured, namespace)).clone())
     }
 
     /// Makes the next [`Self::client`] read kubeconfig, certificates and passwords again.

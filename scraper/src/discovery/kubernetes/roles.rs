@@ -76,7 +76,7 @@ pub(super) struct RoleRunner {
 impl RoleRunner {
     /// Opens or joins the watches that `config` needs in `namespace`.
     pub(super) fn new(config: &KubernetesConfig, cluster: &Arc<Cluster>, namespace: Option<&str>) -> Self {
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new(cluster.metrics(), config.role.as_str()));
         let mut opener = Opener { config, cluster, namespace, inbox: &inbox, stores: Stores::default() };
         opener.open();
         let stores = opener.stores;

@@ -58,6 +58,13 @@ async fn pods_come_change_and_go() {
     };
     assert_eq!((events("add"), events("update"), events("delete")), (11.0, 1.0, 1.0));
     assert_eq!(metric(&registry, "prometheus_sd_kubernetes_failures_total", &[]), 0.0);
+    let of = |name: &str, label: (&str, &str)| metric(&registry, name, &[label]);
+    let queue = ("queue_name", "pod");
+    assert_eq!(of("prometheus_sd_kubernetes_workqueue_items_total", queue), 13.0);
+    assert_eq!(of("prometheus_sd_kubernetes_workqueue_depth", queue), 0.0);
+    // Pages of the list and one watch, of which the watch has no duration.
+    let asked = of("prometheus_sd_kubernetes_http_request_total", ("status_code", "200"));
+    assert!(asked >= 5.0, "{asked}");
     // Waiting for a pod that loses its address: it exists, but is no target.
     api.put("pods", pod("b", "new", ""));
     wait(&mut receiver, |groups| groups.len() == 9).await;
