@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use http::header::{HOST, USER_AGENT};
+use http::header::{CONTENT_LENGTH, HOST, USER_AGENT};
 use http::{HeaderMap, Request, StatusCode, Version};
 use model::trace::{Span, SpanContext, SpanKind, Tracer};
 
@@ -40,6 +40,10 @@ fn describe<B>(span: &mut Span, request: &Request<B>, peer: SocketAddr, tls: boo
     let agent = text(headers, USER_AGENT.as_str());
     if !agent.is_empty() {
         span.set("user_agent.original", agent.to_owned());
+    }
+    let len = text(headers, CONTENT_LENGTH.as_str()).parse::<i64>().unwrap_or(0);
+    if len > 0 {
+        span.set("http.request.body.size", len);
     }
     let forwarded = text(headers, "x-forwarded-for").split(',').next().unwrap_or_default();
     span.set("client.address", if forwarded.is_empty() { address.clone() } else { forwarded.to_owned() });

@@ -32,6 +32,7 @@ const JOBS: &str = "global: {scrape_interval: 15s, external_labels: {a: b}}\nscr
 remote_write: [{url: 'http://a/b', queue_config: {capacity: 10}, oauth2: {client_id: i, client_secret: s, token_url: 'http://t'}}]\n\
 remote_read: [{url: 'http://a/b', read_recent: true, required_matchers: {a: b}}]\n\
 alerting: {alertmanagers: [{static_configs: [{targets: ['a:1']}]}], alert_relabel_configs: [{regex: a, action: labeldrop}]}\n\
+tracing: {endpoint: 'a:1', client_type: http, sampling_fraction: 0.5, headers: {a: b}, compression: gzip, timeout: 5s}\n\
 storage: {tsdb: {out_of_order_time_window: 30m}, exemplars: {max_exemplars: 5}}\nrule_files: ['a/*.yml']\nlongterm: {url: 'http://a'}\n";
 
 fn write_seeds() {

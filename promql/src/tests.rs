@@ -231,3 +231,43 @@ fn a_batch_without_rows_is_not_the_end_of_a_subquery() {
         assert!(matches!(&out.value, Value::Vector(v) if v.len() == 1), "{query}: {:?}", out.value);
     }
 }
+
+/// Where a query spends its time shows below the span that is current when it is asked, on whatever threads it runs.
+#[test]
+fn a_query_leaves_spans() {
+    use model::trace::{AttributeValue, MemorySink, Span};
+    let (engine, store, sink) = (engine(EngineConfig::default()), store(2), Arc::new(MemorySink::default()));
+    let root = || sink.tracer(SystemClock::shared()).start("request");
+    let ask = |span: Span, query: &str| {
+        let _entered = span.enter();
+        engine.range(&store, query, 0, 30 * MINUTE, MINUTE, &QueryOptions::default())
+    };
+    assert!(ask(root(), "sum(m) / sum(rate(n_total[5m]))").is_ok());
+    let spans = sink.taken();
+    let mut selectors: Vec<_> = spans.iter().filter(|s| s.name == "querierSelect").collect();
+    selectors.sort_by_key(|s| s.start_ns);
+    let texts: Vec<_> = selectors.iter().map(|s| s.attributes[0].clone()).collect();
+    assert!(texts.contains(&("selector", AttributeValue::from(r#"{__name__="m"}"#))), "{texts:?}");
+    assert_eq!(texts.len(), 2);
+    let inner = spans.iter().find(|s| s.name == "promqlInnerEval").expect("a span");
+    assert!(selectors.iter().all(|s| s.parent == Some(inner.context.span_id)));
+
+    // A deep expression has a thread of its own.
+    let deep = format!("{}m{}", "abs(".repeat(300), ")".repeat(300));
+    assert!(ask(root(), &deep).is_ok());
+    assert_eq!(
+        sink.paths(),
+        [
+            "request",
+            "request > promqlExec",
+            "request > promqlExec > promqlEval",
+            "request > promqlExec > promqlEval > promqlInnerEval",
+            "request > promqlExec > promqlEval > promqlInnerEval > querierSelect",
+            "request > promqlExec > promqlEval > promqlPrepare",
+            "request > promqlExec > promqlEval > promqlPrepare > Querier",
+            "request > promqlExec > promqlExecQueue",
+        ]
+    );
+    assert!(ask(Span::default(), "m").is_ok());
+    assert!(sink.taken().is_empty());
+}

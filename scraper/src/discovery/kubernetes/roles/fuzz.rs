@@ -94,7 +94,7 @@ pub(in crate::discovery) fn groups(data: &[u8]) -> Vec<TargetGroup> {
         role: Role::Pod,
         attach,
         stores,
-        inbox: Arc::new(Inbox::new(surroundings().1, Role::Pod.as_str())),
+        inbox: Arc::new(Inbox::new(&surroundings().1, Role::Pod.as_str())),
         dependencies: Dependencies::default(),
     };
     let mut groups = Vec::new();
