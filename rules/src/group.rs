@@ -352,7 +352,10 @@ impl Rule {
             }
             Err(error) => {
                 environment.metrics.failures.with_label_values(&[key]).inc();
-                tracing::warn!(group = key, rule = self.config.name(), error, "rule failed");
+                // As Prometheus: of a trace that can be looked up.
+                let link = span.link();
+                let trace_id = link.context().filter(|c| c.is_sampled()).map(|c| c.trace_id.to_string());
+                tracing::warn!(group = key, rule = self.config.name(), error, trace_id, "rule failed");
                 self.health = Health::Err;
                 self.last_error = error;
                 0

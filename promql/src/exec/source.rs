@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use model::chunk::decode_chunks_watched;
+use model::labels::METRIC_NAME;
 use model::trace::SpanKind;
-use model::{Chunk, FloatHistogram, HistogramValue, Rollup, Samples, Series, SeriesSet, is_stale_nan};
+use model::{
+    Chunk, FloatHistogram, HistogramValue, MatchOp, Matcher, Rollup, Samples, Series, SeriesSet, is_stale_nan,
+};
 use parking_lot::Mutex;
 
 use super::batch::clean;
@@ -57,17 +60,23 @@ impl Selections {
 
     /// Whether all series of a selection have the same name, so that dropping it makes none of them equal.
     pub(crate) fn one_name(&self, at: usize) -> bool {
-        use model::labels::METRIC_NAME;
-        self.plans[at].matchers.iter().any(|m| m.name == METRIC_NAME && m.op == model::MatchOp::Equal)
+        self.plans[at].matchers.iter().any(|m| m.name == METRIC_NAME && m.op == MatchOp::Equal)
     }
+}
+
+/// A selector as a query has it.
+fn selector(matchers: &[Matcher]) -> String {
+    let is_name = |m: &&Matcher| m.name == METRIC_NAME && m.op == MatchOp::Equal;
+    let name = matchers.iter().find(is_name).map_or("", |m| &m.value);
+    let others: Vec<String> = matchers.iter().filter(|m| !is_name(m)).map(ToString::to_string).collect();
+    if others.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", others.join(",")) }
 }
 
 /// Asks the store, for rollups where those will do.
 fn select(ctx: &Context<'_>, plan: &Selection) -> Result<Box<dyn SeriesSet>> {
     let mut span = ctx.trace.child("querierSelect", SpanKind::Internal);
     if span.is_recording() {
-        let selector: Vec<String> = plan.matchers.iter().map(ToString::to_string).collect();
-        span.set("selector", format!("{{{}}}", selector.join(",")));
+        span.set("selector", selector(&plan.matchers));
         span.set("start", plan.hints.start_ms);
         span.set("end", plan.hints.end_ms);
     }
