@@ -101,6 +101,11 @@ ROUNDS ?= 200
 kill-loop: deps ## kill -9 of the program under remote write and queries, ROUNDS=200 times, then everything is looked for
 	ALMANAC_KILL_ROUNDS=$(ROUNDS) nice cargo test --test e2e what_was_answered_survives_kill_nine -- --nocapture
 
+.PHONY: pair-kill-loop
+pair-kill-loop: deps ## kill -9 of scraper node and long-term node, ROUNDS=200 times from SEED=1 on, then both are compared
+	ALMANAC_KILL_ROUNDS=$(ROUNDS) ALMANAC_SEED=$(or $(SEED),1) \
+		nice cargo test --test e2e a_pair_that_is_killed_at_random -- --nocapture
+
 SIM_SEEDS ?= 300
 SIM_SEED ?= 1
 

@@ -16,6 +16,7 @@ mod ha;
 mod kill_loop;
 mod lifecycle;
 mod otlp;
+mod pair_kill_loop;
 mod peers;
 mod promtool;
 mod queries;

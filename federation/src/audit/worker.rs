@@ -163,10 +163,11 @@ impl Worker {
             }
             return Ok(());
         }
-        // An old window again.
+        // An old window again; of the newest one what was looked at, or nobody would come back to it once nothing is
+        // scraped any more.
         let from = self.state.recheck.max(local_min);
-        let to = window_start(from).saturating_add(WINDOW_MS);
-        if to > next.min(settled) {
+        let to = window_start(from).saturating_add(WINDOW_MS).min(next).min(settled);
+        if to <= from {
             self.state.recheck = i64::MIN;
             return Ok(());
         }

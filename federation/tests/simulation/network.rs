@@ -34,6 +34,9 @@ impl Rng {
     }
 }
 
+/// Most requests that the network holds.
+const STRAYS_MAX: usize = 4;
+
 /// How the network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weather {
@@ -50,8 +53,8 @@ pub(crate) struct Network {
     pub(crate) receiver: Arc<Receiver>,
     rng: Rng,
     weather: Mutex<Weather>,
-    /// A request that the network still holds, to deliver it (again) later.
-    stray: Mutex<Option<(bool, Bytes)>>,
+    /// Requests that the network still holds, to deliver them (again) later, in any order.
+    strays: Mutex<Vec<(bool, Bytes)>>,
     pub(crate) requests: AtomicU64,
 }
 
@@ -61,7 +64,7 @@ impl Network {
             receiver,
             rng: Rng::new(seed),
             weather: Mutex::new(Weather::Fine),
-            stray: Mutex::default(),
+            strays: Mutex::default(),
             requests: AtomicU64::new(0),
         })
     }
@@ -74,12 +77,25 @@ impl Network {
         *self.weather.lock().expect("sound")
     }
 
-    /// What was under way arrives at last.
+    /// Something that was under way arrives at last.
     fn deliver_stray(&self) {
-        let stray = self.stray.lock().expect("sound").take();
-        if let Some((is_v2, body)) = stray {
+        let mut strays = self.strays.lock().expect("sound");
+        if !strays.is_empty() {
+            let any = self.rng.below(strays.len() as u64) as usize;
+            let (is_v2, body) = strays.swap_remove(any);
+            drop(strays);
             self.receiver.receive(is_v2, &body);
         }
+    }
+
+    /// Keeps a request for later; it overtakes nothing then, but is overtaken.
+    fn hold(&self, is_v2: bool, body: Bytes) {
+        let mut strays = self.strays.lock().expect("sound");
+        if strays.len() == STRAYS_MAX {
+            let any = self.rng.below(STRAYS_MAX as u64) as usize;
+            strays.swap_remove(any);
+        }
+        strays.push((is_v2, body));
     }
 
     async fn carry(&self, is_v2: bool, body: Bytes) -> Result<Response, HttpError> {
@@ -94,25 +110,44 @@ impl Network {
             Weather::Fine => delay(2).await,
             Weather::Storm => {
                 delay(1 + self.rng.below(300)).await;
-                match self.rng.below(12) {
+                match self.rng.below(18) {
                     0 => return lost("connection reset before the request arrived"),
                     1 => {
                         self.receiver.receive(is_v2, &body);
                         return lost("connection reset within the answer");
                     }
                     2 => {
-                        // Arrives after what is sent later.
-                        *self.stray.lock().expect("sound") = Some((is_v2, body));
+                        self.hold(is_v2, body);
                         return lost("no answer");
                     }
                     3 => return Ok(status(500, None)),
                     4 => return Ok(status(503, Some("1"))),
-                    5 => return Ok(status(429, None)),
-                    6 => {
+                    5 => return Ok(status(429, Some("20"))),
+                    6 => return Ok(status(429, None)),
+                    7 => {
                         self.receiver.receive(is_v2, &body);
                     }
-                    7 => self.deliver_stray(),
-                    8 => delay(60_000).await,
+                    8 => self.hold(is_v2, body.clone()),
+                    9 | 10 => self.deliver_stray(),
+                    11 => delay(60_000).await,
+                    12 => {
+                        // A proxy says that all is wrong when all is well.
+                        self.receiver.receive(is_v2, &body);
+                        return Ok(status(502, None));
+                    }
+                    13 => {
+                        self.receiver.receive(is_v2, &body);
+                        self.receiver.restart();
+                        return lost("connection reset by a process that ended");
+                    }
+                    14 => {
+                        // The answer is on its way when the process ends.
+                        let (answer, samples) = self.receiver.receive(is_v2, &body);
+                        self.receiver.note_acknowledged(samples);
+                        self.receiver.restart();
+                        return Ok(answer);
+                    }
+                    15 if body.len() > 2000 => return Ok(status(413, None)),
                     _ => {}
                 }
             }

@@ -45,7 +45,7 @@ fn minutes(n: u64) -> Duration {
 }
 
 /// The seam is tested at every time of a list: what the tiers give together is what one store would give.
-fn assert_one_history(world: &World, whole: &Contents, what: &str) {
+pub(crate) fn assert_one_history(world: &World, whole: &Contents, what: &str) {
     let db = world.db();
     let backlog = world.sender().backlog().expect("there is one").clone();
     let local_min = db.clone();
@@ -144,5 +144,24 @@ async fn a_series_tagged_today_has_its_history_within_a_minute_and_readers_see_o
     world.start();
     world.sleep(Duration::from_secs(60)).await;
     assert_one_history(&world, &whole(&world), "after a restart");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_clock_that_was_behind_refused_is_sent_again_even_when_nothing_new_comes() {
+    let mut world = World::new(3);
+    world.is_patient = true;
+    let mut n = 0;
+    run(&mut world, 4, minutes(130), &mut n).await;
+    // The long-term node takes what is scraped for samples from the future, again and again.
+    world.longterm_clock.set_ahead(-2 * 3_600_000);
+    run(&mut world, 4, minutes(40), &mut n).await;
+    assert!(world.metric("almanac_longterm_audit_unrepaired") > 0.0, "the audit has given up for now");
+    world.longterm_clock.set_ahead(0);
+    // Enough for the audit to look at what was refused.
+    run(&mut world, 4, minutes(10), &mut n).await;
+    world.sleep(days(1)).await;
+    world.settle(world.newest_ms() - 6 * 60_000, "a clock that was behind").await;
+    assert_same(&contents(&*world.receiver.store()), &world.expected(), "a clock that was behind");
     world.stop().await;
 }

@@ -24,11 +24,25 @@ pub(crate) fn bits(s: &Sample) -> u64 {
     }
 }
 
+/// How far ahead of its clock a long-term node takes samples.
+const MAX_AHEAD_MS: i64 = 600_000;
+
+/// The long-term node's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Fine,
+    /// Nothing can be written.
+    Full,
+    /// What is written is there, although the write is said to have failed.
+    FullAtTheLast,
+}
+
 /// A long-term node that can die.
 pub(crate) struct Receiver {
     dir: tempfile::TempDir,
     clock: Arc<dyn Clock>,
     store: Mutex<Option<Arc<LongtermStore>>>,
+    disk: Mutex<Disk>,
     /// What was acknowledged with an answer that arrived.
     pub(crate) acknowledged: Mutex<Contents>,
 }
@@ -36,7 +50,13 @@ pub(crate) struct Receiver {
 impl Receiver {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let this = Arc::new(Self { dir, clock, store: Mutex::default(), acknowledged: Mutex::default() });
+        let this = Arc::new(Self {
+            dir,
+            clock,
+            store: Mutex::default(),
+            disk: Mutex::new(Disk::Fine),
+            acknowledged: Mutex::default(),
+        });
         this.restart();
         this
     }
@@ -67,32 +87,60 @@ impl Receiver {
         self.store.lock().expect("sound").clone().expect("it runs")
     }
 
-    /// Stores a request; gives the answer and what it held.
+    /// From now on the disk is full, or not.
+    pub(crate) fn set_disk(&self, disk: Disk) {
+        *self.disk.lock().expect("sound") = disk;
+    }
+
+    /// Stores a request; gives the answer and what is acknowledged with it. Samples far ahead of the clock are refused and
+    /// the rest is kept, as a long-term node does.
     pub(crate) fn receive(&self, is_v2: bool, body: &[u8]) -> (Response, Vec<(Labels, Sample)>) {
         let mut decoded = Vec::new();
         Decompressor::new().decompress(body, 1 << 28, &mut decoded).expect("snappy");
         let samples = if is_v2 { v2(&decoded) } else { v1(&decoded) };
         let store = self.store();
         let mut appender = store.appender().expect("it runs");
-        let (mut floats, mut histograms) = (0_u64, 0_u64);
-        for (labels, sample) in &samples {
-            match appender.append(SeriesRef::NONE, labels, sample.clone()) {
+        let max_ms = self.clock.now_ms() + MAX_AHEAD_MS;
+        let mut taken = Vec::new();
+        let (mut refused, mut floats, mut histograms) = (false, 0_u64, 0_u64);
+        for (labels, sample) in samples {
+            let appended = if sample.timestamp_ms > max_ms {
+                Err(AppendError::OutOfBounds)
+            } else {
+                appender.append(SeriesRef::NONE, &labels, sample.clone())
+            };
+            match appended {
                 Ok(_) | Err(AppendError::DuplicateTimestamp) => {}
+                Err(AppendError::OutOfBounds) => {
+                    refused = true;
+                    continue;
+                }
                 Err(e) => panic!("{labels} at {}: {e}", sample.timestamp_ms),
             }
             match sample.value {
                 SampleValue::Float(_) => floats += 1,
                 SampleValue::Histogram(_) => histograms += 1,
             }
+            taken.push((labels, sample));
         }
-        appender.commit().expect("durable");
+        match *self.disk.lock().expect("sound") {
+            Disk::Fine => appender.commit().expect("durable"),
+            Disk::Full => {
+                appender.rollback();
+                return (answer(StatusCode::SERVICE_UNAVAILABLE), Vec::new());
+            }
+            Disk::FullAtTheLast => {
+                appender.commit().expect("durable");
+                return (answer(StatusCode::SERVICE_UNAVAILABLE), Vec::new());
+            }
+        }
+        let mut answer = answer(if refused { StatusCode::BAD_REQUEST } else { StatusCode::NO_CONTENT });
         let written = [("samples", floats), ("histograms", histograms), ("exemplars", 1 << 32)];
-        let mut headers = HeaderMap::new();
         for (what, n) in written {
             let name = format!("x-prometheus-remote-write-{what}-written");
-            headers.insert(HeaderName::try_from(name).expect("a name"), HeaderValue::from(n));
+            answer.headers.insert(HeaderName::try_from(name).expect("a name"), HeaderValue::from(n));
         }
-        (Response { status: StatusCode::NO_CONTENT, headers, body: Bytes::new() }, samples)
+        (answer, taken)
     }
 
     /// An answer has arrived.
@@ -102,6 +150,10 @@ impl Receiver {
             all.entry(labels).or_default().insert(s.timestamp_ms, bits(&s));
         }
     }
+}
+
+fn answer(status: StatusCode) -> Response {
+    Response { status, headers: HeaderMap::new(), body: Bytes::new() }
 }
 
 fn v2(body: &[u8]) -> Vec<(Labels, Sample)> {
