@@ -8,7 +8,8 @@
 //!
 //! Read in this order: docs/formats/longterm.md; `keys`, `families`, `rows`, `journal`, `chunk` (with `floats`, `ints`,
 //! `sample_codec`), `postings` for the bytes; `registry`, `open` for the memory; `appender`, `commit` for the way in; `replay` for
-//! opening; `seal`, `rollup`, `expire`, `retention` for maintenance; `select`, `read` for the way out; `delete`, `snapshot`, `verify` for operators; `stats`.
+//! opening; `seal`, `rollup`, `expire`, `retention` for maintenance; `select`, `read` for the way out; `delete`, `snapshot`, `verify` for operators; `stats`;
+//! `write` is where all rows go out.
 //!
 //! Locks, in the order in which they may nest: maintenance, writer, open, registry. None but the first two is held
 //! across I/O.
@@ -44,6 +45,7 @@ mod stats;
 mod tests;
 mod varint;
 mod verify;
+mod write;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -95,6 +97,8 @@ struct Inner {
     closed: AtomicBool,
     /// Some part with sealed samples may lack its row of rollups.
     rollup_gaps: AtomicBool,
+    #[cfg(test)]
+    write_fault: write::fault::WriteFault,
 }
 
 impl LongtermStore {

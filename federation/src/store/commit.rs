@@ -9,7 +9,7 @@ use std::sync::Arc;
 use model::{Exemplar, Labels, Metadata, Sample, StorageError};
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::Inner;
 use super::families::{EXEMPLARS, IDS, INDEX, JOURNAL, SERIES};
@@ -19,6 +19,7 @@ use super::open::Apply;
 use super::postings;
 use super::registry::SlotRef;
 use super::rows::{encode_exemplar, encode_series, metadata_hash};
+use super::write::Durable;
 
 /// What an appender collects.
 #[derive(Default)]
@@ -223,9 +224,8 @@ impl Inner {
         self.put_series(&additions.fresh, &mut out);
         self.put_metadata(writer, batches, additions, &mut out)?;
         self.put_index(writer, additions, &mut out)?;
-        let mut options = WriteOptions::default();
-        options.set_sync(self.config.sync);
-        self.db.write_opt(out, &options).map_err(|e| self.error("commit to", &e))?;
+        let durable = if self.config.sync { Durable::Now } else { Durable::Later };
+        self.write("commit to", out, durable)?;
         self.metrics.journal_bytes.inc_by(journal_bytes as u64);
         Ok(())
     }

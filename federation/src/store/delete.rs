@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use model::{Matcher, Samples, StorageError};
 use roaring::RoaringTreemap;
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::chunk::decode_stored;
 use super::families::{INDEX, RAW};
@@ -16,6 +16,7 @@ use super::keys::{
     Month, all_series_key, index_key, month_end_ms, month_start_ms, parse_sample_key, sample_key,
 };
 use super::seal::SealStats;
+use super::write::Durable;
 use super::{Inner, LongtermStore, postings};
 
 /// Series whose chunks are cut in one RocksDB write.
@@ -72,9 +73,7 @@ impl Inner {
                         losers.insert(*id);
                     }
                 }
-                let mut options = WriteOptions::default();
-                options.set_sync(true);
-                self.db.write_opt(batch, &options).map_err(|e| self.error("delete from", &e))?;
+                self.write("delete from", batch, Durable::Now)?;
             }
             self.unindex(*month, &all)?;
         }
@@ -171,9 +170,7 @@ impl Inner {
                 batch.put_cf(&index, key, postings::encode(&there));
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(|e| self.error("delete from the index of", &e))?;
+        self.write("delete from the index of", batch, Durable::Now)?;
         if let Some(of_month) = writer.months.get_mut(&month) {
             *of_month -= &gone;
         }

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 
 use model::StorageError;
 use roaring::RoaringTreemap;
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::Inner;
 use super::families::{AGG1H, AGG5M, EXEMPLARS, IDS, INDEX, META, RAW, SEALED, SERIES};
 use super::keys::{Month, id_key, month_end_ms, month_name, month_range};
 use super::rows::{COUNTERS_KEY, decode_series, encode_counters};
+use super::write::Durable;
 
 /// Series removed in one RocksDB write.
 const REMOVE_SERIES: usize = 4096;
@@ -95,8 +96,7 @@ impl Inner {
                 batch.delete_cf(&series, key);
                 batch.delete_cf(&sealed, key);
             }
-            let written = self.db.write_opt(batch, &WriteOptions::default());
-            written.map_err(|e| self.error("remove series from", &e))?;
+            self.write("remove series from", batch, Durable::Later)?;
         }
         Ok(())
     }

@@ -3,13 +3,14 @@
 use std::collections::BinaryHeap;
 
 use model::StorageError;
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::Inner;
 use super::families::{FAMILIES, JOURNAL, META};
 use super::open::OpenSeries;
 use super::rows::encode_counters;
 use super::seal::{MAX_OPEN_SAMPLES, SealStats};
+use super::write::Durable;
 
 /// What one round of maintenance did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,9 +167,7 @@ impl Inner {
         batch.delete_range_cf(&journal, from, to);
         // Synced whatever the configuration: files are deleted next, and that is durable at once, so the chunks that
         // replace them and the counters that outlive them must be.
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(|e| self.error("cut journal of", &e))?;
+        self.write("cut journal of", batch, Durable::Now)?;
         let last = (needed - 1).to_be_bytes();
         let deleted = self.db.delete_file_in_range_cf(&journal, from, last);
         deleted.map_err(|e| self.error("delete journal files of", &e))?;

@@ -44,6 +44,8 @@ pub(super) fn load(
         metrics,
         closed: AtomicBool::new(false),
         rollup_gaps: AtomicBool::new(true),
+        #[cfg(test)]
+        write_fault: Default::default(),
     };
     inner.load_rollup_gaps()?;
     let months = inner.load_months()?;

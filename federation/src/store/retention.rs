@@ -7,12 +7,13 @@
 
 use model::{Labels, Matcher, StorageError};
 use roaring::RoaringTreemap;
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::WriteBatch;
 
 use super::Inner;
 use super::config::StoreConfig;
 use super::families::{AGG1H, AGG5M, EXEMPLARS, FAMILIES, RAW};
 use super::keys::{Month, month_end_ms, month_name, month_range, sample_key};
+use super::write::Durable;
 
 /// How often series are looked for that a rule has no use for.
 const EVERY_MS: i64 = 3_600_000;
@@ -133,8 +134,7 @@ impl Inner {
                     batch.delete_range_cf(&self.cf(family), from, to);
                 }
             }
-            let written = self.db.write_opt(batch, &WriteOptions::default());
-            written.map_err(|e| self.error("drop series from", &e))?;
+            self.write("drop series from", batch, Durable::Later)?;
         }
         self.unindex(month, &all)?;
         let orphans = {

@@ -6,7 +6,7 @@
 //! open samples first and at chunks second finds each sample at least once; the merge makes that once.
 
 use model::{Samples, StorageError};
-use rocksdb::{DBRawIterator, WriteBatch, WriteOptions};
+use rocksdb::{DBRawIterator, WriteBatch};
 
 use super::Inner;
 use super::chunk::{SMALL_CHUNK_SAMPLES, chunk_head, decode_stored, encode, page_len};
@@ -14,6 +14,7 @@ use super::families::{META, RAW, SEALED};
 use super::keys::{
     Month, MonthCursor, SAMPLE_KEY_LEN_BYTES, month_end_ms, month_name, parse_sample_key, sample_key,
 };
+use super::write::Durable;
 
 /// Open samples of one series above which it is sealed before its time.
 pub(super) const MAX_OPEN_SAMPLES: usize = 16 * 1024;
@@ -119,8 +120,7 @@ impl Inner {
             stats.taken += t.log_len as u64;
         }
         // Not synced: until it is durable the journal has everything, and the journal is cut with a sync.
-        let written = self.db.write_opt(batch, &WriteOptions::default());
-        written.map_err(|e| self.error("seal into", &e))?;
+        self.write("seal into", batch, Durable::Later)?;
         let now_ms = self.clock.now_ms();
         let mut open = self.open.write();
         for t in taken {

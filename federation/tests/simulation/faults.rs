@@ -144,7 +144,7 @@ async fn history(seed: u64) {
     let clocks = seed.is_multiple_of(3);
     world.is_patient = clocks;
     // Hours are to pass quickly.
-    world.config.queue.poll_interval = Duration::from_secs(5);
+    world.config.queue.poll_interval = Duration::from_secs(20);
     world.config.queue.min_shards = 1 + (seed % 4) as usize;
     world.config.queue.max_shards = 8;
     world.config.audit_interval = Duration::from_secs(300);

@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{Samples, StorageError};
-use rocksdb::{DBRawIterator, WriteBatch, WriteOptions};
+use rocksdb::{DBRawIterator, WriteBatch};
 
 use super::{FILLED_KEY, ROLLUPS, Row};
 use crate::store::Inner;
 use crate::store::chunk::chunk_head;
 use crate::store::families::{META, RAW};
 use crate::store::keys::{Month, parse_sample_key, sample_key};
+use crate::store::write::Durable;
 
 /// Samples decoded, and months of series looked at, in one round.
 const ROUND_SAMPLES: u64 = 32 << 20;
@@ -131,6 +132,6 @@ impl Inner {
 
     /// Not synced: what is lost is made again.
     fn write_filled(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        self.db.write_opt(batch, &WriteOptions::default()).map_err(|e| self.error("write rollups to", &e))
+        self.write("write rollups to", batch, Durable::Later)
     }
 }

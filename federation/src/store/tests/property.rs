@@ -1,4 +1,4 @@
-//! The store against a map, under restarts, kills, sealing and readers, in any order.
+//! The store against a map, under restarts, kills, sealing, readers and disks that are full or die, in any order.
 
 use proptest::prelude::*;
 
@@ -18,6 +18,10 @@ enum Op {
     Read(i32, i32, u8),
     /// Deletes a part: offset to the clock and length in steps, name.
     Delete(i32, i32, u8),
+    /// The disk is full for so many writes.
+    Full(u32),
+    /// After so many writes one is said to have failed and stays, and all later ones fail until the next process.
+    Dies(u32),
 }
 
 const STEP_MS: i64 = 10_000;
@@ -32,6 +36,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::Hold),
         2 => (-210_000..10_i32, 0..200_000_i32, 0..4_u8).prop_map(|(a, b, c)| Op::Read(a, b, c)),
         1 => (-210_000..10_i32, prop_oneof![0..100_i32, 0..200_000_i32], 0..4_u8).prop_map(|(a, b, c)| Op::Delete(a, b, c)),
+        1 => (1..4_u32).prop_map(Op::Full),
+        1 => (0..3_u32).prop_map(Op::Dies),
     ];
     proptest::collection::vec(op, 1..40)
 }
@@ -67,6 +73,33 @@ fn visible(model: &Expected, name: Option<&str>, mint: i64, maxt: i64) -> Expect
     out
 }
 
+fn try_commit(f: &Fixture, samples: &[(Labels, Sample)]) -> Result<(), StorageError> {
+    let mut a = f.store().appender()?;
+    for (labels, sample) in samples {
+        a.append(SeriesRef::NONE, labels, sample.clone()).unwrap();
+    }
+    a.commit()
+}
+
+fn add(model: &mut Expected, batch: Vec<(Labels, Sample)>) {
+    for (l, s) in batch {
+        model.entry(l).or_default().entry(s.timestamp_ms).or_insert(s.value);
+    }
+}
+
+/// A batch that was refused is there as a whole or not at all.
+fn adopt(f: &Fixture, model: &mut Expected, refused: Option<Vec<(Labels, Sample)>>) {
+    let Some(batch) = refused else { return };
+    let mut with = model.clone();
+    add(&mut with, batch);
+    let oldest = model::Clock::now_ms(f.clock.as_ref()) - f.config.retention_ms;
+    let found = f.all();
+    if found != visible(model, None, oldest, i64::MAX) {
+        assert_eq!(found, visible(&with, None, oldest, i64::MAX));
+        *model = with;
+    }
+}
+
 fn run(ops: Vec<Op>) {
     let mut f = Fixture::with(|c| {
         c.retention_ms = 40 * DAY_MS;
@@ -74,6 +107,8 @@ fn run(ops: Vec<Op>) {
     });
     let mut model = Expected::new();
     let mut held: Option<(Box<dyn model::Querier>, Expected)> = None;
+    // The batch that a dying disk refused, and that is there all the same once the store is opened again.
+    let mut refused: Option<Vec<(Labels, Sample)>> = None;
     for op in ops {
         let now = model::Clock::now_ms(f.clock.as_ref());
         match op {
@@ -87,23 +122,36 @@ fn run(ops: Vec<Op>) {
                     })
                     .filter(|(_, s)| s.timestamp_ms >= oldest)
                     .collect();
-                f.commit(&batch);
-                for (l, s) in batch {
-                    model.entry(l).or_default().entry(s.timestamp_ms).or_insert(s.value);
+                let fault = &f.store().inner.write_fault;
+                let (was_good, was_dead) = (fault.is_good(), fault.is_dead());
+                match try_commit(&f, &batch) {
+                    Ok(()) => add(&mut model, batch),
+                    Err(e) => {
+                        assert!(!was_good, "{e}");
+                        if !was_dead && f.store().inner.write_fault.is_dead() {
+                            refused = Some(batch);
+                        }
+                    }
                 }
             }
             Op::Maintain(minutes) => {
                 f.advance(i64::from(minutes) * 60_000);
-                f.store().maintain().unwrap();
+                let was_good = f.store().inner.write_fault.is_good();
+                let done = f.store().maintain();
+                assert!(done.is_ok() || !was_good, "{done:?}");
             }
             Op::Restart => {
                 held = None;
                 f.restart();
+                adopt(&f, &mut model, refused.take());
             }
             Op::Kill => {
                 held = None;
                 f.kill();
+                adopt(&f, &mut model, refused.take());
             }
+            Op::Full(writes) => f.store().inner.write_fault.full(writes),
+            Op::Dies(after) => f.store().inner.write_fault.dies(after),
             Op::Hold => {
                 let expect = visible(&model, None, now - f.config.retention_ms, i64::MAX);
                 held = Some((f.store().querier(i64::MIN, i64::MAX).unwrap(), expect));
@@ -115,6 +163,8 @@ fn run(ops: Vec<Op>) {
                 let want = visible(&model, name.as_deref(), mint.max(now - f.config.retention_ms), maxt);
                 assert_eq!(read(f.store(), &matchers, mint, maxt).unwrap(), want);
             }
+            // What it has deleted when it fails half-way nobody says.
+            Op::Delete(..) if !f.store().inner.write_fault.is_good() => {}
             Op::Delete(from, len, name) => {
                 // A reader may miss what is deleted while it reads.
                 held = None;
@@ -150,6 +200,8 @@ fn run(ops: Vec<Op>) {
     let want = visible(&model, None, now - f.config.retention_ms, i64::MAX);
     assert_eq!(f.all(), want);
     f.kill();
+    adopt(&f, &mut model, refused);
+    let want = visible(&model, None, now - f.config.retention_ms, i64::MAX);
     assert_eq!(f.all(), want);
     let name = f.store().snapshot().unwrap();
     let report = crate::store::verify(f.config.dir.join(crate::store::SNAPSHOTS_DIR).join(name), |_, _| true);
@@ -157,8 +209,12 @@ fn run(ops: Vec<Op>) {
     assert!(report.is_good(), "{:?}", report.problems);
 }
 
+fn cases() -> u32 {
+    std::env::var("ALMANAC_STORE_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(24)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn the_store_is_a_map(ops in ops()) {
         run(ops);
