@@ -24,6 +24,8 @@ mod cardinality;
 mod exposition;
 mod failure;
 mod federate;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod gate;
 mod intake;
 mod json;

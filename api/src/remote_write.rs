@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use model::{
-    AppendError, Appender, Exemplar, HistogramValue, Labels, Metadata, Sample, SampleValue, SeriesRef,
-    StorageError,
+    AppendError, Appendable, Appender, Exemplar, Histogram, HistogramValue, Labels, Metadata, Sample,
+    SampleValue, SeriesRef, StorageError,
 };
 use wire::snappy::Decompressor;
 use wire::write_v1::{LabelScratch, TimeSeries, WriteRequest, to_labels};
@@ -34,6 +34,9 @@ const REASONS_MAX: usize = 10;
 const KEEP_BUFFER_BYTES: usize = 8 << 20;
 /// How often the number of cached series is counted, in requests.
 const COUNT_CACHE_EVERY: u64 = 64;
+
+/// What the samples of a request may take until they are committed.
+const BATCH_MEMORY_BYTES: usize = 256 << 20;
 
 /// Messages of the protocol's versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,80 +135,112 @@ pub(crate) enum Received {
 
 /// Takes in one request, whose body is still compressed. May be called again for the same request.
 pub(crate) fn receive(app: &Arc<App>, message: Message, body: &[u8]) -> Received {
-    let mut scratch = app.receiver.take_scratch();
-    let limit = app.config.remote_write.max_decoded_bytes;
-    let response = match scratch.decompressor.decompress(body, limit, &mut scratch.body) {
-        Ok(()) => store(app, message, &scratch.body),
-        Err(e @ wire::Error::TooLarge { .. }) => {
-            Received::Done(plain(StatusCode::PAYLOAD_TOO_LARGE, format!("{e}\n")))
-        }
-        Err(e) => Received::Done(plain(StatusCode::BAD_REQUEST, format!("{e}\n"))),
-    };
-    app.receiver.keep_scratch(scratch);
-    response
-}
-
-fn store(app: &Arc<App>, message: Message, body: &[u8]) -> Received {
     let Some(appendable) = &app.deps.appendable else {
         return Received::Done(plain(StatusCode::NOT_FOUND, "remote write is not enabled\n"));
     };
-    let appender = match appendable.appender() {
-        Ok(appender) => appender,
-        Err(e) => return Received::Done(unavailable(app, &e)),
-    };
-    let max_ms = app.deps.clock.now_ms().saturating_add(app.config.remote_write.max_ahead_ms);
-    let mut batch = Batch {
-        appender,
-        cache: &app.receiver.cache,
-        metrics: &app.receiver.metrics,
-        max_ms,
-        written: Written::default(),
-        refused: Refused::default(),
-    };
-    let read = match message {
-        Message::V1 => batch.v1(body),
-        Message::V2 => batch.v2(body),
-    };
-    let Batch { appender, written, refused, .. } = batch;
-    let response = match read {
-        Err(Stop::Decode(e)) => {
-            appender.rollback();
-            return Received::Done(plain(StatusCode::BAD_REQUEST, format!("{e}\n")));
-        }
-        Err(Stop::Storage(e)) => {
-            appender.rollback();
-            return Received::Done(unavailable(app, &e));
-        }
-        Ok(()) => match appender.commit() {
-            Err(e @ StorageError::NotYet(_)) => return Received::NotYet(try_again(app, &e)),
-            Err(e) => return Received::Done(unavailable(app, &e)),
-            Ok(()) if refused.count == 0 => empty(StatusCode::NO_CONTENT),
-            Ok(()) => plain(StatusCode::BAD_REQUEST, refused.text()),
-        },
-    };
-    count(app, &written);
-    Received::Done(match message {
-        Message::V1 => response,
-        Message::V2 => written.headers(response),
-    })
+    let now_ms = app.deps.clock.now_ms();
+    app.receiver.receive(&**appendable, &app.config.remote_write, now_ms, message, body)
 }
 
-fn count(app: &App, written: &Written) {
-    let m = &app.receiver.metrics;
-    for (kind, n) in [("float", written.floats), ("histogram", written.histograms)] {
-        if n > 0 {
-            m.remote_write_samples.with_label_values(&[kind]).inc_by(n);
+impl Receiver {
+    /// [`receive`] into a store, at a time.
+    pub(crate) fn receive(
+        &self,
+        appendable: &dyn Appendable,
+        config: &RemoteWriteConfig,
+        now_ms: i64,
+        message: Message,
+        body: &[u8],
+    ) -> Received {
+        let mut scratch = self.take_scratch();
+        let decompressed = scratch.decompressor.decompress(body, config.max_decoded_bytes, &mut scratch.body);
+        let response = match decompressed {
+            Ok(()) => self.store(appendable, config, now_ms, message, &scratch.body),
+            Err(e) => Received::Done(not_decoded(&e)),
+        };
+        self.keep_scratch(scratch);
+        response
+    }
+
+    fn store(
+        &self,
+        appendable: &dyn Appendable,
+        config: &RemoteWriteConfig,
+        now_ms: i64,
+        message: Message,
+        body: &[u8],
+    ) -> Received {
+        let appender = match appendable.appender() {
+            Ok(appender) => appender,
+            Err(e) => return Received::Done(not_taken(config, &e)),
+        };
+        let mut batch = Batch {
+            appender,
+            cache: &self.cache,
+            metrics: &self.metrics,
+            max_ms: now_ms.saturating_add(config.max_ahead_ms),
+            memory_left: BATCH_MEMORY_BYTES,
+            written: Written::default(),
+            refused: Refused::default(),
+        };
+        let read = match message {
+            Message::V1 => batch.v1(body),
+            Message::V2 => batch.v2(body),
+        };
+        let Batch { appender, written, refused, .. } = batch;
+        let response = match read {
+            Err(Stop::Decode(e)) => {
+                appender.rollback();
+                return Received::Done(not_decoded(&e));
+            }
+            Err(Stop::Storage(e)) => {
+                appender.rollback();
+                return Received::Done(not_taken(config, &e));
+            }
+            Ok(()) => match appender.commit() {
+                Err(e @ StorageError::NotYet(_)) => return Received::NotYet(try_again(config, &e)),
+                Err(e) => return Received::Done(not_taken(config, &e)),
+                Ok(()) if refused.count == 0 => empty(StatusCode::NO_CONTENT),
+                Ok(()) => plain(StatusCode::BAD_REQUEST, refused.text()),
+            },
+        };
+        self.count(&written);
+        Received::Done(match message {
+            Message::V1 => response,
+            Message::V2 => written.headers(response),
+        })
+    }
+
+    fn count(&self, written: &Written) {
+        let m = &self.metrics;
+        for (kind, n) in [("float", written.floats), ("histogram", written.histograms)] {
+            if n > 0 {
+                m.remote_write_samples.with_label_values(&[kind]).inc_by(n);
+            }
+        }
+        let requests = m.remote_write_requests.get();
+        m.remote_write_requests.inc();
+        if requests.is_multiple_of(COUNT_CACHE_EVERY) {
+            m.remote_write_cached_series.set(self.cache.len() as i64);
         }
     }
-    let requests = m.remote_write_requests.get();
-    m.remote_write_requests.inc();
-    if requests.is_multiple_of(COUNT_CACHE_EVERY) {
-        m.remote_write_cached_series.set(app.receiver.cache.len() as i64);
-    }
+}
+
+/// A body that is none, or stands for too much; of the latter a sender may try a part.
+fn not_decoded(e: &wire::Error) -> Response<Body> {
+    let status = match e {
+        wire::Error::TooLarge { .. } | wire::Error::Limit(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    plain(status, format!("{e}\n"))
 }
 
 /// The store cannot take samples: the sender keeps them and tries again.
 pub(crate) fn unavailable(app: &App, e: &StorageError) -> Response<Body> {
+    not_taken(&app.config.remote_write, e)
+}
+
+fn not_taken(config: &RemoteWriteConfig, e: &StorageError) -> Response<Body> {
     tracing::warn!("samples cannot be taken: {e}");
     let status = match e {
         StorageError::Corruption { .. } | StorageError::Decode { .. } | StorageError::Unsupported(_) => {
@@ -214,14 +249,14 @@ pub(crate) fn unavailable(app: &App, e: &StorageError) -> Response<Body> {
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     match status {
-        StatusCode::SERVICE_UNAVAILABLE => try_again(app, e),
+        StatusCode::SERVICE_UNAVAILABLE => try_again(config, e),
         _ => plain(status, format!("{e}\n")),
     }
 }
 
-fn try_again(app: &App, e: &StorageError) -> Response<Body> {
+fn try_again(config: &RemoteWriteConfig, e: &StorageError) -> Response<Body> {
     let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, format!("{e}\n"));
-    let seconds = app.config.remote_write.retry_after.as_secs().max(1);
+    let seconds = config.retry_after.as_secs().max(1);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
@@ -286,11 +321,27 @@ impl Refused {
     }
 }
 
+/// What a histogram takes, about.
+fn histogram_bytes(h: &HistogramValue) -> usize {
+    let (spans, numbers) = match h {
+        HistogramValue::Int(h) => (
+            h.positive_spans.len() + h.negative_spans.len(),
+            h.positive_buckets.len() + h.negative_buckets.len() + h.custom_values.len(),
+        ),
+        HistogramValue::Float(h) => (
+            h.positive_spans.len() + h.negative_spans.len(),
+            h.positive_buckets.len() + h.negative_buckets.len() + h.custom_values.len(),
+        ),
+    };
+    size_of::<Histogram>() + size_of::<u64>() * (spans + numbers)
+}
+
 struct Batch<'s> {
     appender: Box<dyn Appender>,
     cache: &'s SeriesCache,
     metrics: &'s Metrics,
     max_ms: i64,
+    memory_left: usize,
     written: Written,
     refused: Refused,
 }
@@ -431,6 +482,7 @@ impl Batch<'_> {
         if let Err(e) = valid {
             return self.refuse_sample(current, AppendError::InvalidHistogram(e.to_string()));
         }
+        self.hold(&sample)?;
         let float = matches!(sample.value, SampleValue::Float(_));
         if let Some(known) = current.known {
             match self.appender.append(known.series, &Labels::empty(), sample.clone()) {
@@ -458,6 +510,19 @@ impl Batch<'_> {
             Err(AppendError::InvalidLabels(e)) => self.refuse_series(format!("invalid labels: {e}"), left),
             Err(e) => self.refuse_sample(current, e),
         }
+    }
+
+    /// Counts what a histogram takes: one of two bytes takes hundreds.
+    fn hold(&mut self, sample: &Sample) -> Result<(), Stop> {
+        let SampleValue::Histogram(h) = &sample.value else { return Ok(()) };
+        match self.memory_left.checked_sub(size_of::<Sample>() + histogram_bytes(h)) {
+            Some(left) => self.memory_left = left,
+            None => {
+                let text = format!("the histograms of a request take more than {BATCH_MEMORY_BYTES} bytes");
+                return Err(Stop::Decode(wire::Error::Limit(text + ", send fewer at once")));
+            }
+        }
+        Ok(())
     }
 
     fn took(&mut self, float: bool) {

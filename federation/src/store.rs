@@ -23,6 +23,8 @@ mod error;
 mod expire;
 mod families;
 mod floats;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod ints;
 mod journal;
 mod keys;

@@ -41,6 +41,9 @@ mod tests;
 
 pub use encode::WriteRequestEncoder;
 
+/// Most labels of a series: an empty one of two bytes takes as much memory as any other.
+const MAX_LABELS: usize = 1 << 16;
+
 const MESSAGE: &str = "WriteRequest";
 
 /// Field numbers.
@@ -182,6 +185,9 @@ impl<'a> TimeSeries<'a> {
         while let Some(tag) = cursor.tag()? {
             if tag.field == field::SERIES_LABELS {
                 cursor.expect(tag, WireType::Bytes)?;
+                if scratch.pairs.len() == MAX_LABELS {
+                    return Err(cursor.error("a series has too many labels"));
+                }
                 scratch.pairs.push(label(cursor.message()?)?);
             } else {
                 cursor.skip(tag.wire_type)?;

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use model::{Exemplar, Metadata, Sample};
+use model::{Exemplar, Histogram, Metadata, Sample};
 
 use crate::error::Error;
 use crate::proto::{Cursor, WireType};
@@ -25,6 +25,20 @@ const MESSAGE: &str = "write.v2.Request";
 const MAX_SERIES_LABELS_BYTES: usize = 1 << 20;
 /// The same for all exemplars of a series together.
 const MAX_SERIES_EXEMPLARS_BYTES: usize = 64 << 10;
+
+/// What the series of a request may take in memory, all together: a symbol is sent once and referred to often, and an empty
+/// histogram of two bytes is as large as any other once it is read.
+const MAX_REQUEST_MEMORY_BYTES: usize = 256 << 20;
+/// What a symbol takes beside its text, while it moves to its place.
+const SYMBOL_BYTES: usize = 2 * size_of::<&str>();
+/// What a reference to one takes.
+const REFERENCE_BYTES: usize = size_of::<&str>();
+/// What a sample, a histogram or an exemplar takes beside its text and buckets, roughly.
+const SAMPLE_BYTES: usize = size_of::<Sample>();
+const HISTOGRAM_BYTES: usize = SAMPLE_BYTES + size_of::<Histogram>();
+const EXEMPLAR_BYTES: usize = size_of::<Exemplar>();
+/// What a byte of a histogram's message may become: a bucket of eight.
+const BUCKET_BYTES: usize = 8;
 
 mod field {
     pub(super) const SYMBOLS: u32 = 4;
@@ -54,19 +68,42 @@ mod field {
 pub struct Request<'a> {
     cursor: Cursor<'a>,
     symbols: Arc<[&'a str]>,
+    budget: Budget,
+}
+
+/// Memory that the rest of a request may take.
+#[derive(Clone, Debug)]
+struct Budget {
+    left: usize,
+}
+
+impl Budget {
+    fn take(&mut self, bytes: usize) -> Result<(), Error> {
+        match self.left.checked_sub(bytes) {
+            Some(left) => self.left = left,
+            None => {
+                return Err(Error::Limit(format!(
+                    "the series of a request may take {MAX_REQUEST_MEMORY_BYTES} bytes of memory, these take more; send fewer at once"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Request<'a> {
     /// A reader over `body`, which is decompressed already. Reads the table of symbols.
     ///
     /// # Errors
-    /// [`Error::Malformed`]: also when the table does not begin with the empty string.
+    /// [`Error::Malformed`]: also when the table does not begin with the empty string. [`Error::Limit`] for a table of very many.
     pub fn new(body: &'a [u8]) -> Result<Self, Error> {
         let mut symbols = Vec::new();
+        let mut budget = Budget { left: MAX_REQUEST_MEMORY_BYTES };
         let mut cursor = Cursor::new(body, MESSAGE);
         while let Some(tag) = cursor.tag()? {
             if tag.field == field::SYMBOLS {
                 cursor.expect(tag, WireType::Bytes)?;
+                budget.take(SYMBOL_BYTES)?;
                 symbols.push(cursor.str()?);
                 if symbols.len() == 1 && !symbols[0].is_empty() {
                     return Err(cursor.error("the first symbol is not the empty string"));
@@ -75,19 +112,19 @@ impl<'a> Request<'a> {
                 cursor.skip(tag.wire_type)?;
             }
         }
-        Ok(Self { cursor: Cursor::new(body, MESSAGE), symbols: symbols.into() })
+        Ok(Self { cursor: Cursor::new(body, MESSAGE), symbols: symbols.into(), budget })
     }
 
     /// Fills `out` with the next series; `false` at the end.
     ///
     /// # Errors
-    /// [`Error::Malformed`]. The reader is of no use then; series given before are valid.
+    /// [`Error::Malformed`]; [`Error::Limit`] for a request that stands for far more than it is long. The reader is of no use then; series given before are valid.
     pub fn next_series(&mut self, out: &mut TimeSeries<'a>) -> Result<bool, Error> {
         while let Some(tag) = self.cursor.tag()? {
             if tag.field == field::TIMESERIES {
                 self.cursor.expect(tag, WireType::Bytes)?;
                 let body = self.cursor.message()?;
-                out.read(body, &self.symbols)?;
+                out.read(body, &self.symbols, &mut self.budget)?;
                 return Ok(true);
             }
             self.cursor.skip(tag.wire_type)?;
@@ -135,7 +172,12 @@ impl<'a> TimeSeries<'a> {
         self.metadata.as_ref()
     }
 
-    fn read(&mut self, mut cursor: Cursor<'a>, symbols: &[&'a str]) -> Result<(), Error> {
+    fn read(
+        &mut self,
+        mut cursor: Cursor<'a>,
+        symbols: &[&'a str],
+        budget: &mut Budget,
+    ) -> Result<(), Error> {
         self.labels.pairs.clear();
         self.samples.clear();
         self.exemplars.clear();
@@ -159,12 +201,26 @@ impl<'a> TimeSeries<'a> {
             cursor.expect(tag, WireType::Bytes)?;
             let part = cursor.message()?;
             match tag.field {
-                field::SERIES_SAMPLES => self.samples.push(sample(part)?),
-                field::SERIES_HISTOGRAMS => histograms.push(histogram::read(part)?),
-                field::SERIES_EXEMPLARS => self.exemplars.push(exemplar(part, symbols, &mut exemplars_left)?),
-                _ => self.metadata = metadata(part, symbols)?,
+                field::SERIES_SAMPLES => {
+                    budget.take(SAMPLE_BYTES)?;
+                    self.samples.push(sample(part)?);
+                }
+                field::SERIES_HISTOGRAMS => {
+                    budget.take(HISTOGRAM_BYTES + BUCKET_BYTES * part.rest().len())?;
+                    histograms.push(histogram::read(part)?);
+                }
+                field::SERIES_EXEMPLARS => {
+                    let before = exemplars_left;
+                    self.exemplars.push(exemplar(part, symbols, &mut exemplars_left)?);
+                    budget.take(EXEMPLAR_BYTES + before - exemplars_left)?;
+                }
+                _ => {
+                    self.metadata = metadata(part, symbols)?;
+                    budget.take(self.metadata.as_ref().map_or(0, |m| m.unit.len() + m.help.len()))?;
+                }
             }
         }
+        budget.take(MAX_SERIES_LABELS_BYTES - labels_left)?;
         if pending.is_some() {
             return Err(cursor.error("odd number of label references"));
         }
@@ -182,7 +238,7 @@ fn pair_up<'a>(
     bytes_left: &mut usize,
 ) -> Result<(), Error> {
     let symbol = symbol(c, symbols)?;
-    match bytes_left.checked_sub(symbol.len()) {
+    match bytes_left.checked_sub(symbol.len() + REFERENCE_BYTES) {
         Some(left) => *bytes_left = left,
         None => return Err(c.error("labels of a series are too long")),
     }
@@ -394,6 +450,46 @@ mod tests {
         check(|m| m.timeseries[0].exemplars[0].labels_refs.truncate(1), "odd number");
         check(|m| m.symbols[0] = "x".into(), "first symbol");
         check(|m| m.symbols[4] = "x".repeat(MAX_SERIES_LABELS_BYTES), "too long");
+    }
+
+    /// A few bytes that stand for many, again and again: each alone is within its limits, together they are not.
+    #[test]
+    fn bombs_of_each_kind_are_refused_before_they_fill_memory() {
+        let series = |change: &dyn Fn(&mut oracle::TimeSeries)| {
+            let mut one = oracle::TimeSeries { labels_refs: vec![1, 2], ..Default::default() };
+            one.samples.push(oracle::Sample::default());
+            change(&mut one);
+            one
+        };
+        let check = |symbols: Vec<String>, one: oracle::TimeSeries, times: usize, what: &str| {
+            let timeseries = vec![one; times];
+            let bytes = oracle::Request { symbols, timeseries }.encode_to_vec();
+            assert!(bytes.len() < 16 << 20, "{what}: {} bytes", bytes.len());
+            assert!(matches!(read_all(&bytes), Err(Error::Limit(_))), "{what}: {:?}", read_all(&bytes));
+        };
+        let big = || vec![String::new(), "__name__".into(), "x".repeat(900_000)];
+        check(big(), series(&|_| {}), 400, "long labels of many series");
+        let help = |s: &mut oracle::TimeSeries| {
+            s.labels_refs = vec![1, 1];
+            s.metadata = Some(oracle::Metadata { help_ref: 2, ..Default::default() });
+        };
+        check(big(), series(&help), 400, "help texts");
+        let small = || vec![String::new(), "__name__".into(), "x".into()];
+        let samples = |s: &mut oracle::TimeSeries| s.samples = vec![oracle::Sample::default(); 7_500_000];
+        check(small(), series(&samples), 1, "empty samples");
+        let histograms =
+            |s: &mut oracle::TimeSeries| s.histograms = vec![oracle::Histogram::default(); 2_000_000];
+        check(small(), series(&histograms), 1, "empty histograms");
+        let exemplars = |s: &mut oracle::TimeSeries| {
+            s.exemplars = vec![oracle::Exemplar { labels_refs: vec![1, 2], ..Default::default() }; 1000];
+        };
+        check(small(), series(&exemplars), 1000, "exemplars");
+        check(vec![String::new(); 8_000_000 + 1], series(&|_| {}), 1, "empty symbols");
+        let mut refs = oracle::TimeSeries { labels_refs: vec![0; 200_000], ..Default::default() };
+        refs.samples.push(oracle::Sample::default());
+        let bytes = oracle::Request { symbols: small(), timeseries: vec![refs] }.encode_to_vec();
+        let e = read_all(&bytes).expect_err("empty labels");
+        assert!(e.to_string().contains("too long"), "{e}");
     }
 
     #[test]
