@@ -189,14 +189,12 @@ impl Tracer {
     }
 
     /// Begins a trace.
-    #[must_use]
     pub fn start(&self, name: &'static str) -> Span {
         self.continued(None, SpanKind::Internal, || Cow::Borrowed(name))
     }
 
     /// Begins a span of a trace that another program began, or a trace when there is none. `name` is asked for a span that
     /// is recorded.
-    #[must_use]
     pub fn continued(
         &self,
         parent: Option<SpanContext>,
@@ -276,7 +274,6 @@ impl Link {
     }
 
     /// Begins a span here.
-    #[must_use]
     pub fn child(&self, name: &'static str, kind: SpanKind) -> Span {
         let Some(linked) = self.0.as_ref().filter(|l| l.is_recording()) else {
             return Span { link: self.clone(), data: None };
@@ -309,13 +306,11 @@ pub fn current() -> Link {
 }
 
 /// Begins a span below the current one.
-#[must_use]
 pub fn child(name: &'static str) -> Span {
     CURRENT.with_borrow(|link| link.child(name, SpanKind::Internal))
 }
 
 /// Like [`child`], of a request to someone else.
-#[must_use]
 pub fn client(name: &'static str) -> Span {
     CURRENT.with_borrow(|link| link.child(name, SpanKind::Client))
 }
