@@ -63,7 +63,7 @@ bench-cluster: ## Discovery of a simulated cluster: memory, CPU and delay, with 
 FUZZ_SECONDS ?= 600
 FUZZ_CORPUS ?= $(CACHE)/fuzz
 FUZZ_TARGETS ?= promql_parser promql_script promql_eval scrape_text scrape_openmetrics scrape_protobuf body_encoding relabel \
-	configuration discovery otlp tsdb
+	configuration discovery otlp tsdb remote_write remote_read longterm_store
 # Files of the local store are longer than queries.
 FUZZ_FILE_LEN = 32768
 

@@ -70,7 +70,7 @@ pub fn remote_write(is_v2: bool, is_compressed: bool, body: &[u8]) {
     let receiver = Receiver::new(&config, metrics);
     let store = MemoryStorage::new();
     let message = if is_v2 { Message::V2 } else { Message::V1 };
-    let mut take = || match receiver.receive(&store, &config, NOW_MS, message, body) {
+    let take = || match receiver.receive(&store, &config, NOW_MS, message, body) {
         Received::Done(response) => response.status().as_u16(),
         Received::NotYet(_) => unreachable!("a store in memory never waits"),
     };

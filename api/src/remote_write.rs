@@ -416,6 +416,11 @@ impl Batch<'_> {
     }
 
     fn series_v2(&mut self, series: &mut write_v2::TimeSeries<'_>, key: &mut Vec<u8>) -> Result<(), Stop> {
+        if let Some(reason) = series.invalid() {
+            let (reason, samples) = (reason.to_owned(), series.samples().len());
+            self.refuse_series(reason, samples)?;
+            return Ok(());
+        }
         write_key(key, series.labels());
         let mut pairs = series.labels().to_vec();
         let total = series.samples().len();
@@ -434,6 +439,10 @@ impl Batch<'_> {
         }
         for exemplar in series.exemplars() {
             self.exemplar(&current, exemplar);
+        }
+        for reason in series.invalid_exemplars() {
+            let labels = self.labels(&mut current).map_or_else(|e| e, |l| l.to_string());
+            self.refused.add(|| format!("parsing exemplar for series {labels}: {reason}"));
         }
         if let Some(metadata) = series.metadata() {
             self.metadata(&mut current, metadata);

@@ -275,6 +275,99 @@ fn version_2_counts_what_it_wrote() {
 }
 
 #[test]
+fn version_2_with_references_that_lead_nowhere_keeps_the_other_series() {
+    let server = start();
+    let headers = [
+        ("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+        ("Content-Encoding", "snappy"),
+    ];
+    let post = |body: &[u8]| server.request("POST", "/api/v1/write", &headers, &snappy(body));
+    let mut bad = Vec::new();
+    field(&mut bad, 1, &[1, 9]);
+    field(&mut bad, 2, &[]);
+    let mut odd = Vec::new();
+    field(&mut odd, 1, &[1, 2, 3]);
+    field(&mut odd, 2, &[]);
+    let mut body = v2_body(7.0);
+    field(&mut body, 5, &bad);
+    field(&mut body, 5, &odd);
+    let answer = post(&body);
+    assert_eq!(answer.status, 400);
+    assert_eq!(
+        answer.text(),
+        "parsing labels for series [1 9]: labelRefs 1 (name) = 9 (value) outside of symbols table (size 6)\n\
+         parsing labels for series [1 2 3]: invalid labelRefs length 3\n"
+    );
+    assert_eq!(answer.header("x-prometheus-remote-write-samples-written"), Some("1"));
+    assert_eq!(values(&server, "w")[0]["value"][1], "7");
+    // A message that stands for far more than it is long is refused whole; a sender may halve it.
+    let mut bomb = Vec::new();
+    field(&mut bomb, 4, b"");
+    bomb.extend(std::iter::repeat_n([5 << 3 | 2, 2, 3 << 3 | 2, 0], 2_000_000).flatten());
+    let answer = post(&bomb);
+    assert_eq!(
+        (answer.status, answer.text().contains("send fewer at once")),
+        (413, true),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(post(&body[..body.len() - 1]).status, 400, "stops half-way");
+}
+
+#[test]
+fn labels_and_values_that_are_odd_are_taken_or_refused_one_by_one() {
+    let server = start();
+    let good = labels(&[("__name__", "w"), ("i", "good")]);
+    // In the order of the message: not sorted, and with an empty value, both of which are put right.
+    let mut body = series(&[(&good, &[(NOW_MS, 1.0)])]);
+    let mut entry = Vec::new();
+    for (name, value) in [("z", ""), ("i", "unsorted"), ("__name__", "w")] {
+        let mut pair = Vec::new();
+        field(&mut pair, 1, name.as_bytes());
+        field(&mut pair, 2, value.as_bytes());
+        field(&mut entry, 1, &pair);
+    }
+    let mut twice = entry.clone();
+    let mut pair = Vec::new();
+    field(&mut pair, 1, b"i");
+    field(&mut pair, 2, b"again");
+    field(&mut twice, 1, &pair);
+    let sample = |t: i64, bits: u64| {
+        let mut out = vec![1 << 3 | 1];
+        out.extend_from_slice(&bits.to_le_bytes());
+        out.push(2 << 3);
+        let mut t = t as u64;
+        while t >= 0x80 {
+            out.push((t & 0x7f) as u8 | 0x80);
+            t >>= 7;
+        }
+        out.push(t as u8);
+        out
+    };
+    // A NaN with a payload of its own keeps it; the year 9999 is out of bounds.
+    let payload = 0x7ff8_dead_beef_0001;
+    field(&mut entry, 2, &sample(NOW_MS, payload));
+    field(&mut entry, 2, &sample(253_402_300_799_000, 0));
+    field(&mut twice, 2, &sample(NOW_MS, 0));
+    field(&mut body, 1, &entry);
+    field(&mut body, 1, &twice);
+    let answer = write(&server, &body);
+    assert_eq!(answer.status, 400);
+    assert_eq!(
+        answer.text(),
+        "out of bounds for series w{i=\"unsorted\"}\ninvalid labels: label \"i\" occurs twice\n"
+    );
+    assert_eq!(values(&server, "count(w)")[0]["value"][1], "2");
+    let querier = model::Queryable::querier(&server.store, NOW_MS, NOW_MS).expect("in memory");
+    let matcher = [Matcher::equal("i", "unsorted")];
+    let mut set = querier.select(&matcher, &model::SelectHints::default()).expect("in memory");
+    let found = set.next().expect("in memory").expect("the series");
+    let mut samples = Samples::new();
+    model::chunk::decode_chunks(&found.chunks, NOW_MS, NOW_MS, &mut samples).expect("in memory");
+    assert_eq!(samples.values[0].to_bits(), payload);
+}
+
+#[test]
 fn what_has_to_wait_is_looked_at_again_before_the_sender_is_told() {
     let (server, refs) = start_refs();
     *refs.failing.lock().expect("not poisoned") = Some(StorageError::NotYet("wait for replica a".into()));

@@ -59,7 +59,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "journal" => {
             let other = samples(3, 4);
             let others: Vec<Sample> = (0..other.len()).map(|i| other.get(i)).collect();
-            let floats = (0..5_u64).map(|i| (i, BEGIN_MS + i as i64, i as f64));
+            let floats = (0..5_u32).map(|i| (u64::from(i), BEGIN_MS + i64::from(i), f64::from(i)));
             vec![journal::encode(floats, others.iter().map(|s| (9, s)))]
         }
         "series" => {
@@ -106,7 +106,7 @@ fn checked(row: &[u8]) -> Vec<u8> {
     // The last block's checksum covers whatever is there; those of others are as they are.
     let mut rest = row[head..].to_vec();
     let levels = levels(&out);
-    let mut at = 0;
+    let mut at = 0_usize;
     for len in levels {
         let Some(end) = at.checked_add(len).filter(|end| *end <= rest.len() && len >= 4) else { break };
         let crc = crc32c::crc32c(&rest[at..end - 4]);

@@ -92,7 +92,7 @@ pub(super) fn parse_sample_key(key: &[u8]) -> Option<(Month, u64, i64)> {
     let month = Month::from_be_bytes(key[..2].try_into().ok()?);
     let series = u64::from_be_bytes(key[2..10].try_into().ok()?);
     let timestamp = i64::from_be_bytes(key[10..].try_into().ok()?);
-    Some((month, series, timestamp))
+    (timestamp >= 0).then_some((month, series, timestamp))
 }
 
 /// Key of `ids`.

@@ -137,6 +137,9 @@ impl<'a> Request<'a> {
 #[derive(Debug, Default)]
 pub struct TimeSeries<'a> {
     labels: LabelScratch<'a>,
+    refs: Vec<u32>,
+    invalid: Option<String>,
+    invalid_exemplars: Vec<String>,
     samples: Vec<Sample>,
     exemplars: Vec<Exemplar>,
     metadata: Option<Metadata>,
@@ -154,6 +157,13 @@ impl<'a> TimeSeries<'a> {
         &mut self.labels.pairs
     }
 
+    /// Why the series cannot be told, although the message is well formed: references that lead nowhere. What else it holds is
+    /// of no use then; other series are.
+    #[must_use]
+    pub fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
     /// Floats and histograms, each in the order of the message, floats first.
     #[must_use]
     pub fn samples(&self) -> &[Sample] {
@@ -164,6 +174,12 @@ impl<'a> TimeSeries<'a> {
     #[must_use]
     pub fn exemplars(&self) -> &[Exemplar] {
         &self.exemplars
+    }
+
+    /// What is wrong with the exemplars whose references lead nowhere.
+    #[must_use]
+    pub fn invalid_exemplars(&self) -> &[String] {
+        &self.invalid_exemplars
     }
 
     /// Type, unit and help; `None` when the message says nothing of them.
@@ -179,18 +195,19 @@ impl<'a> TimeSeries<'a> {
         budget: &mut Budget,
     ) -> Result<(), Error> {
         self.labels.pairs.clear();
+        self.refs.clear();
+        self.invalid = None;
+        self.invalid_exemplars.clear();
         self.samples.clear();
         self.exemplars.clear();
         self.metadata = None;
-        let mut pending = None;
         let mut histograms = Vec::new();
-        let mut labels_left = MAX_SERIES_LABELS_BYTES;
+        let mut described = None;
         let mut exemplars_left = MAX_SERIES_EXEMPLARS_BYTES;
         while let Some(tag) = cursor.tag()? {
             if tag.field == field::SERIES_LABELS_REFS {
-                let pairs = &mut self.labels.pairs;
-                let left = &mut labels_left;
-                cursor.repeated(tag, WireType::Varint, |c| pair_up(c, symbols, &mut pending, pairs, left))?;
+                let refs = &mut self.refs;
+                cursor.repeated(tag, WireType::Varint, |c| reference(c, refs))?;
                 continue;
             }
             let known = matches!(tag.field, field::SERIES_SAMPLES..=field::SERIES_METADATA);
@@ -211,48 +228,84 @@ impl<'a> TimeSeries<'a> {
                 }
                 field::SERIES_EXEMPLARS => {
                     let before = exemplars_left;
-                    self.exemplars.push(exemplar(part, symbols, &mut exemplars_left)?);
+                    match exemplar(part, symbols, &mut exemplars_left)? {
+                        Ok(exemplar) => self.exemplars.push(exemplar),
+                        Err(reason) => self.invalid_exemplars.push(reason),
+                    }
                     budget.take(EXEMPLAR_BYTES + before - exemplars_left)?;
                 }
-                _ => {
-                    self.metadata = metadata(part, symbols)?;
-                    budget.take(self.metadata.as_ref().map_or(0, |m| m.unit.len() + m.help.len()))?;
-                }
+                _ => described = Some(part),
             }
         }
-        budget.take(MAX_SERIES_LABELS_BYTES - labels_left)?;
-        if pending.is_some() {
-            return Err(cursor.error("odd number of label references"));
-        }
         self.samples.append(&mut histograms);
+        let text = resolve(&cursor, &self.refs, symbols, &mut self.labels.pairs, MAX_SERIES_LABELS_BYTES)?;
+        match text {
+            Ok(bytes) => budget.take(bytes)?,
+            Err(reason) => {
+                self.invalid = Some(format!("parsing labels for series {}: {reason}", list(&self.refs)));
+                return Ok(());
+            }
+        }
+        match described.map_or(Ok(Ok(None)), |part| metadata(part, symbols))? {
+            Ok(metadata) => {
+                budget.take(metadata.as_ref().map_or(0, |m| m.unit.len() + m.help.len()))?;
+                self.metadata = metadata;
+            }
+            Err(reason) => {
+                self.invalid = Some(format!("parsing metadata for series {}: {reason}", list(&self.refs)));
+            }
+        }
         Ok(())
     }
 }
 
-/// Looks up one reference; each second one completes a pair.
-fn pair_up<'a>(
-    c: &mut Cursor<'a>,
-    symbols: &[&'a str],
-    pending: &mut Option<&'a str>,
-    pairs: &mut Vec<(&'a str, &'a str)>,
-    bytes_left: &mut usize,
-) -> Result<(), Error> {
-    let symbol = symbol(c, symbols)?;
-    match bytes_left.checked_sub(symbol.len() + REFERENCE_BYTES) {
-        Some(left) => *bytes_left = left,
-        None => return Err(c.error("labels of a series are too long")),
+/// References as a list of a message that a person may read; of very many the first ones.
+fn list(refs: &[u32]) -> String {
+    const SHOWN: usize = 64;
+    let mut words: Vec<String> = refs.iter().take(SHOWN).map(u32::to_string).collect();
+    if refs.len() > SHOWN {
+        words.push("...".into());
     }
-    match pending.take() {
-        None => *pending = Some(symbol),
-        Some(name) => pairs.push((name, symbol)),
+    format!("[{}]", words.join(" "))
+}
+
+/// Reads one reference; larger numbers than there may be lose their upper bits, as in other readers of the message.
+fn reference(c: &mut Cursor<'_>, refs: &mut Vec<u32>) -> Result<(), Error> {
+    refs.push(c.varint()? as u32);
+    if refs.len() > MAX_SERIES_LABELS_BYTES / REFERENCE_BYTES {
+        return Err(c.error("labels of a series are too long"));
     }
     Ok(())
 }
 
-fn symbol<'a>(c: &mut Cursor<'a>, symbols: &[&'a str]) -> Result<&'a str, Error> {
-    let i = c.varint()?;
-    let found = usize::try_from(i).ok().and_then(|i| symbols.get(i));
-    found.copied().ok_or_else(|| c.error("reference to a symbol that is not there"))
+/// Looks up references, two for each pair. Gives how many bytes of text they stand for, or what is wrong with them.
+fn resolve<'a>(
+    c: &Cursor<'_>,
+    refs: &[u32],
+    symbols: &[&'a str],
+    pairs: &mut Vec<(&'a str, &'a str)>,
+    limit: usize,
+) -> Result<Result<usize, String>, Error> {
+    if !refs.len().is_multiple_of(2) {
+        return Ok(Err(format!("invalid labelRefs length {}", refs.len())));
+    }
+    let mut bytes = 0;
+    for pair in refs.chunks_exact(2) {
+        let (Some(name), Some(value)) = (symbols.get(pair[0] as usize), symbols.get(pair[1] as usize)) else {
+            return Ok(Err(format!(
+                "labelRefs {} (name) = {} (value) outside of symbols table (size {})",
+                pair[0],
+                pair[1],
+                symbols.len()
+            )));
+        };
+        bytes += name.len() + value.len() + 2 * REFERENCE_BYTES;
+        if bytes > limit {
+            return Err(c.error("labels of a series are too long"));
+        }
+        pairs.push((name, value));
+    }
+    Ok(Ok(bytes))
 }
 
 fn sample(mut c: Cursor<'_>) -> Result<Sample, Error> {
@@ -274,16 +327,18 @@ fn sample(mut c: Cursor<'_>) -> Result<Sample, Error> {
     Ok(Sample { start_timestamp_ms, ..Sample::float(timestamp_ms, value) })
 }
 
-fn exemplar<'a>(mut c: Cursor<'a>, symbols: &[&'a str], bytes_left: &mut usize) -> Result<Exemplar, Error> {
-    let mut pairs = Vec::new();
-    let mut pending = None;
+/// An exemplar, or what is wrong with its references.
+fn exemplar<'a>(
+    mut c: Cursor<'a>,
+    symbols: &[&'a str],
+    bytes_left: &mut usize,
+) -> Result<Result<Exemplar, String>, Error> {
+    let (mut refs, mut pairs) = (Vec::new(), Vec::new());
     let (mut value, mut timestamp_ms) = (0.0, 0);
     while let Some(tag) = c.tag()? {
         match tag.field {
             field::EXEMPLAR_LABELS_REFS => {
-                c.repeated(tag, WireType::Varint, |c| {
-                    pair_up(c, symbols, &mut pending, &mut pairs, bytes_left)
-                })?;
+                c.repeated(tag, WireType::Varint, |c| reference(c, &mut refs))?;
             }
             field::EXEMPLAR_VALUE => {
                 c.expect(tag, WireType::Fixed64)?;
@@ -296,30 +351,42 @@ fn exemplar<'a>(mut c: Cursor<'a>, symbols: &[&'a str], bytes_left: &mut usize) 
             _ => c.skip(tag.wire_type)?,
         }
     }
-    if pending.is_some() {
-        return Err(c.error("odd number of label references"));
+    match resolve(&c, &refs, symbols, &mut pairs, *bytes_left)? {
+        Ok(bytes) => *bytes_left -= bytes,
+        Err(reason) => return Ok(Err(reason)),
     }
-    exemplar_of(&mut pairs, value, timestamp_ms)
+    exemplar_of(&mut pairs, value, timestamp_ms).map(Ok)
 }
 
-fn metadata<'a>(mut c: Cursor<'a>, symbols: &[&'a str]) -> Result<Option<Metadata>, Error> {
-    let (mut metric_type, mut help, mut unit) = (0, "", "");
+/// What is said of the metric, or what is wrong with the references.
+fn metadata<'a>(mut c: Cursor<'a>, symbols: &[&'a str]) -> Result<Result<Option<Metadata>, String>, Error> {
+    let (mut metric_type, mut help, mut unit) = (0, 0, 0);
     while let Some(tag) = c.tag()? {
         match tag.field {
             field::METADATA_TYPE | field::METADATA_HELP_REF | field::METADATA_UNIT_REF => {
                 c.expect(tag, WireType::Varint)?;
                 match tag.field {
                     field::METADATA_TYPE => metric_type = c.varint()?,
-                    field::METADATA_HELP_REF => help = symbol(&mut c, symbols)?,
-                    _ => unit = symbol(&mut c, symbols)?,
+                    field::METADATA_HELP_REF => help = c.varint()? as u32,
+                    _ => unit = c.varint()? as u32,
                 }
             }
             _ => c.skip(tag.wire_type)?,
         }
     }
+    let find = |what: &str, i: u32| {
+        let outside = || format!("metadata {what}_ref {i} outside of symbols table (size {})", symbols.len());
+        symbols.get(i as usize).copied().ok_or_else(outside)
+    };
+    // 0 is the empty string, which is there unless there are no symbols at all.
+    let found = |what: &str, i: u32| if i == 0 { Ok("") } else { find(what, i) };
+    let (unit, help) = match (found("unit", unit), found("help", help)) {
+        (Ok(unit), Ok(help)) => (unit, help),
+        (Err(e), _) | (_, Err(e)) => return Ok(Err(e)),
+    };
     let said = metric_type != 0 || !help.is_empty() || !unit.is_empty();
     let metric_type = metric_type_of(metric_type);
-    Ok(said.then(|| Metadata { metric_type, unit: Arc::from(unit), help: Arc::from(help) }))
+    Ok(Ok(said.then(|| Metadata { metric_type, unit: Arc::from(unit), help: Arc::from(help) })))
 }
 
 #[cfg(test)]
@@ -437,17 +504,44 @@ mod tests {
         Ok(n)
     }
 
+    /// What the series and exemplars of a well-formed message suffer from.
+    fn invalid(bytes: &[u8]) -> Vec<String> {
+        let mut request = Request::new(bytes).expect("well formed");
+        let (mut s, mut out) = (TimeSeries::new(), Vec::new());
+        while request.next_series(&mut s).expect("well formed") {
+            out.extend(s.invalid().map(str::to_owned));
+            out.extend(s.invalid_exemplars().iter().cloned());
+        }
+        out
+    }
+
     #[test]
-    fn bad_references_are_errors() {
+    fn a_bad_reference_costs_its_series_or_exemplar_only() {
+        let check = |change: fn(&mut oracle::Request), reason: &str| {
+            let mut m = example();
+            change(&mut m);
+            let bytes = m.encode_to_vec();
+            let found = invalid(&bytes);
+            assert!(found.len() == 1 && found[0].contains(reason), "{found:?}");
+            assert_eq!(read_all(&bytes).expect("well formed"), example().timeseries.len());
+        };
+        check(|m| m.timeseries[0].labels_refs[1] = 80, " = 80 (value) outside of symbols table (size ");
+        check(|m| m.timeseries[0].labels_refs.truncate(3), "invalid labelRefs length 3");
+        check(|m| m.timeseries[0].exemplars[0].labels_refs.truncate(1), "invalid labelRefs length 1");
+        let metadata = |m: &mut oracle::Request| {
+            m.timeseries[0].metadata = Some(oracle::Metadata { help_ref: 80, ..Default::default() });
+        };
+        check(metadata, "parsing metadata for series");
+    }
+
+    #[test]
+    fn bodies_that_cannot_be_are_errors() {
         let check = |change: fn(&mut oracle::Request), reason: &str| {
             let mut m = example();
             change(&mut m);
             let e = read_all(&m.encode_to_vec()).expect_err(reason);
             assert!(e.to_string().contains(reason), "{e}");
         };
-        check(|m| m.timeseries[0].labels_refs[1] = 8, "not there");
-        check(|m| m.timeseries[0].labels_refs.truncate(3), "odd number");
-        check(|m| m.timeseries[0].exemplars[0].labels_refs.truncate(1), "odd number");
         check(|m| m.symbols[0] = "x".into(), "first symbol");
         check(|m| m.symbols[4] = "x".repeat(MAX_SERIES_LABELS_BYTES), "too long");
     }
@@ -464,7 +558,7 @@ mod tests {
         let check = |symbols: Vec<String>, one: oracle::TimeSeries, times: usize, what: &str| {
             let timeseries = vec![one; times];
             let bytes = oracle::Request { symbols, timeseries }.encode_to_vec();
-            assert!(bytes.len() < 16 << 20, "{what}: {} bytes", bytes.len());
+            assert!(bytes.len() < 32 << 20, "{what}: {} bytes", bytes.len());
             assert!(matches!(read_all(&bytes), Err(Error::Limit(_))), "{what}: {:?}", read_all(&bytes));
         };
         let big = || vec![String::new(), "__name__".into(), "x".repeat(900_000)];
@@ -475,7 +569,7 @@ mod tests {
         };
         check(big(), series(&help), 400, "help texts");
         let small = || vec![String::new(), "__name__".into(), "x".into()];
-        let samples = |s: &mut oracle::TimeSeries| s.samples = vec![oracle::Sample::default(); 7_500_000];
+        let samples = |s: &mut oracle::TimeSeries| s.samples = vec![oracle::Sample::default(); 9_000_000];
         check(small(), series(&samples), 1, "empty samples");
         let histograms =
             |s: &mut oracle::TimeSeries| s.histograms = vec![oracle::Histogram::default(); 2_000_000];
