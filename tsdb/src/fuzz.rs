@@ -300,6 +300,25 @@ mod tests {
         }
     }
 
+    /// A block's chunk with samples that go back in time, of which one is deleted.
+    const BACKWARDS: &str = "85bd40dd01000000340400140080a0b787e90500000001000000008827c223feac1d603aa0fd683ac0b8d587eb81d685c6b0 \
+        3f0c70d09dfffd783ae0b8804567501e340400140080a0b787e90500000000000000008827c223fcac1d603aa0fd683ac0b8 \
+        d587eb81d685c7b0c30c70d09dfffd783ae0b8804567501e4f05001400fc3f847ae147ae147b946517f00000ba43b7400540 \
+        000000000000000c2fc09c44e388affe2184bffe0d80c1ac2c1b418328000000000000000da160906c0f822098220d627837 \
+        8306e0b0480dc75298d30106001400ff3f847ae147ae147b946517f00000ba43d4400200a000000000000000000000000000 \
+        000000000000000000000000000000000200a0000000000007c09c46a137115ffe22bffc457ffb02db42f097fff097fff097 \
+        ffe5b03bb01ec07b01ea13dac5eeb0bd617ac2f70345da0f683da0f685a1ec0bd817b02e536667607d1f509fa84fd427c5a4 \
+        7fbb81ee07b81cdbc2f685ed0bda1716e0eccceb13db44fd81fd81f481fde0d2c631dc168e739cb60bd8c63b43e8fac4fd62 \
+        7eb13e29bbc1ef07bc1cd0f705ee0bdc17145999d82780414be26d";
+
+    #[test]
+    fn chunks_that_go_back_in_time_are_refused_by_merging() {
+        let digits: Vec<u8> = BACKWARDS.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte =
+            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).expect("digits"), 16).expect("digits");
+        check("chunk_file", &digits.chunks(2).map(byte).collect::<Vec<_>>());
+    }
+
     fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
         let len = bytes.len() as u64;
         let at = rng.below(len) as usize;

@@ -113,6 +113,18 @@ fn scrape(cache: &mut SeriesCache, body: &[u8], now_ms: i64, how: &Options, app:
     (None, counts.scraped, std::mem::take(&mut app.samples), std::mem::take(&mut app.exemplars))
 }
 
+/// A line that was seen below a `TYPE` keeps the spelling of its bound when it comes without one, as in Prometheus.
+fn bounds_as_numbers(mut brought: Brought) -> Brought {
+    for (labels, ..) in &mut brought.2 {
+        let number = |(name, value): (&str, &str)| {
+            let spelt = matches!(name, "le" | "quantile").then(|| value.parse::<f64>().ok()).flatten();
+            (name.to_owned(), spelt.map_or_else(|| value.to_owned(), |v| v.to_string()))
+        };
+        *labels = Labels::from_pairs(labels.iter().map(number));
+    }
+    brought
+}
+
 /// Scrapes the body, its halves around a byte that does not occur in good ones, and it again.
 pub(super) fn check(format: BodyFormat, choice: u8, body: &[u8]) {
     let bit = |n: u8| choice & (1 << n) != 0;
@@ -137,6 +149,10 @@ pub(super) fn check(format: BodyFormat, choice: u8, body: &[u8]) {
         let now_ms = 1000 * n as i64;
         let remembered = scrape(&mut cache, body, now_ms, &how, &mut app);
         let fresh = scrape(&mut SeriesCache::default(), body, now_ms, &how, &mut Recorder::default());
-        assert_eq!(remembered, fresh, "scrape {n} as one without memory");
+        assert_eq!(
+            bounds_as_numbers(remembered),
+            bounds_as_numbers(fresh),
+            "scrape {n} as one without memory"
+        );
     }
 }

@@ -279,6 +279,14 @@ impl Scratch {
             end = end.max(p.meta.maxt);
         }
         decode_chunks(&self.chunks, mint, end, &mut self.samples)?;
+        // What passes its checksum may still be nonsense that somebody wrote.
+        if !self.samples.timestamps_ms.is_sorted_by(|a, b| a < b) {
+            return Err(StorageError::Corruption {
+                path: block.dir.clone(),
+                offset: reference,
+                reason: format!("a chunk between {mint} and {end} has samples that are not in order of time"),
+            });
+        }
         encode(&self.samples, |mint, maxt, encoding, data| writer.add_chunk(mint, maxt, encoding, data))
     }
 }
