@@ -12,6 +12,7 @@ mod cardinality;
 mod compare;
 mod exporters;
 mod federation;
+mod full_disk;
 mod ha;
 mod kill_loop;
 mod lifecycle;
