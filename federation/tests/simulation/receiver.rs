@@ -49,7 +49,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        let dir = tempfile::tempdir().expect("temporary directory");
+        let dir = crate::world::folder();
         let this = Arc::new(Self {
             dir,
             clock,

@@ -81,6 +81,13 @@ impl Queryable for Remote {
     }
 }
 
+/// A folder for a store, in memory where there is room for that: nobody takes power away here, and waiting for a disk would take most
+/// of the time.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory.or_else(|_| tempfile::tempdir()).expect("temporary directory")
+}
+
 /// Everything.
 pub(crate) struct World {
     pub(crate) clock: Arc<SimClock>,
@@ -102,7 +109,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let clock = SimClock::new();
-        let dir = tempfile::tempdir().expect("temporary directory");
+        let dir = folder();
         let longterm_clock = SimClock::new();
         let receiver = Receiver::new(longterm_clock.clone());
         let network = Network::new(receiver.clone(), seed);
