@@ -343,7 +343,7 @@ fn full_memory_seals_early_and_idle_series_leave_it() {
         for (l, s) in batch {
             expect.entry(l).or_default().insert(s.timestamp_ms, s.value);
         }
-        assert!(f.store().stats().open_bytes < 2 * 101 << 10);
+        assert!(f.store().stats().open_bytes < 202 << 10);
     }
     assert_eq!(f.all(), expect);
     let mut ap = f.store().appender().unwrap();
