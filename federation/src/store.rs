@@ -16,6 +16,7 @@
 
 mod appender;
 mod chunk;
+mod chunk_rows;
 mod commit;
 mod config;
 mod delete;

@@ -23,6 +23,8 @@ const MAX_UNPACKED_BYTES: usize = 256 << 20;
 
 const FLOATS: u8 = ChunkEncoding::SEALED_FLOATS.0;
 const ANY: u8 = 0x91;
+/// As [`FLOATS`], with the timestamps in `ts`: never seen outside of the store.
+const SHARED: u8 = 0x92;
 
 const INTERVAL_CONSTANT: u8 = 0;
 const INTERVAL_SPARSE: u8 = 1;
@@ -83,18 +85,25 @@ pub(super) fn chunk_head(bytes: &[u8]) -> Result<ChunkHead, StorageError> {
     read_head(&mut Reader::new("sealed chunk", bytes))
 }
 
-/// Verifies the checksum of a stored chunk and makes it a chunk for queries.
+/// Verifies the checksum of a stored chunk, whose timestamps are its own, and makes it a chunk for queries.
 pub(super) fn open_chunk(stored: &[u8]) -> Result<(ChunkHead, Chunk), StorageError> {
     let body = check_crc("sealed chunk", stored)?;
     let head = chunk_head(body)?;
-    let codec: &'static dyn ChunkCodec = if head.encoding == FLOATS { &FLOAT_CHUNKS } else { &ANY_CHUNKS };
+    let codec: &'static dyn ChunkCodec = match head.encoding {
+        FLOATS => &FLOAT_CHUNKS,
+        ANY => &ANY_CHUNKS,
+        _ => return Err(StorageError::decode("sealed chunk", "its timestamps are elsewhere")),
+    };
     Ok((head, Chunk::encoded(codec, Bytes::copy_from_slice(body), head.mint, head.maxt)))
 }
 
-/// Verifies the checksum of a stored chunk and appends its samples to `out`.
+/// Verifies the checksum of a stored chunk, whose timestamps are its own, and appends its samples to `out`.
 pub(super) fn decode_stored(stored: &[u8], out: &mut Samples) -> Result<ChunkHead, StorageError> {
     let body = check_crc("sealed chunk", stored)?;
     let head = chunk_head(body)?;
+    if head.encoding == SHARED {
+        return Err(StorageError::decode("sealed chunk", "its timestamps are elsewhere"));
+    }
     decode(body, head.encoding, i64::MIN, i64::MAX, out)?;
     Ok(head)
 }
@@ -110,18 +119,87 @@ fn is_any(samples: &Samples) -> bool {
     !samples.histograms.is_empty() || !samples.start_timestamps_ms.is_empty()
 }
 
-/// Encodes the samples `[from, to)`, which are strictly rising by timestamp and not negative, with checksum.
-pub(super) fn encode(samples: &Samples, from: usize, to: usize) -> Vec<u8> {
+/// A chunk in its parts.
+pub(super) struct Encoded {
+    encoding: u8,
+    head: Vec<u8>,
+    timestamps: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl Encoded {
+    /// The column of timestamps; empty where it cannot be shared.
+    pub(super) fn timestamps(&self) -> &[u8] {
+        if self.encoding == FLOATS { &self.timestamps } else { &[] }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        1 + self.head.len() + self.timestamps.len() + self.values.len() + 4
+    }
+
+    /// The chunk by itself, with checksum.
+    pub(super) fn inline(&self) -> Vec<u8> {
+        self.put(self.encoding, &self.timestamps)
+    }
+
+    /// The chunk without its timestamps, which are kept under `hash`, with checksum.
+    pub(super) fn shared(&self, hash: u64) -> Vec<u8> {
+        self.put(SHARED, &hash.to_le_bytes())
+    }
+
+    fn put(&self, encoding: u8, timestamps: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.len());
+        out.push(encoding);
+        [&self.head, timestamps, &self.values].iter().for_each(|part| out.extend_from_slice(part));
+        put_crc(&mut out);
+        out
+    }
+}
+
+/// Which column a stored chunk has its timestamps in, if they are not its own.
+pub(super) fn column_of(stored: &[u8]) -> Result<Option<u64>, StorageError> {
+    if stored.first() != Some(&SHARED) {
+        return Ok(None);
+    }
+    let mut r = Reader::new("sealed chunk", check_crc("sealed chunk", stored)?);
+    read_head(&mut r)?;
+    read_hash(&mut r).map(Some)
+}
+
+/// A stored chunk with the column that it names put in.
+pub(super) fn with_column(stored: &[u8], column: &[u8]) -> Result<Vec<u8>, StorageError> {
+    let body = check_crc("sealed chunk", stored)?;
+    let mut r = Reader::new("sealed chunk", body);
+    read_head(&mut r)?;
+    let head_len = body.len() - r.rest().len();
+    read_hash(&mut r)?;
+    let mut out = Vec::with_capacity(stored.len() + column.len());
+    out.push(FLOATS);
+    out.extend_from_slice(&body[1..head_len]);
+    out.extend_from_slice(column);
+    out.extend_from_slice(r.rest());
+    put_crc(&mut out);
+    Ok(out)
+}
+
+fn read_hash(r: &mut Reader<'_>) -> Result<u64, StorageError> {
+    let bytes: [u8; 8] = r.bytes(8)?.try_into().expect("eight bytes");
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Encodes the samples `[from, to)`, which are strictly rising by timestamp and not negative.
+pub(super) fn encode(samples: &Samples, from: usize, to: usize) -> Encoded {
     assert!(from < to && to <= samples.len(), "a chunk has at least one sample");
     let ts = &samples.timestamps_ms[from..to];
     let any = is_any(samples)
         && (from..to).any(|i| samples.histogram(i).is_some() || samples.start_timestamp_ms(i) != 0);
+    let mut head = Vec::with_capacity(16);
+    put_varint(&mut head, ts.len() as u64);
+    put_varint(&mut head, ts[0] as u64);
+    put_varint(&mut head, (ts[ts.len() - 1] - ts[0]) as u64);
+    let mut timestamps = Vec::new();
+    put_timestamps(&mut timestamps, ts);
     let mut out = Vec::with_capacity(64 + ts.len());
-    out.push(if any { ANY } else { FLOATS });
-    put_varint(&mut out, ts.len() as u64);
-    put_varint(&mut out, ts[0] as u64);
-    put_varint(&mut out, (ts[ts.len() - 1] - ts[0]) as u64);
-    put_timestamps(&mut out, ts);
     if any {
         let mut plain = Vec::new();
         (from..to).for_each(|i| put_sample(&mut plain, &samples.get(i)));
@@ -131,8 +209,7 @@ pub(super) fn encode(samples: &Samples, from: usize, to: usize) -> Vec<u8> {
     } else {
         put_values(&mut out, &samples.values[from..to]);
     }
-    put_crc(&mut out);
-    out
+    Encoded { encoding: if any { ANY } else { FLOATS }, head, timestamps, values: out }
 }
 
 /// Bytes that samples take once sealed, keys included, as far as it is known before compression by RocksDB.
@@ -150,7 +227,7 @@ pub(crate) fn sealed_len_bytes(samples: &Samples) -> usize {
 
 fn read_head(r: &mut Reader<'_>) -> Result<ChunkHead, StorageError> {
     let encoding = r.u8()?;
-    if encoding != FLOATS && encoding != ANY {
+    if ![FLOATS, ANY, SHARED].contains(&encoding) {
         return Err(r.error(format!("unknown encoding {encoding:#x}")));
     }
     let (samples, mint, span) = (r.varint()?, r.varint()?, r.varint()?);
@@ -355,7 +432,7 @@ mod tests {
 
     /// Encodes, reads back in whole and in part; gives the size.
     fn check(s: &Samples) -> usize {
-        let stored = encode(s, 0, s.len());
+        let stored = encode(s, 0, s.len()).inline();
         let mut back = Samples::new();
         let head = decode_stored(&stored, &mut back).unwrap();
         assert_eq!((head.samples, head.mint), (s.len(), s.timestamps_ms[0]));
@@ -437,7 +514,7 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_is_found() {
-        let stored = encode(&floats(&even(50), &[1.5; 50]), 0, 50);
+        let stored = encode(&floats(&even(50), &[1.5; 50]), 0, 50).inline();
         for i in 0..stored.len() * 8 {
             let mut bad = stored.clone();
             bad[i / 8] ^= 1 << (i % 8);
@@ -481,7 +558,7 @@ mod tests {
             let _ = ANY_CHUNKS.decode(&body, i64::MIN, i64::MAX, &mut out);
             // Good chunks with a few bytes changed, past the checksum.
             let values: Vec<f64> = (0..100).map(|i| f64::from(i * i % 37) * 0.1).collect();
-            for mut stored in [encode(&floats(&super::tests::even(100), &values), 0, 100)] {
+            for mut stored in [encode(&floats(&super::tests::even(100), &values), 0, 100).inline()] {
                 stored.truncate(stored.len() - 4);
                 for (at, x) in &flips {
                     let at = at % stored.len();

@@ -11,6 +11,7 @@ use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use super::chunk::decode_stored;
+use super::chunk_rows::ChunkBatch;
 use super::families::{INDEX, RAW};
 use super::keys::{
     Month, all_series_key, index_key, month_end_ms, month_start_ms, parse_sample_key, sample_key,
@@ -65,15 +66,15 @@ impl Inner {
         for (month, of_month) in &selection.months {
             let all: Vec<u64> = (of_month & &ids).iter().collect();
             for part in all.chunks(SERIES_AT_A_TIME) {
-                let mut batch = WriteBatch::default();
+                let mut out = ChunkBatch::default();
                 for id in part {
-                    let samples = self.cut_series(*month, *id, (mint, maxt), &mut batch)?;
+                    let samples = self.cut_series(*month, *id, (mint, maxt), &mut out)?;
                     deleted.samples += samples;
                     if samples > 0 {
                         losers.insert(*id);
                     }
                 }
-                self.write("delete from", batch, Durable::Now)?;
+                self.write("delete from", self.finish_chunks(out)?, Durable::Now)?;
             }
             self.unindex(*month, &all)?;
         }
@@ -92,20 +93,21 @@ impl Inner {
         month: Month,
         id: u64,
         (mint, maxt): (i64, i64),
-        batch: &mut WriteBatch,
+        out: &mut ChunkBatch,
     ) -> Result<u64, StorageError> {
         let family = self.cf(RAW);
-        let mut raw = self.db.raw_iterator_cf(&family);
+        let mut raw = self.chunk_rows();
         raw.seek(sample_key(month, id, 0));
         let (mut cut, mut stats, mut samples) = (0, SealStats::default(), Samples::new());
         let mut bounds: Option<(i64, i64)> = None;
-        while let Some((key, value)) = raw.item() {
-            let Some((m, i, start)) = parse_sample_key(key) else { break };
+        while let Some((m, i, start)) = raw.key().and_then(parse_sample_key) {
             if (m, i) != (month, id) || start > maxt {
                 break;
             }
             samples.clear();
-            let head = decode_stored(value, &mut samples)
+            let whole = raw.whole();
+            let head = whole
+                .and_then(|whole| decode_stored(&whole, &mut samples))
                 .map_err(|e| self.chunk_error(month, id, start, &e.to_string()))?;
             if head.maxt >= mint {
                 let ts = &samples.timestamps_ms;
@@ -115,9 +117,9 @@ impl Inner {
                     cut += (to - from) as u64;
                     let first = bounds.map_or(ts[from], |(first, _)| first);
                     bounds = Some((first, ts[to - 1]));
-                    batch.delete_cf(&family, key);
+                    out.batch.delete_cf(&family, sample_key(month, id, start));
                     for rest in [0..from, to..samples.len()] {
-                        self.put_chunks(month, id, &samples, rest, batch, &mut stats);
+                        self.put_chunks(month, id, &samples, rest, out, &mut stats);
                     }
                 }
             }
@@ -125,7 +127,7 @@ impl Inner {
         }
         raw.status().map_err(|e| self.raw_error(month, id, mint, &e))?;
         if let Some(bounds) = bounds {
-            self.cut_rollups(&mut raw, (month, id), (mint, maxt), bounds, batch)?;
+            self.cut_rollups(&mut raw, (month, id), (mint, maxt), bounds, &mut out.batch)?;
         }
         Ok(cut)
     }

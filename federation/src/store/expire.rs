@@ -9,7 +9,7 @@ use roaring::RoaringTreemap;
 use rocksdb::WriteBatch;
 
 use super::Inner;
-use super::families::{AGG1H, AGG5M, EXEMPLARS, IDS, INDEX, META, RAW, SEALED, SERIES};
+use super::families::{AGG1H, AGG5M, EXEMPLARS, IDS, INDEX, META, RAW, SEALED, SERIES, TS};
 use super::keys::{Month, id_key, month_end_ms, month_name, month_range};
 use super::rows::{COUNTERS_KEY, decode_series, encode_counters};
 use super::write::Durable;
@@ -40,7 +40,7 @@ impl Inner {
         };
         let removed = self.remove_series(dying)?;
         let (from, to) = month_range(month);
-        for family in [RAW, EXEMPLARS, AGG5M, AGG1H, INDEX] {
+        for family in [RAW, TS, EXEMPLARS, AGG5M, AGG1H, INDEX] {
             let cf = self.cf(family);
             // `to` itself is no key, so that it does not matter that RocksDB counts it in. Whole files first: that is what frees the space at once. The rest goes with the next compaction.
             let files = self.db.delete_file_in_range_cf(&cf, from, to);

@@ -19,16 +19,18 @@ pub(super) const IDS: &str = "ids";
 pub(super) const SEALED: &str = "sealed";
 pub(super) const INDEX: &str = "index";
 pub(super) const RAW: &str = "raw";
+/// Columns of timestamps that several chunks have.
+pub(super) const TS: &str = "ts";
 pub(super) const EXEMPLARS: &str = "exemplars";
 pub(super) const AGG5M: &str = "agg5m";
 pub(super) const AGG1H: &str = "agg1h";
 
 /// All families with data.
-pub(super) const FAMILIES: [&str; 10] =
-    [META, JOURNAL, SERIES, IDS, SEALED, INDEX, RAW, EXEMPLARS, AGG5M, AGG1H];
+pub(super) const FAMILIES: [&str; 11] =
+    [META, JOURNAL, SERIES, IDS, SEALED, INDEX, RAW, TS, EXEMPLARS, AGG5M, AGG1H];
 
-/// Newest format this program reads and the one it writes. Format 1 has no rollups.
-pub(super) const FORMAT_VERSION: u32 = 2;
+/// Newest format this program reads and the one it writes. Format 1 has no rollups, format 2 no shared timestamps.
+pub(super) const FORMAT_VERSION: u32 = 3;
 const FORMAT_KEY: &[u8] = b"format";
 const FORMAT_MAGIC: &[u8; 16] = b"almanac-longterm";
 
@@ -178,6 +180,13 @@ fn family_options(name: &str, config: &StoreConfig, cache: &Cache) -> Options {
         AGG5M | AGG1H => {
             // Columns are packed already; a query wants few rows of each of many series.
             table.set_block_size(16 << 10);
+            o.set_compression_type(DBCompressionType::None);
+            o.set_bottommost_compression_type(DBCompressionType::Zstd);
+        }
+        TS => {
+            // Looked for before a new column is written, mostly in vain.
+            table.set_block_size(16 << 10);
+            table.set_bloom_filter(10.0, false);
             o.set_compression_type(DBCompressionType::None);
             o.set_bottommost_compression_type(DBCompressionType::Zstd);
         }

@@ -54,7 +54,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let mut out: Vec<Vec<u8>> = match target {
         "chunk" => {
             let all = (0..5).flat_map(|kind| [1, 2, 200].map(|n| samples(n, kind)));
-            all.map(|s| encode(&s, 0, s.len())).collect()
+            all.map(|s| encode(&s, 0, s.len()).inline()).collect()
         }
         "journal" => {
             let other = samples(3, 4);

@@ -103,6 +103,21 @@ pub(super) fn id_key(hash: u64, series: u64) -> [u8; 16] {
     k
 }
 
+/// Key of `ts`.
+pub(super) fn ts_key(month: Month, hash: u64) -> [u8; 10] {
+    let mut k = [0; 10];
+    k[..2].copy_from_slice(&month.to_be_bytes());
+    k[2..].copy_from_slice(&hash.to_be_bytes());
+    k
+}
+
+/// Parts of a key of `ts`; `None` when it is none.
+pub(super) fn parse_ts_key(key: &[u8]) -> Option<(Month, u64)> {
+    let key: &[u8; 10] = key.try_into().ok()?;
+    let (month, hash) = key.split_first_chunk::<2>()?;
+    Some((Month::from_be_bytes(*month), u64::from_be_bytes(hash.try_into().ok()?)))
+}
+
 /// Key of the postings of all series of a month.
 pub(super) fn all_series_key(month: Month) -> [u8; 4] {
     let m = month.to_be_bytes();

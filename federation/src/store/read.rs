@@ -12,11 +12,11 @@ use model::{
     StorageError,
 };
 use roaring::RoaringTreemap;
-use rocksdb::DBRawIterator;
 
 use super::Inner;
 use super::chunk::open_chunk;
-use super::families::{RAW, SERIES};
+use super::chunk_rows::ChunkRows;
+use super::families::{RAW, SERIES, TS};
 use super::keys::{Month, month_end_ms, month_start_ms, parse_sample_key, sample_key};
 use super::rollup::RollupReader;
 use super::rows::decode_series;
@@ -241,7 +241,9 @@ impl LongtermSeriesSet {
         let open = inner.open_samples(batch, self.view.seq, self.mint, self.maxt);
         // Chunks and rollups as they are at one moment.
         let snapshot = inner.db.snapshot();
-        let mut raw = snapshot.raw_iterator_cf(&inner.cf(RAW));
+        let mut raw = ChunkRows::new(snapshot.raw_iterator_cf(&inner.cf(RAW)), || {
+            snapshot.raw_iterator_cf(&inner.cf(TS))
+        });
         let mut rows = self.rollup.as_ref().map(|r| snapshot.raw_iterator_cf(&inner.cf(r.family())));
         let mut out = Vec::with_capacity(len);
         let mut bytes = 0;
@@ -313,7 +315,7 @@ impl LongtermSeriesSet {
     /// The sealed chunks of a series that touch the range, in order; with `clamped`, without the samples before it.
     fn sealed_chunks(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         id: u64,
         mint: i64,
         clamped: bool,
@@ -335,12 +337,12 @@ impl LongtermSeriesSet {
             } else {
                 raw.seek(sample_key(month, id, 0));
             }
-            while let Some((key, value)) = raw.item() {
-                let Some((m, i, start)) = parse_sample_key(key) else { break };
+            while let Some((m, i, start)) = raw.key().and_then(parse_sample_key) {
                 if (m, i) != (month, id) || start > self.maxt {
                     break;
                 }
-                let (_, chunk) = open_chunk(value).map_err(|e| {
+                let whole = raw.whole();
+                let (_, chunk) = whole.and_then(|whole| open_chunk(&whole)).map_err(|e| {
                     inner.metrics.corruptions.inc();
                     inner.chunk_error(month, id, start, &e.to_string())
                 })?;

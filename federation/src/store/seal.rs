@@ -6,10 +6,11 @@
 //! open samples first and at chunks second finds each sample at least once; the merge makes that once.
 
 use model::{Samples, StorageError};
-use rocksdb::{DBRawIterator, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::Inner;
 use super::chunk::{SMALL_CHUNK_SAMPLES, chunk_head, decode_stored, encode, page_len};
+use super::chunk_rows::{ChunkBatch, ChunkRows};
 use super::families::{META, RAW, SEALED};
 use super::keys::{
     Month, MonthCursor, SAMPLE_KEY_LEN_BYTES, month_end_ms, month_name, parse_sample_key, sample_key,
@@ -111,15 +112,16 @@ impl Inner {
         if taken.is_empty() {
             return Ok(stats);
         }
-        let mut batch = WriteBatch::default();
+        let mut out = ChunkBatch::default();
         let sealed = self.cf(SEALED);
-        let mut raw = self.db.raw_iterator_cf(&self.cf(RAW));
+        let mut raw = self.chunk_rows();
         for t in taken {
-            self.seal_series(&mut raw, t, &mut batch, &mut stats)?;
-            batch.put_cf(&sealed, t.id.to_be_bytes(), watermark.to_be_bytes());
+            self.seal_series(&mut raw, t, &mut out, &mut stats)?;
+            out.batch.put_cf(&sealed, t.id.to_be_bytes(), watermark.to_be_bytes());
             stats.taken += t.log_len as u64;
         }
         // Not synced: until it is durable the journal has everything, and the journal is cut with a sync.
+        let batch = self.finish_chunks(out)?;
         self.write("seal into", batch, Durable::Later)?;
         let now_ms = self.clock.now_ms();
         let mut open = self.open.write();
@@ -137,9 +139,9 @@ impl Inner {
 
     fn seal_series(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         taken: &Taken,
-        batch: &mut WriteBatch,
+        out: &mut ChunkBatch,
         stats: &mut SealStats,
     ) -> Result<(), StorageError> {
         let ts = &taken.samples.timestamps_ms;
@@ -148,7 +150,7 @@ impl Inner {
         while from < ts.len() {
             let month = cursor.month_of(ts[from]);
             let to = from + ts[from..].partition_point(|t| *t < month_end_ms(month));
-            self.seal_month(raw, month, taken.id, &taken.samples, from..to, batch, stats)?;
+            self.seal_month(raw, month, taken.id, &taken.samples, from..to, out, stats)?;
             from = to;
         }
         Ok(())
@@ -158,12 +160,12 @@ impl Inner {
     #[allow(clippy::too_many_arguments, reason = "the loop of one caller, cut out")]
     fn seal_month(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         month: Month,
         id: u64,
         samples: &Samples,
         range: std::ops::Range<usize>,
-        batch: &mut WriteBatch,
+        out: &mut ChunkBatch,
         stats: &mut SealStats,
     ) -> Result<(), StorageError> {
         let ts = &samples.timestamps_ms;
@@ -175,7 +177,7 @@ impl Inner {
             let next_start = next_start(raw, month, id).filter(|t| *t <= last);
             let end = next_start.map_or(range.end, |t| at + ts[at..range.end].partition_point(|x| *x < t));
             if at < end {
-                self.seal_group(month, id, current.take(), samples, at..end, batch, stats)?;
+                self.seal_group(raw, (month, id), current.take(), samples, at..end, out, stats)?;
             }
             at = end;
             if next_start.is_some() {
@@ -184,16 +186,16 @@ impl Inner {
             }
         }
         if stats.damaged > damaged {
-            self.drop_rollups(month, id, batch);
+            self.drop_rollups(month, id, &mut out.batch);
             return Ok(());
         }
-        self.roll_up(raw, (month, id), samples, range, batch)
+        self.roll_up(raw, (month, id), samples, range, &mut out.batch)
     }
 
     /// The last chunk that starts at or before `t`; leaves the iterator at the chunk behind it.
     fn chunk_before(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         month: Month,
         id: u64,
         t: i64,
@@ -211,7 +213,7 @@ impl Inner {
     }
 
     /// The chunk at the iterator.
-    fn read_chunk(raw: &DBRawIterator<'_>) -> Option<Sealed> {
+    fn read_chunk(raw: &ChunkRows<'_>) -> Option<Sealed> {
         let (key, value) = raw.item()?;
         let (month, id, start) = parse_sample_key(key)?;
         // A damaged head counts as empty, so that it is decoded, found damaged and moved aside.
@@ -223,34 +225,35 @@ impl Inner {
     #[allow(clippy::too_many_arguments, reason = "the loop of one caller, cut out")]
     fn seal_group(
         &self,
-        month: Month,
-        id: u64,
+        raw: &mut ChunkRows<'_>,
+        (month, id): (Month, u64),
         current: Option<Sealed>,
         samples: &Samples,
         range: std::ops::Range<usize>,
-        batch: &mut WriteBatch,
+        out: &mut ChunkBatch,
         stats: &mut SealStats,
     ) -> Result<(), StorageError> {
         let Some(sealed) = current else {
-            self.put_chunks(month, id, samples, range, batch, stats);
+            self.put_chunks(month, id, samples, range, out, stats);
             return Ok(());
         };
         if samples.timestamps_ms[range.start] > sealed.maxt && sealed.samples >= SMALL_CHUNK_SAMPLES {
-            self.put_chunks(month, id, samples, range, batch, stats);
+            self.put_chunks(month, id, samples, range, out, stats);
             return Ok(());
         }
         let mut old = Samples::new();
-        if let Err(e) = decode_stored(&sealed.bytes, &mut old) {
-            self.quarantine(month, id, &sealed, &e, batch);
+        let read = raw.whole_of(month, &sealed.bytes).and_then(|whole| decode_stored(&whole, &mut old));
+        if let Err(e) = read {
+            self.quarantine(month, id, &sealed, &e, &mut out.batch);
             stats.damaged += 1;
-            self.put_chunks(month, id, samples, range, batch, stats);
+            self.put_chunks(month, id, samples, range, out, stats);
             return Ok(());
         }
         let merged = merge(&old, samples, range, &mut stats.conflicts);
         if merged.len() > old.len() {
-            batch.delete_cf(&self.cf(RAW), sealed.key);
+            out.batch.delete_cf(&self.cf(RAW), sealed.key);
             let all = 0..merged.len();
-            self.put_chunks(month, id, &merged, all, batch, stats);
+            self.put_chunks(month, id, &merged, all, out, stats);
         }
         Ok(())
     }
@@ -261,10 +264,9 @@ impl Inner {
         id: u64,
         samples: &Samples,
         range: std::ops::Range<usize>,
-        batch: &mut WriteBatch,
+        out: &mut ChunkBatch,
         stats: &mut SealStats,
     ) {
-        let raw = self.cf(RAW);
         let mut at = range.start;
         while at < range.end {
             let len = page_len(samples, at, range.end);
@@ -272,7 +274,7 @@ impl Inner {
             stats.chunks += 1;
             stats.samples += len as u64;
             stats.bytes += chunk.len() as u64;
-            batch.put_cf(&raw, sample_key(month, id, samples.timestamps_ms[at]), chunk);
+            out.put(month, id, samples.timestamps_ms[at], chunk);
             at += len;
         }
     }
@@ -308,7 +310,7 @@ impl Inner {
 }
 
 /// Start of the chunk at the iterator, when it is of this series and month.
-fn next_start(raw: &DBRawIterator<'_>, month: Month, id: u64) -> Option<i64> {
+fn next_start(raw: &ChunkRows<'_>, month: Month, id: u64) -> Option<i64> {
     let (m, i, start) = parse_sample_key(raw.key()?)?;
     ((m, i) == (month, id)).then_some(start)
 }

@@ -6,6 +6,7 @@ mod operate;
 mod property;
 mod retention;
 mod rollups;
+mod shared;
 mod years;
 
 use std::collections::BTreeMap;

@@ -4,20 +4,24 @@
 //! rollups are what the chunks give;
 //! the journal has no hole; the table of hashes and the index name series that exist.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use model::{Samples, StorageError};
 use roaring::RoaringTreemap;
 use rocksdb::{DB, ReadOptions};
 
-use super::chunk::decode_stored;
+use super::chunk::{column_of, decode_stored, with_column};
+use super::chunk_rows::{ChunkRows, column_hash, read_column};
 use super::config::StoreConfig;
 use super::error::StoreError;
 use super::families::{
-    self, AGG1H, AGG5M, EXEMPLARS, FAMILIES, IDS, INDEX, JOURNAL, META, RAW, SEALED, SERIES,
+    self, AGG1H, AGG5M, EXEMPLARS, FAMILIES, IDS, INDEX, JOURNAL, META, RAW, SEALED, SERIES, TS,
 };
 use super::journal::Record;
-use super::keys::{id_key, month_end_ms, month_name, month_start_ms, parse_index_key, parse_sample_key};
+use super::keys::{
+    id_key, month_end_ms, month_name, month_start_ms, parse_index_key, parse_sample_key, parse_ts_key, ts_key,
+};
 use super::postings;
 use super::rollup::{ROLLUPS, Row, read_sealed};
 use super::rows::{COUNTERS_KEY, decode_counters, decode_exemplar, decode_series};
@@ -83,7 +87,7 @@ pub fn verify(
     let total: u64 = FAMILIES.iter().map(|f| check.estimate(f)).sum::<u64>().max(1);
     let mut step = |rows: u64| go_on(rows, (rows as f64 / total as f64).min(1.0));
     // Series first: the others name them.
-    for family in [SERIES, IDS, META, JOURNAL, SEALED, INDEX, RAW, EXEMPLARS, AGG5M, AGG1H] {
+    for family in [SERIES, IDS, META, JOURNAL, SEALED, INDEX, TS, RAW, EXEMPLARS, AGG5M, AGG1H] {
         if !check.family(family, &mut step) {
             break;
         }
@@ -196,6 +200,11 @@ impl Check<'_> {
                 }
             }
             RAW => self.chunk(key, value, before),
+            TS => {
+                let (_, hash) = parse_ts_key(key).ok_or_else(|| wrong("its key is none"))?;
+                let column = read_column(value)?;
+                if column_hash(column) == hash { Ok(()) } else { Err(wrong("it is not what its key says")) }
+            }
             AGG5M | AGG1H => self.rollup(family, key, value, before),
             _ => {
                 let (_, id, t) = parse_sample_key(key).ok_or_else(|| wrong("its key is none"))?;
@@ -232,22 +241,40 @@ impl Check<'_> {
             return Err(wrong("no part begins there"));
         }
         let row = Row::decode(family, part, value)?;
-        let mut raw = self.db.raw_iterator_cf(&self.db.cf_handle(RAW).expect("all families were opened"));
+        let mut raw = self.chunk_rows();
         let samples = &mut before.samples;
         if let Err((start, _)) = read_sealed(&mut raw, (month, id), part.start, part.end - 1, samples) {
             return Err(wrong(&format!("it cannot be compared: the chunk at {start} is damaged")));
         }
         raw.status().map_err(|e| wrong(e.as_ref()))?;
+        drop(raw);
         self.report.rollups += 1;
         row.check_against(&Row::of(family, part, samples)).map_err(|reason| wrong(&reason))?;
         self.known(id)
+    }
+
+    fn chunk_rows(&self) -> ChunkRows<'_> {
+        let db = self.db;
+        let rows = |family| db.raw_iterator_cf(&db.cf_handle(family).expect("all families were opened"));
+        ChunkRows::new(rows(RAW), move || rows(TS))
     }
 
     fn chunk(&mut self, key: &[u8], value: &[u8], before: &mut Before) -> Result<(), StorageError> {
         let wrong = |reason: &str| StorageError::decode("chunk", reason.to_owned());
         let (month, id, start) = parse_sample_key(key).ok_or_else(|| wrong("its key is none"))?;
         before.samples.clear();
-        let head = decode_stored(value, &mut before.samples)?;
+        let whole = match column_of(value)? {
+            None => Cow::Borrowed(value),
+            Some(hash) => {
+                let ts = self.db.cf_handle(TS).expect("all families were opened");
+                let column =
+                    self.db.get_pinned_cf(&ts, ts_key(month, hash)).map_err(|e| wrong(e.as_ref()))?;
+                let column =
+                    column.ok_or_else(|| wrong(&format!("its timestamps, {hash:016x}, are missing")))?;
+                Cow::Owned(with_column(value, read_column(&column)?)?)
+            }
+        };
+        let head = decode_stored(&whole, &mut before.samples)?;
         let ts = &before.samples.timestamps_ms;
         self.report.sealed_samples += ts.len() as u64;
         let last = before.chunk.replace((month, id, head.maxt));

@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{Samples, StorageError};
-use rocksdb::{DBRawIterator, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::{FILLED_KEY, ROLLUPS, Row};
 use crate::store::Inner;
 use crate::store::chunk::chunk_head;
-use crate::store::families::{META, RAW};
+use crate::store::chunk_rows::ChunkRows;
+use crate::store::families::META;
 use crate::store::keys::{Month, parse_sample_key, sample_key};
 use crate::store::write::Durable;
 
@@ -49,7 +50,7 @@ impl Inner {
         };
         state.next = Some((month, id));
         let started = self.clock.monotonic();
-        let mut raw = self.db.raw_iterator_cf(&self.cf(RAW));
+        let mut raw = self.chunk_rows();
         let (mut rows, mut samples, mut series) = (0, 0, 0);
         let mut batch = WriteBatch::default();
         raw.seek(sample_key(month, id, 0));
@@ -82,7 +83,7 @@ impl Inner {
     /// Makes the rows that a series lacks in a month. Gives their number and the samples read.
     fn fill_series(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         (month, id): (Month, u64),
         batch: &mut WriteBatch,
     ) -> Result<(u64, u64), StorageError> {

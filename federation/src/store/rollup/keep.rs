@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use model::{Samples, StorageError};
-use rocksdb::{DBRawIterator, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::{FILLED_KEY, Family, Part, ROLLUPS, Row};
 use crate::store::Inner;
 use crate::store::chunk::{chunk_head, decode_stored};
+use crate::store::chunk_rows::ChunkRows;
 use crate::store::families::META;
 use crate::store::keys::{Month, month_start_ms, parse_sample_key, sample_key};
 use crate::store::seal::merge_all;
@@ -20,7 +21,7 @@ impl Inner {
     /// Adds the samples `range`, all of one month, which are about to be sealed. Chunks in the database are as before.
     pub(in crate::store) fn roll_up(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         (month, id): (Month, u64),
         samples: &Samples,
         range: Range<usize>,
@@ -42,7 +43,7 @@ impl Inner {
     #[allow(clippy::too_many_arguments, reason = "the loop of one caller, cut out")]
     fn roll_up_part(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         family: &'static Family,
         part: Part,
         (month, id): (Month, u64),
@@ -89,7 +90,7 @@ impl Inner {
     /// Makes the row of a part anew from its chunks and what `change` makes of their samples.
     fn make_row(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         family: &'static Family,
         part: Part,
         (month, id): (Month, u64),
@@ -122,7 +123,7 @@ impl Inner {
     /// Chunks in the database are as before.
     pub(in crate::store) fn cut_rollups(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         (month, id): (Month, u64),
         (mint, maxt): (i64, i64),
         (first, last): (i64, i64),
@@ -183,7 +184,7 @@ impl Inner {
     /// Whether a part has sealed samples.
     fn has_sealed(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         (month, id): (Month, u64),
         part: Part,
     ) -> Result<bool, StorageError> {
@@ -198,7 +199,7 @@ impl Inner {
     /// Fills `out` with the sealed samples of a series within `[mint, maxt]`, a range within a month.
     pub(super) fn read_sealed(
         &self,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         (month, id): (Month, u64),
         mint: i64,
         maxt: i64,
@@ -213,7 +214,7 @@ impl Inner {
 /// Fills `out` with the sealed samples of a series within `[mint, maxt]`, a range within a month. The iterator's status is not looked at.
 /// Of a chunk that does not decode the start is told.
 pub(in crate::store) fn read_sealed(
-    raw: &mut DBRawIterator<'_>,
+    raw: &mut ChunkRows<'_>,
     (month, id): (Month, u64),
     mint: i64,
     maxt: i64,
@@ -231,7 +232,8 @@ pub(in crate::store) fn read_sealed(
         }
         // A damaged head is found when the chunk is decoded.
         if chunk_head(value).map_or(true, |head| head.maxt >= mint) {
-            decode_stored(value, out).map_err(|e| (start, e))?;
+            let whole = raw.whole();
+            whole.and_then(|whole| decode_stored(&whole, out)).map_err(|e| (start, e))?;
         }
         raw.next();
     }

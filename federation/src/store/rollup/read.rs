@@ -13,6 +13,7 @@ use super::block::{Columns, IRREGULAR, STARTS};
 use super::row::{RowHead, sample_flags};
 use super::{Family, Part, ROLLUPS};
 use crate::store::Inner;
+use crate::store::chunk_rows::ChunkRows;
 use crate::store::keys::{Month, month_end_ms, month_start_ms, parse_sample_key, sample_key};
 use crate::store::seal::merge_all;
 
@@ -91,7 +92,7 @@ impl RollupReader {
         &mut self,
         inner: &Inner,
         rows: &mut DBRawIterator<'_>,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         months: impl Iterator<Item = Month>,
         id: u64,
         open: &Samples,
@@ -117,7 +118,7 @@ impl RollupReader {
         &mut self,
         s: &mut Series<'_>,
         rows: &mut DBRawIterator<'_>,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         month: Month,
     ) -> Result<(), Stop> {
         let (lo, hi) = (self.mint.max(month_start_ms(month)), self.maxt.min(month_end_ms(month) - 1));
@@ -224,7 +225,7 @@ impl RollupReader {
     fn samples(
         &mut self,
         s: &mut Series<'_>,
-        raw: &mut DBRawIterator<'_>,
+        raw: &mut ChunkRows<'_>,
         month: Month,
         from: i64,
         to: i64,

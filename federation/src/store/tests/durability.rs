@@ -7,7 +7,7 @@ use model::{Appendable, Queryable, Sample, SampleValue, SeriesRef, StorageError}
 use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 
 use super::super::StoreError;
-use super::super::families::{FAMILIES, META, RAW, format_record};
+use super::super::families::{FAMILIES, FORMAT_VERSION, META, RAW, format_record};
 use super::super::postings;
 use super::*;
 
@@ -39,11 +39,13 @@ fn a_second_opening_is_refused() {
 fn newer_formats_and_foreign_directories_are_refused() {
     let mut f = Fixture::new();
     f.store = None;
-    with_db(&f, |db| db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(3)).unwrap());
-    let e = f.try_open().err().expect("too new");
-    assert!(matches!(e, StoreError::NewerFormat { .. }) && e.to_string().contains("format 2"), "{e}");
     with_db(&f, |db| {
-        db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(2)).unwrap();
+        db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(FORMAT_VERSION + 1)).unwrap()
+    });
+    let e = f.try_open().err().expect("too new");
+    assert!(matches!(e, StoreError::NewerFormat { .. }) && e.to_string().contains("format 3"), "{e}");
+    with_db(&f, |db| {
+        db.put_cf(&db.cf_handle(META).unwrap(), "format", format_record(FORMAT_VERSION)).unwrap();
         db.create_cf("agg10s", &Options::default()).unwrap();
     });
     let e = f.try_open().err().expect("too new");
@@ -62,7 +64,7 @@ fn newer_formats_and_foreign_directories_are_refused() {
     old.store = None;
     with_db(&old, |db| {
         let record = db.get_cf(&db.cf_handle(META).unwrap(), "format").unwrap();
-        assert_eq!(record, Some(format_record(2)));
+        assert_eq!(record, Some(format_record(FORMAT_VERSION)));
     });
 
     let dir = tempfile::tempdir().unwrap();
