@@ -162,19 +162,15 @@ impl Inner {
         let mut shared: HashMap<(Month, u64), &[u8]> = HashMap::new();
         for ((month, hash), (column, users)) in columns {
             let key = ts_key(month, hash);
-            match self.db.get_pinned_cf(&ts, key).map_err(|e| self.error("read timestamps of", &e))? {
-                Some(there) => {
-                    if read_column(&there).is_ok_and(|there| there == column) {
-                        shared.insert((month, hash), column);
-                    }
-                }
-                None if users > 1 => {
-                    let mut value = column.to_vec();
-                    put_crc(&mut value);
-                    batch.put_cf(&ts, key, value);
-                    shared.insert((month, hash), column);
-                }
-                None => {}
+            let there = self.db.get_pinned_cf(&ts, key).map_err(|e| self.error("read timestamps of", &e))?;
+            let is_there = there.as_ref().is_some_and(|t| read_column(t).is_ok_and(|t| t == column));
+            if there.is_none() && users > 1 {
+                let mut value = column.to_vec();
+                put_crc(&mut value);
+                batch.put_cf(&ts, key, value);
+            }
+            if is_there || (there.is_none() && users > 1) {
+                shared.insert((month, hash), column);
             }
         }
         for (month, id, start, chunk) in &chunks {
