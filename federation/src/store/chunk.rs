@@ -156,30 +156,36 @@ impl Encoded {
     }
 }
 
-/// Which column a stored chunk has its timestamps in, if they are not its own.
-pub(super) fn column_of(stored: &[u8]) -> Result<Option<u64>, StorageError> {
-    if stored.first() != Some(&SHARED) {
-        return Ok(None);
-    }
-    let mut r = Reader::new("sealed chunk", check_crc("sealed chunk", stored)?);
-    read_head(&mut r)?;
-    read_hash(&mut r).map(Some)
+/// A stored chunk whose timestamps are elsewhere.
+pub(super) struct Shared<'a> {
+    head: &'a [u8],
+    /// What its column of timestamps is known by.
+    pub(super) column: u64,
+    values: &'a [u8],
 }
 
-/// A stored chunk with the column that it names put in.
-pub(super) fn with_column(stored: &[u8], column: &[u8]) -> Result<Vec<u8>, StorageError> {
-    let body = check_crc("sealed chunk", stored)?;
-    let mut r = Reader::new("sealed chunk", body);
-    read_head(&mut r)?;
-    let head_len = body.len() - r.rest().len();
-    read_hash(&mut r)?;
-    let mut out = Vec::with_capacity(stored.len() + column.len());
-    out.push(FLOATS);
-    out.extend_from_slice(&body[1..head_len]);
-    out.extend_from_slice(column);
-    out.extend_from_slice(r.rest());
-    put_crc(&mut out);
-    Ok(out)
+impl<'a> Shared<'a> {
+    /// Verifies the checksum of a stored chunk, if it is such a one.
+    pub(super) fn parse(stored: &'a [u8]) -> Result<Option<Self>, StorageError> {
+        if stored.first() != Some(&SHARED) {
+            return Ok(None);
+        }
+        let body = check_crc("sealed chunk", stored)?;
+        let mut r = Reader::new("sealed chunk", body);
+        read_head(&mut r)?;
+        let head = &body[1..body.len() - r.rest().len()];
+        let column = read_hash(&mut r)?;
+        Ok(Some(Self { head, column, values: r.rest() }))
+    }
+
+    /// The stored chunk that it is with its column.
+    pub(super) fn with(&self, column: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 + self.head.len() + column.len() + self.values.len() + 4);
+        out.push(FLOATS);
+        [self.head, column, self.values].iter().for_each(|part| out.extend_from_slice(part));
+        put_crc(&mut out);
+        out
+    }
 }
 
 fn read_hash(r: &mut Reader<'_>) -> Result<u64, StorageError> {

@@ -6,13 +6,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use model::StorageError;
 use rocksdb::{DBRawIterator, WriteBatch};
 
 use super::Inner;
-use super::chunk::{Encoded, column_of, with_column};
+use super::chunk::{Encoded, Shared};
+use super::error::storage_error;
 use super::families::{RAW, TS};
 use super::keys::{Month, parse_sample_key, sample_key, ts_key};
 use super::varint::{check_crc, put_crc};
@@ -103,13 +105,16 @@ fn make_whole<'s>(
     month: Month,
     stored: &'s [u8],
 ) -> Result<Cow<'s, [u8]>, StorageError> {
-    let Some(hash) = column_of(stored)? else { return Ok(Cow::Borrowed(stored)) };
+    let Some(chunk) = Shared::parse(stored)? else { return Ok(Cow::Borrowed(stored)) };
+    let hash = chunk.column;
     if let Some(column) = known.get(&(month, hash)) {
-        return with_column(stored, column).map(Cow::Owned);
+        return Ok(Cow::Owned(chunk.with(column)));
     }
     let key = ts_key(month, hash);
     let ts = ts.rows.get_or_insert_with(|| (ts.open)());
     ts.seek(key);
+    // A disk that does not answer is no reason to take the chunk for damaged.
+    ts.status().map_err(|e| storage_error("read", Path::new(TS), &e))?;
     let Some(column) = ts.item().filter(|(k, _)| *k == key).map(|(_, value)| value) else {
         return Err(StorageError::decode(
             "sealed chunk",
@@ -121,7 +126,7 @@ fn make_whole<'s>(
         known.clear();
     }
     known.insert((month, hash), column.clone());
-    with_column(stored, &column).map(Cow::Owned)
+    Ok(Cow::Owned(chunk.with(&column)))
 }
 
 /// Chunks on their way into the database, with what else is written with them.

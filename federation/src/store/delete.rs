@@ -108,7 +108,7 @@ impl Inner {
             let whole = raw.whole();
             let head = whole
                 .and_then(|whole| decode_stored(&whole, &mut samples))
-                .map_err(|e| self.chunk_error(month, id, start, &e.to_string()))?;
+                .map_err(|e| self.read_error(month, id, start, e))?;
             if head.maxt >= mint {
                 let ts = &samples.timestamps_ms;
                 let from = ts.partition_point(|t| *t < mint);

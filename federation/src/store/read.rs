@@ -344,7 +344,7 @@ impl LongtermSeriesSet {
                 let whole = raw.whole();
                 let (_, chunk) = whole.and_then(|whole| open_chunk(&whole)).map_err(|e| {
                     inner.metrics.corruptions.inc();
-                    inner.chunk_error(month, id, start, &e.to_string())
+                    inner.read_error(month, id, start, e)
                 })?;
                 if chunk.maxt >= mint {
                     out.extend(if clamped { from_time(chunk, mint)? } else { Some(chunk) });

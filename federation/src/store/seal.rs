@@ -244,6 +244,9 @@ impl Inner {
         let mut old = Samples::new();
         let read = raw.whole_of(month, &sealed.bytes).and_then(|whole| decode_stored(&whole, &mut old));
         if let Err(e) = read {
+            if !is_damage(&e) {
+                return Err(e);
+            }
             self.quarantine(month, id, &sealed, &e, &mut out.batch);
             stats.damaged += 1;
             self.put_chunks(month, id, samples, range, out, stats);
@@ -298,6 +301,11 @@ impl Inner {
         self.error("read chunks of", e)
     }
 
+    /// What reading a chunk came to: damage with everything needed to find it, else as it is.
+    pub(super) fn read_error(&self, month: Month, id: u64, start: i64, e: StorageError) -> StorageError {
+        if is_damage(&e) { self.chunk_error(month, id, start, &e.to_string()) } else { e }
+    }
+
     /// What is wrong with a sealed chunk, with everything needed to find it.
     pub(super) fn chunk_error(&self, month: Month, id: u64, start: i64, reason: &str) -> StorageError {
         let labels = self.read_labels(id).ok().flatten().map_or_else(String::new, |l| format!(" {l}"));
@@ -307,6 +315,11 @@ impl Inner {
             reason: format!("series {id}{labels}, month {}, chunk at {start}: {reason}", month_name(month)),
         }
     }
+}
+
+/// Whether bytes are at fault, and not the way to them.
+fn is_damage(e: &StorageError) -> bool {
+    matches!(e, StorageError::Decode { .. } | StorageError::Corruption { .. })
 }
 
 /// Start of the chunk at the iterator, when it is of this series and month.

@@ -11,7 +11,7 @@ use model::{Samples, StorageError};
 use roaring::RoaringTreemap;
 use rocksdb::{DB, ReadOptions};
 
-use super::chunk::{column_of, decode_stored, with_column};
+use super::chunk::{Shared, decode_stored};
 use super::chunk_rows::{ChunkRows, column_hash, read_column};
 use super::config::StoreConfig;
 use super::error::StoreError;
@@ -263,15 +263,16 @@ impl Check<'_> {
         let wrong = |reason: &str| StorageError::decode("chunk", reason.to_owned());
         let (month, id, start) = parse_sample_key(key).ok_or_else(|| wrong("its key is none"))?;
         before.samples.clear();
-        let whole = match column_of(value)? {
+        let whole = match Shared::parse(value)? {
             None => Cow::Borrowed(value),
-            Some(hash) => {
+            Some(chunk) => {
+                let hash = chunk.column;
                 let ts = self.db.cf_handle(TS).expect("all families were opened");
                 let column =
                     self.db.get_pinned_cf(&ts, ts_key(month, hash)).map_err(|e| wrong(e.as_ref()))?;
                 let column =
                     column.ok_or_else(|| wrong(&format!("its timestamps, {hash:016x}, are missing")))?;
-                Cow::Owned(with_column(value, read_column(&column)?)?)
+                Cow::Owned(chunk.with(read_column(&column)?))
             }
         };
         let head = decode_stored(&whole, &mut before.samples)?;

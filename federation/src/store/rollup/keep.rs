@@ -206,7 +206,7 @@ impl Inner {
         out: &mut Samples,
     ) -> Result<(), StorageError> {
         read_sealed(raw, (month, id), mint, maxt, out)
-            .map_err(|(start, e)| self.chunk_error(month, id, start, &e.to_string()))?;
+            .map_err(|(start, e)| self.read_error(month, id, start, e))?;
         raw.status().map_err(|e| self.raw_error(month, id, mint, &e))
     }
 }
