@@ -521,7 +521,7 @@ fn text_of(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::FeatureFlags;
+    use crate::cli::tools::FeatureFlags;
 
     #[test]
     fn conformance() {

@@ -113,7 +113,7 @@ impl Appendable for HaPairs {
         Ok(Box::new(HaAppender {
             store: self.inner.store.appender()?,
             pairs: self.inner.clone(),
-            now_ms: self.inner.clock.now_ms(),
+            at_ms: self.inner.clock.monotonic().as_millis() as i64,
             taken: Vec::new(),
             covered: 0,
             held: 0,
@@ -128,7 +128,8 @@ impl Appendable for HaPairs {
 struct HaAppender {
     store: Box<dyn Appender>,
     pairs: Arc<Inner>,
-    now_ms: i64,
+    /// When the batch began, by the clock that nobody sets.
+    at_ms: i64,
     /// Samples in the batch, to be noted once they are stored.
     taken: Vec<(SeriesKey, i64)>,
     covered: u64,
@@ -150,14 +151,14 @@ impl HaAppender {
             return Ok(None);
         };
         if !self.pairs.state.lock().knows_cluster(cluster) {
-            self.pairs.remember(cluster, self.now_ms)?;
+            self.pairs.remember(cluster, self.at_ms)?;
         }
         self.builder.reset(labels);
         self.builder.del(&config.replica_label);
         let stored = self.builder.build();
         let target = [cluster, labels.get("job").unwrap_or(""), labels.get("instance").unwrap_or("")];
         let mut state = self.pairs.state.lock();
-        let Some(key) = state.key(&stored, target, replica, self.now_ms) else {
+        let Some(key) = state.key(&stored, target, replica, self.at_ms) else {
             return Err(StorageError::Limit(format!(
                 "more than {} values of the label {}: it should tell the replicas of a cluster apart",
                 state::REPLICAS_MAX,
@@ -171,7 +172,7 @@ impl HaAppender {
     fn take(&mut self, key: SeriesKey, sample: Sample) -> Result<(), AppendError> {
         let timestamp_ms = sample.timestamp_ms;
         let mut state = self.pairs.state.lock();
-        match state.decide(key, timestamp_ms, self.now_ms).ok_or(AppendError::UnknownRef)? {
+        match state.decide(key, timestamp_ms, self.at_ms).ok_or(AppendError::UnknownRef)? {
             Verdict::Store { took_over } => {
                 if let Some(cluster) = took_over {
                     self.pairs.takeovers.with_label_values(&[&*cluster]).inc();
@@ -291,9 +292,9 @@ impl Appender for HaAppender {
     /// As [`Appender::commit`]; when samples were held, everything else is durable and the error is [`StorageError::NotYet`].
     fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
         self.fill_holes()?;
-        let Self { store, pairs, now_ms, taken, covered, held, held_for, .. } = *self;
+        let Self { store, pairs, at_ms, taken, covered, held, held_for, .. } = *self;
         store.commit()?;
-        pairs.state.lock().stored(&taken, now_ms);
+        pairs.state.lock().stored(&taken, at_ms);
         for (outcome, n) in [("stored", taken.len() as u64), ("covered", covered), ("held", held)] {
             if n > 0 {
                 pairs.samples.with_label_values(&[outcome]).inc_by(n);
@@ -314,8 +315,8 @@ impl Appender for HaAppender {
 
 impl Inner {
     /// Notes what the store has of a cluster that was not heard of since the start.
-    fn remember(&self, cluster: &str, now_ms: i64) -> Result<(), StorageError> {
-        let mint = now_ms.saturating_sub(LOOK_BACK_MS);
+    fn remember(&self, cluster: &str, at_ms: i64) -> Result<(), StorageError> {
+        let mint = self.clock.now_ms().saturating_sub(LOOK_BACK_MS);
         let matchers = [Matcher::equal(self.config.cluster_label.clone(), cluster)];
         let hints = SelectHints { start_ms: mint, end_ms: i64::MAX, ..SelectHints::default() };
         let querier = self.history.querier(mint, i64::MAX)?;
@@ -332,7 +333,7 @@ impl Inner {
         let mut state = self.state.lock();
         for (labels, t) in newest {
             let target = [cluster, labels.get("job").unwrap_or(""), labels.get("instance").unwrap_or("")];
-            state.remember(&labels, target, t, now_ms);
+            state.remember(&labels, target, t, at_ms);
         }
         state.learn_cluster(cluster);
         Ok(())

@@ -191,7 +191,7 @@ impl Inner {
 
     /// First timestamp within the longest retention.
     fn oldest_ms(&self, now_ms: i64) -> i64 {
-        now_ms.saturating_sub(self.config.longest_ms()).max(0)
+        self.expiry_ms(now_ms).saturating_sub(self.config.longest_ms()).max(0)
     }
 }
 

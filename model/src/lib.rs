@@ -27,6 +27,7 @@ pub mod memory;
 pub mod metadata;
 pub mod regexp;
 pub mod relabel;
+pub mod rng;
 pub mod rollup;
 pub mod sample;
 pub mod staleness;

@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 pub use context::{SpanContext, SpanId, TraceId};
 
-use crate::Clock;
+use crate::{Clock, rng};
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,11 +134,7 @@ impl Recorder {
     /// The next number of the sequence that belongs to a seed; never 0.
     fn draw(&self, seed: usize) -> u64 {
         let n = self.drawn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        // splitmix64
-        let mut z = self.seeds[seed].wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)).max(1)
+        rng::mix(self.seeds[seed].wrapping_add(n.wrapping_mul(rng::STEP))).max(1)
     }
 
     fn span_id(&self) -> SpanId {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use model::Clock;
 use model::clock::SystemClock;
+use model::rng::Rng;
 use serde_json::Value;
 
 use crate::support::{Exporter, Process, eventually, free_port, get, http, number, percent, ready, write};
@@ -21,21 +22,6 @@ const METRICS: [&str; 5] = ["f_scrape", "f", "h_scrape", "h", "up"];
 
 /// Samples by labels (as text, without the external one) and time in milliseconds; values as the API writes them.
 type Contents = BTreeMap<String, BTreeMap<i64, String>>;
-
-/// A small generator: all choices come from one seed.
-struct Rng(u64);
-
-impl Rng {
-    /// A number below `n`.
-    fn below(&mut self, n: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 /// Value of a series at the nth scrape.
 fn value(n: u64, i: u64) -> f64 {
@@ -280,7 +266,7 @@ fn a_pair_that_is_killed_at_random_holds_the_same_in_the_end() {
     let pair = Pair::new(f.port, h.port);
     pair.config(&pair.config);
     let from_ms = SystemClock::new().now_ms() - 60_000;
-    let (scraper, longterm) = rounds(&pair, &mut Rng(seed), count);
+    let (scraper, longterm) = rounds(&pair, &mut Rng::new(seed), count);
     let arrived = f.scrapes() + 10;
     let newest = || number(pair.ports[1], "max(f_scrape)").filter(|n| *n >= arrived as f64);
     eventually("new samples arrive", newest);

@@ -278,7 +278,7 @@ fn check_directory(target: &str, data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::rng::Rng;
+    use model::rng::Rng;
 
     /// Mutations of good bytes, from a fixed seed; `fuzz/` goes on.
     #[test]

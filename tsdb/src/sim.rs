@@ -20,7 +20,6 @@
 mod fs;
 #[cfg(test)]
 pub(crate) mod gate;
-pub(crate) mod rng;
 pub(crate) mod switch;
 
 use std::cell::Cell;
@@ -29,13 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use model::rng::Rng;
 use parking_lot::Mutex;
 
 #[cfg(test)]
 pub(crate) use fs::Loss;
 pub(crate) use fs::Plan;
 use fs::Tree;
-use rng::Rng;
 
 /// Simulated disks are below this path.
 const PREFIX: &str = "/sim/";

@@ -61,6 +61,7 @@ pub(super) struct Series {
     target: u32,
     /// Timestamp of the newest stored sample.
     newest_ms: i64,
+    /// When a sample was stored last, as [`State::key`] counts.
     touched_ms: i64,
 }
 
@@ -119,13 +120,14 @@ impl State {
         self.clusters.insert(cluster.into());
     }
 
-    /// The key of a series that a replica sends; `None` when there are too many replicas.
+    /// The key of a series that a replica sends; `None` when there are too many replicas. `at_ms` is the time here and below:
+    /// milliseconds of the clock that nobody sets.
     pub(super) fn key(
         &mut self,
         labels: &Labels,
         target: [&str; 3],
         replica: &str,
-        now_ms: i64,
+        at_ms: i64,
     ) -> Option<SeriesKey> {
         let known = self.replicas.iter().position(|r| r == replica);
         let replica = known.or_else(|| {
@@ -134,19 +136,19 @@ impl State {
                 self.replicas.len() - 1
             })
         })?;
-        let slot = self.slot(labels, target, now_ms);
+        let slot = self.slot(labels, target, at_ms);
         let generation = self.slots[slot as usize].generation;
         Some(SeriesKey { slot, generation, replica: replica as u8 })
     }
 
     /// Notes the newest stored sample of a series.
-    pub(super) fn remember(&mut self, labels: &Labels, target: [&str; 3], newest_ms: i64, now_ms: i64) {
-        let slot = self.slot(labels, target, now_ms);
+    pub(super) fn remember(&mut self, labels: &Labels, target: [&str; 3], newest_ms: i64, at_ms: i64) {
+        let slot = self.slot(labels, target, at_ms);
         let series = self.slots[slot as usize].series.as_mut().expect("a slot that is found is live");
         series.newest_ms = series.newest_ms.max(newest_ms);
     }
 
-    fn slot(&mut self, labels: &Labels, target: [&str; 3], now_ms: i64) -> u32 {
+    fn slot(&mut self, labels: &Labels, target: [&str; 3], at_ms: i64) -> u32 {
         if let Some(slot) = self.slot_of.get(labels) {
             return *slot;
         }
@@ -155,7 +157,7 @@ impl State {
             stored: SeriesRef::NONE,
             target: self.target(target),
             newest_ms: i64::MIN,
-            touched_ms: now_ms,
+            touched_ms: at_ms,
         };
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -219,7 +221,7 @@ impl State {
     }
 
     /// What becomes of a sample; `None` when the series is not known any more.
-    pub(super) fn decide(&mut self, key: SeriesKey, timestamp_ms: i64, now_ms: i64) -> Option<Verdict> {
+    pub(super) fn decide(&mut self, key: SeriesKey, timestamp_ms: i64, at_ms: i64) -> Option<Verdict> {
         let failover_ms = self.failover_ms;
         let series = self.series(key)?;
         let (number, newest_ms) = (series.target as usize, series.newest_ms);
@@ -228,7 +230,7 @@ impl State {
             Some(owner) => owner,
             None => {
                 // The first one heard. It counts as heard now, so that another one waits for its samples.
-                (target.owner, target.heard_ms) = (Some(key.replica), now_ms);
+                (target.owner, target.heard_ms) = (Some(key.replica), at_ms);
                 key.replica
             }
         };
@@ -238,11 +240,11 @@ impl State {
         if timestamp_ms <= newest_ms {
             return Some(Verdict::Covered { behind_ms: newest_ms.saturating_sub(timestamp_ms) });
         }
-        let silent = now_ms.saturating_sub(target.heard_ms) > failover_ms;
+        let silent = at_ms.saturating_sub(target.heard_ms) > failover_ms;
         let behind =
             target.frontier_ms != i64::MIN && timestamp_ms.saturating_sub(target.frontier_ms) > failover_ms;
         if silent || behind {
-            (target.owner, target.heard_ms) = (Some(key.replica), now_ms);
+            (target.owner, target.heard_ms) = (Some(key.replica), at_ms);
             return Some(Verdict::Store { took_over: Some(target.cluster.clone()) });
         }
         if target.frontier_ms.saturating_sub(timestamp_ms) > LACKING_MS {
@@ -259,21 +261,21 @@ impl State {
     }
 
     /// Notes what is durable.
-    pub(super) fn stored(&mut self, samples: &[(SeriesKey, i64)], now_ms: i64) {
+    pub(super) fn stored(&mut self, samples: &[(SeriesKey, i64)], at_ms: i64) {
         for (key, timestamp_ms) in samples {
             let Some(series) = self.series_mut(*key) else { continue };
             series.newest_ms = series.newest_ms.max(*timestamp_ms);
-            series.touched_ms = now_ms;
+            series.touched_ms = at_ms;
             let target = series.target as usize;
             let target = &mut self.targets[target];
             if target.owner == Some(key.replica) {
-                target.heard_ms = now_ms;
+                target.heard_ms = at_ms;
                 target.frontier_ms = target.frontier_ms.max(*timestamp_ms);
             }
         }
-        if now_ms.saturating_sub(self.forgot_ms) > FORGET_EVERY_MS {
-            self.forgot_ms = now_ms;
-            self.forget(now_ms.saturating_sub(FORGET_MS));
+        if at_ms.saturating_sub(self.forgot_ms) > FORGET_EVERY_MS {
+            self.forgot_ms = at_ms;
+            self.forget(at_ms.saturating_sub(FORGET_MS));
         }
     }
 

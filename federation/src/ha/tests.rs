@@ -6,6 +6,7 @@ use std::time::Duration;
 use model::SampleValue;
 use model::clock::ManualClock;
 use model::memory::MemoryStorage;
+use model::rng::Rng;
 
 use super::*;
 
@@ -200,18 +201,6 @@ fn references_outlive_nothing_they_should_not() {
     assert_ne!(other, first, "the slot is the same, the generation is not");
 }
 
-/// All randomness of a run comes from its seed (SplitMix64).
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// A replica: scrapes while it lives, and sends what it scraped in order, again and again until it is taken.
 struct Replica {
     name: &'static str,
@@ -224,7 +213,7 @@ struct Replica {
 #[test]
 fn no_gap_and_no_time_twice_whichever_replica_dies() {
     for seed in 0..40 {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let mut world = World::new();
         let names = ["a", "b"];
         let mut replicas = names.map(|name| Replica {
@@ -236,7 +225,7 @@ fn no_gap_and_no_time_twice_whichever_replica_dies() {
         let end_s = 3600;
         for second in 0..end_s {
             let now = START_MS + second * 1000;
-            world.clock.set_ms(now);
+            world.clock.advance(Duration::from_secs(u64::from(second > 0)));
             if rng.below(300) == 0 {
                 let dying = rng.below(2) as usize;
                 if replicas[1 - dying].alive {

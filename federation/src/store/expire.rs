@@ -1,6 +1,9 @@
 //! Expiry: months older than retention go as a whole, series that no month knows any more go with them.
 //!
 //! Nothing is rewritten. Each step may be repeated after a crash: the list of a month's series is deleted last.
+//!
+//! When nothing has come since the newest month ended, ages count to that month's begin: a clock that is years ahead for a
+//! minute must not cost years of samples. A store that nothing is written to therefore keeps what it has.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +13,23 @@ use rocksdb::WriteBatch;
 
 use super::Inner;
 use super::families::{AGG1H, AGG5M, EXEMPLARS, IDS, INDEX, META, RAW, SEALED, SERIES, TS};
-use super::keys::{Month, id_key, month_end_ms, month_name, month_range};
+use super::keys::{Month, id_key, month_end_ms, month_name, month_range, month_start_ms};
 use super::rows::{COUNTERS_KEY, decode_series, encode_counters};
 use super::write::Durable;
 
+/// How long nothing may come after the end of a month before the clock is not believed.
+const SILENCE_MS: i64 = 86_400_000;
 /// Series removed in one RocksDB write.
 const REMOVE_SERIES: usize = 4096;
 
 impl Inner {
+    /// The time that ages are counted to: the clock's, unless that has left the newest month that has samples behind.
+    pub(super) fn expiry_ms(&self, now_ms: i64) -> i64 {
+        let newest = self.months.read().last().copied();
+        let silent = newest.filter(|m| now_ms.saturating_sub(month_end_ms(*m)) > SILENCE_MS);
+        silent.map_or(now_ms, month_start_ms)
+    }
+
     /// Drops what is older than retention. Returns the number of months and of series. The maintenance lock is held.
     pub(super) fn expire(&self, now_ms: i64) -> Result<(u64, u64), StorageError> {
         let oldest = self.oldest_ms(now_ms);

@@ -206,37 +206,26 @@ pub fn check_wire_rollup(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use model::rng::Rng;
+
     use super::*;
-
-    /// SplitMix64.
-    struct Rng(u64);
-
-    impl Rng {
-        fn below(&mut self, n: usize) -> usize {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) % n as u64) as usize
-        }
-    }
 
     fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
         if bytes.is_empty() {
-            return bytes.push(rng.below(256) as u8);
+            return bytes.push(rng.index(256) as u8);
         }
         // The head of most of these is short and means most.
-        let reach = if rng.below(2) == 0 { bytes.len().min(24) } else { bytes.len() };
-        let at = rng.below(reach);
-        match rng.below(5) {
-            0 => bytes[at] ^= 1 << rng.below(8),
-            1 => bytes[at] = [0, 0xff, 0x7f, 0x80][rng.below(4)],
+        let reach = if rng.index(2) == 0 { bytes.len().min(24) } else { bytes.len() };
+        let at = rng.index(reach);
+        match rng.index(5) {
+            0 => bytes[at] ^= 1 << rng.index(8),
+            1 => bytes[at] = [0, 0xff, 0x7f, 0x80][rng.index(4)],
             2 => bytes.truncate(at),
             3 => {
-                let part = bytes[at..at + rng.below(16).min(bytes.len() - at)].to_vec();
+                let part = bytes[at..at + rng.index(16).min(bytes.len() - at)].to_vec();
                 drop(bytes.splice(at..at, part));
             }
-            _ => bytes[at] = rng.below(256) as u8,
+            _ => bytes[at] = rng.index(256) as u8,
         }
     }
 
@@ -246,10 +235,10 @@ mod tests {
         for target in TARGETS {
             let seeds = seeds(target);
             seeds.iter().for_each(|s| check(target, s));
-            let mut rng = Rng(7);
+            let mut rng = Rng::new(7);
             for round in 0..4000 {
-                let mut bytes = seeds[rng.below(seeds.len())].clone();
-                (0..1 + rng.below(3)).for_each(|_| mutate(&mut bytes, &mut rng));
+                let mut bytes = seeds[rng.index(seeds.len())].clone();
+                (0..1 + rng.index(3)).for_each(|_| mutate(&mut bytes, &mut rng));
                 let run = || check(target, &bytes);
                 assert!(std::panic::catch_unwind(run).is_ok(), "{target}, round {round}: {bytes:02x?}");
             }

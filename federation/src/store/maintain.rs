@@ -1,6 +1,7 @@
 //! What is done about once a minute, and when memory runs full: choose what to seal, cut the journal, forget idle series.
 
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use model::StorageError;
 use rocksdb::WriteBatch;
@@ -38,8 +39,8 @@ pub(super) struct Maintenance {
     journal_cut: u64,
     /// When idle series were looked for last.
     forgot_ms: i64,
-    /// Sealing for want of memory is not tried again before: a reader held it back.
-    relief_blocked_until_ms: i64,
+    /// Sealing for want of memory is not tried again before, by the clock that nobody sets: a reader held it back.
+    relief_blocked_until: Duration,
     fill: super::rollup::FillState,
     retention: super::retention::RetentionState,
 }
@@ -47,7 +48,7 @@ pub(super) struct Maintenance {
 /// Fewest series sealed at once when memory runs full.
 const RELIEF_SERIES: usize = 1024;
 /// How long to wait after sealing for want of memory achieved nothing.
-const RELIEF_PAUSE_MS: i64 = 500;
+const RELIEF_PAUSE: Duration = Duration::from_millis(500);
 /// What open samples of one series may take whatever the limit says: less would make short chunks, which are written again and again.
 const OPEN_SERIES_BYTES: i64 = 1024;
 /// Rounds without an append after which a series is idle; two fit in [`super::StoreConfig::forget_after`].
@@ -100,17 +101,17 @@ impl Inner {
         let maintenance =
             if bytes <= 2 * limit { self.maintenance.try_lock() } else { Some(self.maintenance.lock()) };
         let Some(mut maintenance) = maintenance else { return };
-        let now_ms = self.clock.now_ms();
+        let now = self.clock.monotonic();
         // Whoever waited may find the work done, or in vain for now.
-        if self.metrics.open_bytes.get() <= limit || now_ms < maintenance.relief_blocked_until_ms {
+        if self.metrics.open_bytes.get() <= limit || now < maintenance.relief_blocked_until {
             return;
         }
         match self.seal(&self.largest()).and_then(|stats| self.cut_journal(&mut maintenance).map(|()| stats))
         {
             Ok(stats) if stats.taken > 0 => {}
-            Ok(_) => maintenance.relief_blocked_until_ms = now_ms + RELIEF_PAUSE_MS,
+            Ok(_) => maintenance.relief_blocked_until = now + RELIEF_PAUSE,
             Err(e) => {
-                maintenance.relief_blocked_until_ms = now_ms + RELIEF_PAUSE_MS;
+                maintenance.relief_blocked_until = now + RELIEF_PAUSE;
                 tracing::error!("long-term store: sealing early, because memory is full, failed: {e}");
             }
         }
@@ -214,7 +215,8 @@ impl Inner {
 fn is_due(s: &OpenSeries, now_ms: i64, period: i64) -> bool {
     let phase = (s.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as i64 % period;
     let turn = |ms: i64| ms.saturating_add(phase).div_euclid(period);
-    s.len() >= MAX_OPEN_SAMPLES || turn(now_ms) > turn(s.opened_ms())
+    // A clock that was ahead when they came must not keep them open until then.
+    s.len() >= MAX_OPEN_SAMPLES || turn(now_ms) != turn(s.opened_ms())
 }
 
 impl std::ops::AddAssign for SealStats {

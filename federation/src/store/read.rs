@@ -48,7 +48,8 @@ pub(super) struct LongtermQuerier {
     view: Arc<Registration>,
     mint: i64,
     maxt: i64,
-    now_ms: i64,
+    /// What retention counts from.
+    expiry_ms: i64,
     /// Whether `mint` is the begin of retention rather than what was asked for.
     clamped: bool,
 }
@@ -62,7 +63,14 @@ impl LongtermQuerier {
         let seq = open.published;
         let token = inner.readers.enter(seq, mint, now_ms);
         drop(open);
-        Self { view: Arc::new(Registration { inner, token, seq }), mint, maxt, now_ms, clamped: mint > asked }
+        let expiry_ms = inner.expiry_ms(now_ms);
+        Self {
+            view: Arc::new(Registration { inner, token, seq }),
+            mint,
+            maxt,
+            expiry_ms,
+            clamped: mint > asked,
+        }
     }
 
     fn inner(&self) -> &Inner {
@@ -90,7 +98,7 @@ impl LongtermQuerier {
             view: self.view.clone(),
             mint: self.mint,
             maxt: self.maxt,
-            now_ms: self.now_ms,
+            expiry_ms: self.expiry_ms,
             clamped: self.clamped,
             labels_only: hints.labels_only,
             months: selection.months,
@@ -199,7 +207,8 @@ struct LongtermSeriesSet {
     view: Arc<Registration>,
     mint: i64,
     maxt: i64,
-    now_ms: i64,
+    /// What retention counts from.
+    expiry_ms: i64,
     clamped: bool,
     labels_only: bool,
     /// How series are answered, where they can be.
@@ -308,7 +317,7 @@ impl LongtermSeriesSet {
         if config.rules.is_empty() {
             return None;
         }
-        let mint = self.now_ms.saturating_sub(config.retention_of(labels));
+        let mint = self.expiry_ms.saturating_sub(config.retention_of(labels));
         (mint > self.mint).then_some(mint)
     }
 

@@ -82,8 +82,9 @@ impl Inner {
 
     /// Series of a month whose retention ended before the month's end.
     fn expired_in(&self, month: Month, now_ms: i64) -> Result<RoaringTreemap, StorageError> {
+        let expiry_ms = self.expiry_ms(now_ms);
         let is_over = |retention_ms: i64| {
-            month_end_ms(month) <= now_ms.saturating_sub(retention_ms).saturating_sub(MARGIN_MS)
+            month_end_ms(month) <= expiry_ms.saturating_sub(retention_ms).saturating_sub(MARGIN_MS)
         };
         let (rules, general) = (&self.config.rules, self.config.retention_ms);
         let mut gone = RoaringTreemap::new();

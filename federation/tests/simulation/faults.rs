@@ -14,6 +14,8 @@ use crate::world::{World, assert_same, contents};
 
 /// Steps of one history.
 const STEPS: u64 = 40;
+/// More than the retention of the long-term node.
+const YEARS_MS: i64 = 3 * 365 * 86_400_000;
 /// Series that are scraped.
 const SERIES: usize = 8;
 
@@ -96,10 +98,13 @@ impl History {
                 self.world.receiver.restart();
             }
             11 | 12 if self.clocks => {
-                // Up to six hours ahead or behind, either node.
+                // Up to six hours ahead or behind, either node; or the long-term node years ahead, past all retention.
                 let ahead_ms = (self.rng.below(12 * 60) as i64 - 6 * 60) * 60_000;
-                let clock = if self.rng.one_in(2) { &self.world.clock } else { &self.world.longterm_clock };
-                clock.set_ahead(ahead_ms);
+                match self.rng.below(5) {
+                    0 | 1 => self.world.clock.set_ahead(ahead_ms),
+                    2 | 3 => self.world.longterm_clock.set_ahead(ahead_ms),
+                    _ => self.world.longterm_clock.set_ahead(YEARS_MS + ahead_ms),
+                }
             }
             _ => self.world.maintain(),
         }

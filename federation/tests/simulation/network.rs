@@ -8,24 +8,21 @@ use bytes::Bytes;
 use federation::http::{HttpError, Outgoing, Response};
 use federation::transport::{Answer, Transport};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use model::rng;
 
 use crate::receiver::Receiver;
 
-/// A small generator: all randomness of a simulation comes from one seed.
+/// All randomness of a simulation comes from one seed; its parts share this.
 pub(crate) struct Rng(AtomicU64);
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(AtomicU64::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d))
+        Self(AtomicU64::new(seed.wrapping_mul(rng::STEP) ^ 0x5851_f42d_4c95_7f2d))
     }
 
     /// A number below `n`.
     pub(crate) fn below(&self, n: u64) -> u64 {
-        // SplitMix64.
-        let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
+        rng::mix(self.0.fetch_add(rng::STEP, Ordering::Relaxed)) % n
     }
 
     /// True once in `n` times.

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use model::clock::SystemClock;
+use model::rng::Rng;
 use model::{Clock, Labels, Matcher};
 use promql::parser::{Expr, ParserOptions, parse, pretty};
 use promql::{Engine, EngineConfig, PointValue, QueryError, QueryOptions, Value};
@@ -284,7 +285,7 @@ const WORDS: [&str; 97] = [
 
 /// Makes new texts of known ones: cuts, repeats, crosses, nests, puts in words. Deterministic for a seed.
 pub struct Mutator {
-    state: u64,
+    rng: Rng,
     words: Vec<&'static str>,
 }
 
@@ -292,40 +293,28 @@ impl Mutator {
     /// A mutator whose texts follow from `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { state: seed, words: vocabulary() }
-    }
-
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
+        Self { rng: Rng::new(seed), words: vocabulary() }
     }
 
     /// A position between two characters of `text`.
     fn position(&mut self, text: &str) -> usize {
-        let at = self.below(text.len() + 1);
+        let at = self.rng.index(text.len() + 1);
         text.floor_char_boundary(at)
     }
 
     fn word(&mut self) -> &'static str {
-        let i = self.below(self.words.len());
+        let i = self.rng.index(self.words.len());
         self.words[i]
     }
 
     /// A text made of one of `seeds`, of at most about 2 KiB.
     pub fn text(&mut self, seeds: &[String]) -> String {
         let pick = |m: &mut Self| {
-            let i = m.below(seeds.len());
+            let i = m.rng.index(seeds.len());
             seeds.get(i).cloned().unwrap_or_default()
         };
         let mut text = pick(self);
-        for _ in 0..=self.below(5) {
+        for _ in 0..=self.rng.index(5) {
             let other = pick(self);
             text = self.mutated(&text, &other);
             text.truncate(text.floor_char_boundary(2_048));
@@ -339,7 +328,7 @@ impl Mutator {
             std::mem::swap(&mut a, &mut b);
         }
         let (before, middle, after) = (&text[..a], &text[a..b], &text[b..]);
-        match self.below(8) {
+        match self.rng.index(8) {
             0 => format!("{before}{after}"),
             1 => format!("{before}{middle}{middle}{after}"),
             2 => format!("{before}{}{middle}{after}", self.word()),
@@ -350,12 +339,12 @@ impl Mutator {
             }
             5 => format!("{before}({middle}){after}"),
             6 => {
-                let c = char::from_u32(self.below(0x250) as u32).unwrap_or('\u{fffd}');
+                let c = char::from_u32(self.rng.index(0x250) as u32).unwrap_or('\u{fffd}');
                 format!("{before}{c}{after}")
             }
             _ => {
                 let word = self.word();
-                format!("{before}{}{middle}{after}", word.repeat(1 + self.below(30)))
+                format!("{before}{}{middle}{after}", word.repeat(1 + self.rng.index(30)))
             }
         }
     }

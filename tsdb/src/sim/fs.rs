@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 
-use super::rng::Rng;
+use model::rng::Rng;
 
 const SECTOR_LEN_BYTES: usize = 512;
 const ROOT: u64 = 0;

@@ -2,35 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use model::rng::Rng;
 use promql::{Engine, EngineConfig, QueryOptions, QueryOutput, Value};
 
 use super::super::families::{AGG1H, AGG5M};
 use super::super::rollup::{ROLLUPS, Row};
 use super::*;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
-    }
-}
 
 const MINUTE_MS: i64 = 60_000;
 /// 2026-09-26: histories reach into October.
@@ -49,9 +26,9 @@ fn engine(f: &Fixture, use_start_timestamps: bool) -> Engine {
 }
 
 /// The history of one series: what kind it is decides about its values.
-fn history(r: &mut Random, kind: usize) -> Vec<Sample> {
-    let interval = r.of(&[MINUTE_MS, 2 * MINUTE_MS, 5 * MINUTE_MS, 7 * MINUTE_MS, HOUR_MS]);
-    let phase = r.of(&[0, 0, 1, 17_123]);
+fn history(r: &mut Rng, kind: usize) -> Vec<Sample> {
+    let interval = r.pick(&[MINUTE_MS, 2 * MINUTE_MS, 5 * MINUTE_MS, 7 * MINUTE_MS, HOUR_MS]);
+    let phase = r.pick(&[0, 0, 1, 17_123]);
     let mut t = BEGIN + phase;
     let (mut v, mut out) = (r.below(1000) as f64, Vec::new());
     let end = BEGIN + DAYS * DAY_MS;
@@ -69,10 +46,10 @@ fn history(r: &mut Random, kind: usize) -> Vec<Sample> {
             // Gauges: of one sign, of both, with everything a float can be.
             5 => Sample::float(t, 20.0 + r.below(1000) as f64 / 100.0),
             6 => Sample::float(t, (r.below(2001) as f64 - 1000.0) / 7.0),
-            7 => Sample::float(t, r.of(&[f64::NAN, 1.0, 2.5, -0.0, 0.0])),
-            8 if r.one_in(2000) => Sample::float(t, r.of(&[f64::INFINITY, f64::NEG_INFINITY])),
+            7 => Sample::float(t, r.pick(&[f64::NAN, 1.0, 2.5, -0.0, 0.0])),
+            8 if r.one_in(2000) => Sample::float(t, r.pick(&[f64::INFINITY, f64::NEG_INFINITY])),
             8 => Sample::float(t, r.below(50) as f64),
-            9 if r.one_in(2000) => Sample::float(t, r.of(&[1e300, -1.7e308])),
+            9 if r.one_in(2000) => Sample::float(t, r.pick(&[1e300, -1.7e308])),
             10 if t > BEGIN + 4 * DAY_MS && t < BEGIN + 4 * DAY_MS + HOUR_MS => {
                 Sample::histogram(t, model::Histogram { count: 3, sum: 1.5, ..Default::default() })
             }
@@ -88,7 +65,7 @@ fn history(r: &mut Random, kind: usize) -> Vec<Sample> {
         t += interval;
         if r.one_in(500) {
             out.push(Sample::float(t, model::stale_nan()));
-            t += r.of(&[interval, 3 * HOUR_MS, 30 * HOUR_MS]);
+            t += r.pick(&[interval, 3 * HOUR_MS, 30 * HOUR_MS]);
         }
     }
     out.retain(|s| s.timestamp_ms < end);
@@ -102,8 +79,8 @@ fn slots() -> Vec<u32> {
 }
 
 /// A store whose samples came in some order, sealed now and then, with late and deleted ones.
-fn store(seed: u64) -> (Fixture, Random) {
-    let mut r = Random(seed);
+fn store(seed: u64) -> (Fixture, Rng) {
+    let mut r = Rng::new(seed);
     let mut f = Fixture::new();
     f.clock.set_ms(BEGIN + DAYS * DAY_MS);
     let all: Vec<Vec<Sample>> = (0..SERIES).map(|i| history(&mut r, i)).collect();
@@ -111,7 +88,7 @@ fn store(seed: u64) -> (Fixture, Random) {
     let mut next = [0; SERIES];
     let mut until = BEGIN;
     while until < BEGIN + DAYS * DAY_MS {
-        until += r.of(&[3 * HOUR_MS, 20 * HOUR_MS, DAY_MS, 2 * DAY_MS + 5 * MINUTE_MS]);
+        until += r.pick(&[3 * HOUR_MS, 20 * HOUR_MS, DAY_MS, 2 * DAY_MS + 5 * MINUTE_MS]);
         let mut batch = Vec::new();
         for (i, samples) in all.iter().enumerate() {
             let held_back = r.one_in(6);
@@ -136,7 +113,7 @@ fn store(seed: u64) -> (Fixture, Random) {
         match r.below(8) {
             0 => {
                 let from = BEGIN + r.below(DAYS as u64 * 24 * 60) as i64 * MINUTE_MS;
-                let to = from + r.of(&[1, 10 * MINUTE_MS, HOUR_MS, 3 * DAY_MS]);
+                let to = from + r.pick(&[1, 10 * MINUTE_MS, HOUR_MS, 3 * DAY_MS]);
                 let of = Matcher::equal("instance", format!("host-{}:9100", r.below(SERIES as u64)));
                 f.store().delete(&[of], from, to).unwrap();
             }
@@ -151,9 +128,9 @@ fn store(seed: u64) -> (Fixture, Random) {
     (f, r)
 }
 
-fn query(r: &mut Random) -> (String, i64, i64, i64) {
-    let grid = r.of(&[5 * MINUTE_MS, HOUR_MS, HOUR_MS, DAY_MS, DAY_MS]);
-    let times = |r: &mut Random, n: u64| grid * (1 + r.below(n) as i64);
+fn query(r: &mut Rng) -> (String, i64, i64, i64) {
+    let grid = r.pick(&[5 * MINUTE_MS, HOUR_MS, HOUR_MS, DAY_MS, DAY_MS]);
+    let times = |r: &mut Rng, n: u64| grid * (1 + r.below(n) as i64);
     let range = times(r, 3).min(2 * DAY_MS);
     let step = times(r, 3);
     let mut start = BEGIN / DAY_MS * DAY_MS + grid * r.below((DAYS * DAY_MS / grid) as u64) as i64;
@@ -162,7 +139,7 @@ fn query(r: &mut Random) -> (String, i64, i64, i64) {
     }
     let end = (start + step * r.below(40) as i64).min(BEGIN + (DAYS + 1) * DAY_MS);
     let offset = if r.one_in(3) { format!(" offset {}ms", times(r, 2)) } else { String::new() };
-    let func = r.of(&[
+    let func = r.pick(&[
         "rate",
         "increase",
         "delta",
@@ -277,7 +254,7 @@ fn rows(f: &Fixture, family: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
 #[test]
 fn rows_survive_the_codec_and_damage_is_an_error() {
     for seed in 0..20 {
-        let mut r = Random(seed);
+        let mut r = Rng::new(seed);
         let mut samples = Samples::new();
         let family = ROLLUPS[(seed % 2) as usize];
         let kind = r.below(SERIES as u64) as usize;
@@ -315,7 +292,7 @@ fn rows_survive_the_codec_and_damage_is_an_error() {
 #[test]
 fn foreign_bytes_with_a_good_checksum_never_panic() {
     for seed in 0..40 {
-        let mut r = Random(seed);
+        let mut r = Rng::new(seed);
         let family = &super::super::rollup::MINUTES;
         let part = family.part_of(super::super::keys::month_of(BEGIN), BEGIN);
         let mut samples = Samples::new();
@@ -327,7 +304,8 @@ fn foreign_bytes_with_a_good_checksum_never_panic() {
             let mut bad = good[..good.len() - 4].to_vec();
             for _ in 0..1 + r.below(3) {
                 let at = block + r.below((bad.len() - block) as u64) as usize;
-                bad[at] = r.of(&[0, 1, 0x7f, 0x80, 0xff, r.0 as u8]);
+                let noise = r.next() as u8;
+                bad[at] = r.pick(&[0, 1, 0x7f, 0x80, 0xff, noise]);
             }
             let crc = crc32c::crc32c(&bad[block..]);
             bad.extend_from_slice(&crc.to_le_bytes());

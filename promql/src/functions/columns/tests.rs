@@ -1,6 +1,7 @@
 //! Every function over columns against its twin for one window, on random series.
 
 use model::Labels;
+use model::rng::Rng;
 
 use crate::annotations::Notes;
 use crate::exec::batch::{ABSENT, Cell, clean};
@@ -28,23 +29,7 @@ const FUNCTIONS: [&str; 16] = [
     "quantile_over_time",
 ];
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
-fn series(r: &mut Random) -> SeriesColumns {
+fn series(r: &mut Rng) -> SeriesColumns {
     let mut c = SeriesColumns::default();
     let kind = r.below(5);
     let (mut t, mut v) = (0_i64, 0.0_f64);
@@ -68,7 +53,7 @@ fn series(r: &mut Random) -> SeriesColumns {
     c
 }
 
-fn bounds(r: &mut Random, c: &SeriesColumns) -> (Vec<Bound>, i64, usize) {
+fn bounds(r: &mut Rng, c: &SeriesColumns) -> (Vec<Bound>, i64, usize) {
     let range_ms = 1 + r.below(40) as i64 * 15_000;
     let step_ms = 1_000 * (1 + r.below(100) as i64);
     let (mut bounds, mut end_ms, mut steps) = (Vec::new(), r.below(60_000) as i64, 0);
@@ -85,7 +70,7 @@ fn bounds(r: &mut Random, c: &SeriesColumns) -> (Vec<Bound>, i64, usize) {
 }
 
 fn check(seed: u64) {
-    let mut r = Random(seed);
+    let mut r = Rng::new(seed);
     let c = series(&mut r);
     let (bounds, range_ms, steps) = bounds(&mut r, &c);
     let q = [0.0, 0.5, 0.9, 1.0, -1.0, f64::NAN][r.below(6) as usize];

@@ -1,27 +1,23 @@
-//! Pseudo-random numbers from a seed: SplitMix64, small and the same everywhere. Not for secrets.
+//! What generators draw from a seed.
 
 /// A source of pseudo-random numbers.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(super) struct Rng(model::rng::Rng);
 
 impl Rng {
     /// The same seed and `stream` give the same numbers; different streams of one seed have nothing in common.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
-        let mut mix = Self(seed ^ stream.wrapping_mul(0xa24b_aed4_963e_e407));
-        Self(mix.next())
+        let mut seeds = model::rng::Rng::new(seed ^ stream.wrapping_mul(0xa24b_aed4_963e_e407));
+        Self(model::rng::Rng::new(seeds.next()))
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     /// In `[0, n)`.
     pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
+        self.0.below(n)
     }
 
     /// In `[low, high]`.
@@ -36,7 +32,7 @@ impl Rng {
 
     /// One of `all`, which is not empty.
     pub(super) fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
+        self.0.pick(all)
     }
 
     /// One of `all` by weight.

@@ -12,10 +12,10 @@ use ::model::{
 
 use super::flips::Flips;
 use super::model::{Key, Model, Survives, is_value, labels, value};
-use crate::sim::rng::Rng;
 use crate::sim::{self, Loss, Plan, SimDisk, gate};
 use crate::wal::segment;
 use crate::{Config, Db, Error, FloatEncoding, WalCompression};
+use model::rng::Rng;
 
 /// Length of a block cut from the head.
 const BLOCK_MS: i64 = 100_000;

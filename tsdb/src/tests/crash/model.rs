@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ::model::histogram::{CounterResetHint, Span};
 use ::model::{FloatHistogram, Histogram, HistogramValue, Labels, SampleValue};
 
-use crate::sim::rng::Rng;
+use model::rng::Rng;
 
 /// A sample: number of its series, and time.
 pub(super) type Key = (u64, i64);
