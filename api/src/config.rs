@@ -70,10 +70,8 @@ pub struct RemoteWriteConfig {
     pub max_body_bytes: usize,
     /// Most bytes of a request once decompressed.
     pub max_decoded_bytes: usize,
-    /// Most series that the receiver remembers by the bytes of their labels; 0 remembers none.
+    /// Most series that the receiver remembers by the bytes of their labels, some 40 bytes each; 0 remembers none.
     pub max_cached_series: usize,
-    /// Most bytes that remembering series may take.
-    pub max_cache_bytes: usize,
     /// Most requests that are taken in at once; further ones wait.
     pub max_concurrency: usize,
     /// How far in the future a timestamp may lie.
@@ -162,7 +160,6 @@ impl Default for RemoteWriteConfig {
             max_body_bytes: 32 << 20,
             max_decoded_bytes: 64 << 20,
             max_cached_series: 2_000_000,
-            max_cache_bytes: 256 << 20,
             max_concurrency: 8,
             max_ahead_ms: 600_000,
             retry_after: Duration::from_secs(5),

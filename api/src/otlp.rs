@@ -19,7 +19,7 @@ use wire::otlp::{Category, Report, Settings, Sink, Stop, json_to_protobuf, trans
 use crate::app::App;
 use crate::body::Body;
 use crate::remote_write::{metadata_hash, unavailable};
-use crate::series_cache::{Known, SeriesCache};
+use crate::series_cache::{Key, Known, SeriesCache};
 use crate::small::{empty, plain};
 
 /// How OTLP metrics are translated, from the next request on. Clones share the settings.
@@ -129,7 +129,14 @@ fn store(app: &Arc<App>, body: &[u8]) -> Response<Body> {
     };
     let max_ms = app.deps.clock.now_ms().saturating_add(app.config.remote_write.max_ahead_ms);
     let settings = app.deps.otlp.get();
-    let mut batch = Batch { app, appender, cache: app.receiver.cache(), key: Vec::new(), told: Vec::new() };
+    let mut batch = Batch {
+        app,
+        appender,
+        cache: app.receiver.cache(),
+        bytes: Vec::new(),
+        key: Key::of(&[]),
+        told: Vec::new(),
+    };
     let report = translate(body, &settings, max_ms, &mut batch);
     let Batch { appender, told, .. } = batch;
     let report = match report {
@@ -146,7 +153,7 @@ fn store(app: &Arc<App>, body: &[u8]) -> Response<Body> {
     if report.refused.is_empty() {
         return match appender.commit() {
             Ok(()) => {
-                told.iter().for_each(|(key, known)| app.receiver.cache().put(key, *known));
+                told.iter().for_each(|(key, known)| app.receiver.cache().put(*key, *known));
                 empty(StatusCode::OK)
             }
             Err(e) => unavailable(app, &e),
@@ -181,9 +188,12 @@ struct Batch<'s> {
     app: &'s App,
     appender: Box<dyn Appender>,
     cache: &'s SeriesCache,
-    key: Vec<u8>,
+    /// What the key is made of.
+    bytes: Vec<u8>,
+    /// Of the series whose sample is taken in.
+    key: Key,
     /// Series whose metadata is new, to be remembered once it is stored.
-    told: Vec<(Vec<u8>, Known)>,
+    told: Vec<(Key, Known)>,
 }
 
 impl Batch<'_> {
@@ -205,12 +215,12 @@ impl Batch<'_> {
 
     fn append_sample(&mut self, labels: &LabelsWriter, sample: &Sample) -> Result<Known, AppendError> {
         let as_zero = self.app.config.otlp.starts_as_zeros && sample.start_timestamp_ms != 0;
-        let known = self.cache.get(&self.key);
+        let known = self.cache.get(self.key);
         if !as_zero && let Some(known) = known {
             if self.append_known(known.series, sample)? {
                 return Ok(known);
             }
-            self.cache.forget(&self.key);
+            self.cache.forget(self.key);
         }
         let labels = labels.build();
         if as_zero {
@@ -220,7 +230,7 @@ impl Batch<'_> {
         let metadata_hash =
             known.filter(|known| known.series == series).map_or(0, |known| known.metadata_hash);
         let known = Known { series, metadata_hash };
-        self.cache.put(&self.key, known);
+        self.cache.put(self.key, known);
         Ok(known)
     }
 
@@ -230,7 +240,7 @@ impl Batch<'_> {
             return;
         }
         match self.appender.append_metadata(known.series, metadata) {
-            Ok(()) => self.told.push((self.key.clone(), Known { metadata_hash: hash, ..known })),
+            Ok(()) => self.told.push((self.key, Known { metadata_hash: hash, ..known })),
             Err(e) => tracing::debug!("OTLP: metadata not taken: {e}"),
         }
     }
@@ -245,9 +255,10 @@ impl Sink for Batch<'_> {
         metadata: &Metadata,
     ) -> Result<(), AppendError> {
         // No other receiver's keys begin with 1: those of remote write begin with a tag, or 0.
-        self.key.clear();
-        self.key.push(1);
-        self.key.extend_from_slice(labels.iter().as_packed().as_bytes());
+        self.bytes.clear();
+        self.bytes.push(1);
+        self.bytes.extend_from_slice(labels.iter().as_packed().as_bytes());
+        self.key = Key::of(&self.bytes);
         let known = self.append_sample(labels, &sample)?;
         let metrics = &self.app.metrics;
         let unknown = metadata.metric_type == MetricType::Unknown;

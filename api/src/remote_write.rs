@@ -6,7 +6,8 @@
 //! try again (503 with `Retry-After`, or 500).
 //!
 //! The fast path of a known series is a look-up by the bytes of its labels ([`crate::series_cache`]) and one call per
-//! sample; labels are built only for series that are new here.
+//! sample; labels are built only for series that are new here. Series are looked up many at a time, since waiting for memory
+//! is what looking up takes.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +26,7 @@ use crate::app::App;
 use crate::body::Body;
 use crate::config::RemoteWriteConfig;
 use crate::metrics::Metrics;
-use crate::series_cache::{Known, SeriesCache};
+use crate::series_cache::{Key, Known, SeriesCache};
 use crate::small::{empty, plain};
 
 /// Reasons that are told in full; further ones are counted.
@@ -35,6 +36,8 @@ const KEEP_BUFFER_BYTES: usize = 8 << 20;
 /// How often the number of cached series is counted, in requests.
 const COUNT_CACHE_EVERY: u64 = 64;
 
+/// Series of a request that are looked up together.
+const SERIES_AT_A_TIME: usize = 64;
 /// What the samples of a request may take until they are committed.
 const BATCH_MEMORY_BYTES: usize = 256 << 20;
 
@@ -63,7 +66,7 @@ impl Receiver {
     /// A receiver that knows nothing yet.
     pub(crate) fn new(config: &RemoteWriteConfig, metrics: Metrics) -> Self {
         Self {
-            cache: SeriesCache::new(config.max_cached_series, config.max_cache_bytes),
+            cache: SeriesCache::new(config.max_cached_series),
             scratch: Mutex::default(),
             scratch_max: config.max_concurrency,
             metrics,
@@ -346,9 +349,23 @@ struct Batch<'s> {
     refused: Refused,
 }
 
+/// Series that are looked up together.
+#[derive(Default)]
+struct Found {
+    keys: Vec<Key>,
+    known: Vec<Option<Known>>,
+}
+
+impl Found {
+    fn look_up(&mut self, cache: &SeriesCache) -> impl Iterator<Item = (Key, Option<Known>)> {
+        cache.get_all(&self.keys, &mut self.known);
+        self.keys.iter().copied().zip(self.known.iter().copied())
+    }
+}
+
 /// A series while its samples are taken in.
-struct Current<'k, L> {
-    key: &'k [u8],
+struct Current<L> {
+    key: Key,
     /// What the cache knew, or what the store said meanwhile.
     known: Option<Known>,
     /// Reads the labels; only called for a series that is not known.
@@ -370,21 +387,34 @@ impl Batch<'_> {
     fn v1(&mut self, body: &[u8]) -> Result<(), Stop> {
         let mut request = WriteRequest::new(body);
         let mut scratch = LabelScratch::default();
-        while let Some(series) = request.next_series()? {
-            self.series_v1(&series, &mut scratch)?;
+        let (mut some, mut found) = (Vec::with_capacity(SERIES_AT_A_TIME), Found::default());
+        loop {
+            some.clear();
+            found.keys.clear();
+            while some.len() < SERIES_AT_A_TIME
+                && let Some(series) = request.next_series()?
+            {
+                found.keys.push(Key::of(series.raw_labels()));
+                some.push(series);
+            }
+            if some.is_empty() {
+                return Ok(());
+            }
+            for (series, (key, known)) in some.iter().zip(found.look_up(self.cache)) {
+                self.series_v1(series, key, known, &mut scratch)?;
+            }
         }
-        Ok(())
     }
 
-    fn series_v1<'a>(&mut self, series: &TimeSeries<'a>, scratch: &mut LabelScratch<'a>) -> Result<(), Stop> {
+    fn series_v1<'a>(
+        &mut self,
+        series: &TimeSeries<'a>,
+        key: Key,
+        known: Option<Known>,
+        scratch: &mut LabelScratch<'a>,
+    ) -> Result<(), Stop> {
         let total = series.samples_len() + series.histograms_len();
-        let key = series.raw_labels();
-        let mut current = Current {
-            key,
-            known: self.cache.get(key),
-            read: || to_labels(series.labels(scratch)?),
-            labels: None,
-        };
+        let mut current = Current { key, known, read: || to_labels(series.labels(scratch)?), labels: None };
         let mut done = 0;
         for sample in series.samples() {
             let (timestamp_ms, value) = sample?;
@@ -407,21 +437,38 @@ impl Batch<'_> {
 
     fn v2(&mut self, body: &[u8]) -> Result<(), Stop> {
         let mut request = write_v2::Request::new(body)?;
-        let mut series = write_v2::TimeSeries::new();
-        let mut key = Vec::new();
-        while request.next_series(&mut series)? {
-            self.series_v2(&mut series, &mut key)?;
+        let mut some = Vec::new();
+        some.resize_with(SERIES_AT_A_TIME, write_v2::TimeSeries::new);
+        let (mut bytes, mut found) = (Vec::new(), Found::default());
+        loop {
+            found.keys.clear();
+            for series in &mut some {
+                if !request.next_series(series)? {
+                    break;
+                }
+                write_key(&mut bytes, series.labels());
+                found.keys.push(Key::of(&bytes));
+            }
+            if found.keys.is_empty() {
+                return Ok(());
+            }
+            for (series, (key, known)) in some.iter_mut().zip(found.look_up(self.cache)) {
+                self.series_v2(series, key, known)?;
+            }
         }
-        Ok(())
     }
 
-    fn series_v2(&mut self, series: &mut write_v2::TimeSeries<'_>, key: &mut Vec<u8>) -> Result<(), Stop> {
+    fn series_v2(
+        &mut self,
+        series: &mut write_v2::TimeSeries<'_>,
+        key: Key,
+        known: Option<Known>,
+    ) -> Result<(), Stop> {
         if let Some(reason) = series.invalid() {
             let (reason, samples) = (reason.to_owned(), series.samples().len());
             self.refuse_series(reason, samples)?;
             return Ok(());
         }
-        write_key(key, series.labels());
         let mut pairs = series.labels().to_vec();
         let total = series.samples().len();
         if total == 0 {
@@ -430,8 +477,7 @@ impl Batch<'_> {
             });
             return Ok(());
         }
-        let mut current =
-            Current { key, known: self.cache.get(key), read: || to_labels(&mut pairs), labels: None };
+        let mut current = Current { key, known, read: || to_labels(&mut pairs), labels: None };
         for (done, sample) in series.samples().iter().enumerate() {
             if let Outcome::SeriesRefused = self.sample(&mut current, sample.clone(), total - done)? {
                 return Ok(());
@@ -453,7 +499,7 @@ impl Batch<'_> {
     #[inline]
     fn float<L: FnMut() -> Result<Labels, wire::Error>>(
         &mut self,
-        current: &mut Current<'_, L>,
+        current: &mut Current<L>,
         timestamp_ms: i64,
         value: f64,
         left: usize,
@@ -476,7 +522,7 @@ impl Batch<'_> {
 
     fn sample<L: FnMut() -> Result<Labels, wire::Error>>(
         &mut self,
-        current: &mut Current<'_, L>,
+        current: &mut Current<L>,
         sample: Sample,
         left: usize,
     ) -> Result<Outcome, Stop> {
@@ -543,14 +589,14 @@ impl Batch<'_> {
     }
 
     #[cold]
-    fn unknown<L>(&mut self, current: &mut Current<'_, L>) {
+    fn unknown<L>(&mut self, current: &mut Current<L>) {
         self.cache.forget(current.key);
         current.known = None;
     }
 
     fn labels<L: FnMut() -> Result<Labels, wire::Error>>(
         &self,
-        current: &mut Current<'_, L>,
+        current: &mut Current<L>,
     ) -> Result<Labels, String> {
         if let Some(labels) = &current.labels {
             return Ok(labels.clone());
@@ -567,7 +613,7 @@ impl Batch<'_> {
     #[cold]
     fn refuse_sample<L: FnMut() -> Result<Labels, wire::Error>>(
         &mut self,
-        current: &mut Current<'_, L>,
+        current: &mut Current<L>,
         e: AppendError,
     ) -> Result<Outcome, Stop> {
         let reason = match e {
@@ -596,7 +642,7 @@ impl Batch<'_> {
     }
 
     /// Exemplars are extras: one that is not taken fails nothing.
-    fn exemplar<L>(&mut self, current: &Current<'_, L>, exemplar: &Exemplar) {
+    fn exemplar<L>(&mut self, current: &Current<L>, exemplar: &Exemplar) {
         let Some(known) = current.known else { return };
         match self.appender.append_exemplar(known.series, exemplar) {
             Ok(()) => self.written.exemplars += 1,
@@ -605,7 +651,7 @@ impl Batch<'_> {
     }
 
     /// Tells the store what the sender says of the metric, when it is new.
-    fn metadata<L>(&mut self, current: &mut Current<'_, L>, metadata: &Metadata) {
+    fn metadata<L>(&mut self, current: &mut Current<L>, metadata: &Metadata) {
         let Some(known) = current.known else { return };
         let hash = metadata_hash(metadata);
         if known.metadata_hash == hash {

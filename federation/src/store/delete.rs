@@ -186,7 +186,6 @@ impl Inner {
     /// Whether a series has open samples in a month.
     fn is_open_in(&self, month: Month, id: u64) -> bool {
         let open = self.open.read();
-        open.by_id(id)
-            .is_some_and(|s| !s.copy(s.len(), month_start_ms(month), month_end_ms(month) - 1).is_empty())
+        open.by_id(id).is_some_and(|s| s.has(s.len(), month_start_ms(month), month_end_ms(month) - 1))
     }
 }

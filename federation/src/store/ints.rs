@@ -18,6 +18,9 @@ const SPARSE: u8 = 3;
 /// Below so many packed bytes pco cannot win: its header and bins take more.
 const PCO_MIN_BYTES: usize = 24;
 
+/// Bits of which eight bytes hold one number whole, wherever in the first of them it begins.
+const WORD_WIDTH_MAX: u8 = 57;
+
 /// Level of pco. On node_exporter's metrics level 8 saves 1.6 % and takes half as long again; decoding is the same.
 const PCO_LEVEL: usize = 4;
 
@@ -143,10 +146,28 @@ pub(super) fn unpack(
     if width > 64 || n == 0 || bytes.len() != ((n - 1) * width as usize).div_ceil(8) {
         return Err(r.error("packed bits do not fit the number of samples"));
     }
+    if width == 0 {
+        out.resize(out.len() + n, first);
+        return Ok(());
+    }
     let mask = if width == 64 { u64::MAX } else { (1_u64 << width) - 1 };
-    let (mut acc, mut bits, mut at) = (0_u128, 0_u32, 0);
     let mut x = first;
+    out.reserve(n);
     out.push(x);
+    if width <= WORD_WIDTH_MAX {
+        let width = usize::from(width);
+        out.extend((0..n - 1).map(|i| {
+            let (at, shift) = (i * width / 8, i * width % 8);
+            let word = match bytes[at..].first_chunk::<8>() {
+                Some(word) => u64::from_le_bytes(*word),
+                None => last_word(&bytes[at..]),
+            };
+            x = x.wrapping_add(unzigzag(word >> shift & mask));
+            x
+        }));
+        return Ok(());
+    }
+    let (mut acc, mut bits, mut at) = (0_u128, 0_u32, 0);
     for _ in 1..n {
         while bits < u32::from(width) {
             acc |= u128::from(bytes[at]) << bits;
@@ -159,6 +180,13 @@ pub(super) fn unpack(
         out.push(x);
     }
     Ok(())
+}
+
+/// The fewer than eight bytes at the end.
+fn last_word(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
 }
 
 /// pco's wrapped form of one page; `None` when pco refuses.

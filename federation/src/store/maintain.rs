@@ -39,14 +39,20 @@ pub(super) struct Maintenance {
     journal_cut: u64,
     /// When idle series were looked for last.
     forgot_ms: i64,
+    /// When the journal was cut last for want of memory, by the clock that nobody sets.
+    relief_cut: Duration,
     /// Sealing for want of memory is not tried again before, by the clock that nobody sets: a reader held it back.
     relief_blocked_until: Duration,
     fill: super::rollup::FillState,
     retention: super::retention::RetentionState,
 }
 
-/// Fewest series sealed at once when memory runs full.
-const RELIEF_SERIES: usize = 1024;
+/// Samples sealed at once when memory runs full: whoever does it waits for some tenths of a second, on top of a commit.
+const RELIEF_SAMPLES: usize = 500_000;
+/// Most of the series looked at for that.
+const RELIEF_SERIES: usize = 4096;
+/// How often the journal is cut when memory runs full.
+const RELIEF_CUT_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait after sealing for want of memory achieved nothing.
 const RELIEF_PAUSE: Duration = Duration::from_millis(500);
 /// What open samples of one series may take whatever the limit says: less would make short chunks, which are written again and again.
@@ -90,7 +96,7 @@ impl Inner {
         open.slots().filter(|(_, s)| is_due(s, now_ms, period)).map(|(slot, _)| slot).collect()
     }
 
-    /// Seals the largest series when memory is over its limit. Called by those who commit, after their answer is
+    /// Seals some of the largest series when memory is over its limit. Called by those who commit, after their answer is
     /// certain: while one of them seals the others go on, up to twice the limit, where they wait.
     pub(super) fn relieve(&self) {
         let limit = self.open_limit_bytes();
@@ -106,8 +112,15 @@ impl Inner {
         if self.metrics.open_bytes.get() <= limit || now < maintenance.relief_blocked_until {
             return;
         }
-        match self.seal(&self.largest()).and_then(|stats| self.cut_journal(&mut maintenance).map(|()| stats))
-        {
+        let is_cut_due = now.saturating_sub(maintenance.relief_cut) >= RELIEF_CUT_EVERY;
+        let sealed = self.seal(&self.largest()).and_then(|stats| {
+            if is_cut_due {
+                maintenance.relief_cut = now;
+                self.cut_journal(&mut maintenance)?;
+            }
+            Ok(stats)
+        });
+        match sealed {
             Ok(stats) if stats.taken > 0 => {}
             Ok(_) => maintenance.relief_blocked_until = now + RELIEF_PAUSE,
             Err(e) => {
@@ -134,18 +147,27 @@ impl Inner {
         Ok(())
     }
 
-    /// The series with the most open samples: a sixteenth of all, at least [`RELIEF_SERIES`].
+    /// The series with the most open samples: some with [`RELIEF_SAMPLES`] in all.
     fn largest(&self) -> Vec<u32> {
         let open = self.open.read();
-        let n = (open.slots().count() / 16).max(RELIEF_SERIES);
-        let mut heap = BinaryHeap::with_capacity(n + 1);
+        let mut heap = BinaryHeap::with_capacity(RELIEF_SERIES + 1);
         for (slot, s) in open.slots() {
             heap.push(std::cmp::Reverse((s.len(), slot)));
-            if heap.len() > n {
+            if heap.len() > RELIEF_SERIES {
                 heap.pop();
             }
         }
-        heap.into_iter().map(|std::cmp::Reverse((_, slot))| slot).collect()
+        drop(open);
+        let mut samples = 0;
+        let mut slots = Vec::new();
+        for std::cmp::Reverse((len, slot)) in heap.into_sorted_vec() {
+            slots.push(slot);
+            samples += len;
+            if samples >= RELIEF_SAMPLES {
+                break;
+            }
+        }
+        slots
     }
 
     /// Deletes the journal records whose samples are all sealed.

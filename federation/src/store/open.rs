@@ -8,6 +8,7 @@ mod log;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::ops::ControlFlow;
 
 use model::{Labels, Sample, SampleValue, Samples};
 use parking_lot::Mutex;
@@ -129,9 +130,10 @@ impl OpenSeries {
     pub(super) fn copy(&self, n: usize, mint: i64, maxt: i64) -> Samples {
         let mut out = Samples::new();
         if self.sorted && self.extras.is_none() {
-            self.log.for_range(n, mint, maxt, |t, v| {
-                out.timestamps_ms.push(t);
-                out.values.push(v);
+            self.log.for_range(n, mint, maxt, |times, values| {
+                out.timestamps_ms.extend_from_slice(times);
+                out.values.extend_from_slice(values);
+                ControlFlow::Continue(())
             });
             return out;
         }
@@ -157,6 +159,19 @@ impl OpenSeries {
         model::histogram::settle_hints(&mut out, 0);
         out.clip(mint, maxt);
         out
+    }
+
+    /// Whether one of the first `n` samples lies within `[mint, maxt]`.
+    pub(super) fn has(&self, n: usize, mint: i64, maxt: i64) -> bool {
+        if !self.sorted {
+            return !self.copy(n, mint, maxt).is_empty();
+        }
+        let mut has = false;
+        self.log.for_range(n, mint, maxt, |_, _| {
+            has = true;
+            ControlFlow::Break(())
+        });
+        has
     }
 
     fn extra(&self, i: u32) -> Option<&Sample> {

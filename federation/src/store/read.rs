@@ -229,7 +229,8 @@ impl SeriesSet for LongtermSeriesSet {
             if self.next == self.series.len() {
                 return Ok(None);
             }
-            match self.fetch() {
+            let batch = if self.labels_only { self.fetch_labels() } else { self.fetch() };
+            match batch {
                 Ok(batch) => self.ready = batch.into_iter(),
                 Err(e) => {
                     self.next = self.series.len();
@@ -247,7 +248,9 @@ impl LongtermSeriesSet {
         let len = self.batch_len.min(self.series.len() - self.next);
         let batch = &self.series[self.next..self.next + len];
         self.batch_len = (2 * self.batch_len).min(MAX_BATCH);
-        let open = inner.open_samples(batch, self.view.seq, self.mint, self.maxt);
+        // Whoever reads the chunks clips to what was asked for, not to retention.
+        let own: Vec<Option<i64>> = batch.iter().map(|(labels, _)| self.mint_of(labels)).collect();
+        let open = self.open_samples(batch, &own);
         // Chunks and rollups as they are at one moment.
         let snapshot = inner.db.snapshot();
         let mut raw = ChunkRows::new(snapshot.raw_iterator_cf(&inner.cf(RAW)), || {
@@ -257,21 +260,9 @@ impl LongtermSeriesSet {
         let mut out = Vec::with_capacity(len);
         let mut bytes = 0;
         let mut used = 0;
-        for ((labels, id), open) in batch.iter().zip(open) {
+        for (((labels, id), open), own) in batch.iter().zip(open).zip(own) {
             used += 1;
-            // Whoever reads the chunks clips to what was asked for, not to retention.
-            let own = self.mint_of(labels);
-            let (mint, clamped, mut open) = match own {
-                Some(mint) => (mint, true, open),
-                None => (self.mint, self.clamped, open),
-            };
-            if own.is_some() {
-                open.clip(mint, i64::MAX);
-            }
-            if self.labels_only && (!open.is_empty() || self.certain(*id, mint)) {
-                out.push(Series { labels: labels.clone(), chunks: Vec::new() });
-                continue;
-            }
+            let (mint, clamped) = own.map_or((self.mint, self.clamped), |mint| (mint, true));
             if own.is_none()
                 && let (Some(reader), Some(rows)) = (&mut self.rollup, &mut rows)
             {
@@ -290,11 +281,8 @@ impl LongtermSeriesSet {
             let sealed = self.sealed_chunks(&mut raw, *id, mint, clamped)?;
             bytes += sealed.iter().filter_map(Chunk::bytes).map(|b| b.len()).sum::<usize>();
             bytes += 16 * open.len();
-            let mut chunks = combine(sealed, open, mint, self.maxt)?;
+            let chunks = combine(sealed, open, mint, self.maxt)?;
             if !chunks.is_empty() {
-                if self.labels_only {
-                    chunks.clear();
-                }
                 out.push(Series { labels: labels.clone(), chunks });
             }
             if bytes >= MAX_BATCH_BYTES {
@@ -302,6 +290,49 @@ impl LongtermSeriesSet {
             }
         }
         self.next += used;
+        Ok(out)
+    }
+
+    /// The open samples of some series, of each from a time of its own on.
+    fn open_samples(&self, batch: &[(Labels, u64)], own: &[Option<i64>]) -> Vec<Samples> {
+        let open = self.view.inner.open.read();
+        let copy = |id, own: &Option<i64>| {
+            let series = open.by_id(id)?;
+            Some(series.copy(series.visible_len(self.view.seq), own.unwrap_or(self.mint), self.maxt))
+        };
+        batch.iter().zip(own).map(|((_, id), own)| copy(*id, own).unwrap_or_default()).collect()
+    }
+
+    /// As [`LongtermSeriesSet::fetch`], for labels alone: samples are looked at as far as it takes to know that there are some.
+    fn fetch_labels(&mut self) -> Result<Vec<Series>, StorageError> {
+        let inner = &self.view.inner;
+        let len = self.batch_len.min(self.series.len() - self.next);
+        let batch = &self.series[self.next..self.next + len];
+        self.batch_len = (2 * self.batch_len).min(MAX_BATCH);
+        let own: Vec<Option<i64>> = batch.iter().map(|(labels, _)| self.mint_of(labels)).collect();
+        let is_open: Vec<bool> = {
+            let open = inner.open.read();
+            let has = |id, own: &Option<i64>| {
+                let series = open.by_id(id)?;
+                Some(series.has(series.visible_len(self.view.seq), own.unwrap_or(self.mint), self.maxt))
+            };
+            batch.iter().zip(&own).map(|((_, id), own)| has(*id, own).unwrap_or(false)).collect()
+        };
+        let snapshot = inner.db.snapshot();
+        let mut raw = ChunkRows::new(snapshot.raw_iterator_cf(&inner.cf(RAW)), || {
+            snapshot.raw_iterator_cf(&inner.cf(TS))
+        });
+        let mut out = Vec::with_capacity(len);
+        for (((labels, id), is_open), own) in batch.iter().zip(is_open).zip(own) {
+            let (mint, clamped) = own.map_or((self.mint, self.clamped), |mint| (mint, true));
+            if is_open || self.certain(*id, mint) || {
+                let sealed = self.sealed_chunks(&mut raw, *id, mint, clamped)?;
+                any_sample(&sealed, mint, self.maxt)?
+            } {
+                out.push(Series { labels: labels.clone(), chunks: Vec::new() });
+            }
+        }
+        self.next += len;
         Ok(out)
     }
 
@@ -363,18 +394,6 @@ impl LongtermSeriesSet {
             raw.status().map_err(|e| inner.raw_error(month, id, mint, &e))?;
         }
         Ok(out)
-    }
-}
-
-impl Inner {
-    /// Open samples of a batch of series within a range, as a reader of sequence `seq` sees them.
-    fn open_samples(&self, batch: &[(Labels, u64)], seq: u64, mint: i64, maxt: i64) -> Vec<Samples> {
-        let open = self.open.read();
-        let copy = |id| {
-            let series = open.by_id(id)?;
-            Some(series.copy(series.visible_len(seq), mint, maxt))
-        };
-        batch.iter().map(|(_, id)| copy(*id).unwrap_or_default()).collect()
     }
 }
 

@@ -178,6 +178,20 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Passes over the fields at the front with this tag and a length of one byte, as labels nearly always are.
+    #[inline]
+    pub(crate) fn skip_short(&mut self, tag: u8) {
+        let mut rest = self.rest;
+        while let [first, len, tail @ ..] = rest
+            && *first == tag
+            && *len < 0x80
+            && let Some(behind) = tail.get(usize::from(*len)..)
+        {
+            rest = behind;
+        }
+        self.rest = rest;
+    }
+
     /// Fails unless a known field has the wire type of its declaration.
     #[inline]
     pub(crate) fn expect(&self, tag: Tag, wire_type: WireType) -> Result<(), Error> {

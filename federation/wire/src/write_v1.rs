@@ -46,6 +46,9 @@ const MAX_LABELS: usize = 1 << 16;
 
 const MESSAGE: &str = "WriteRequest";
 
+/// First byte of a label: its field number and that its length follows.
+const LABEL_TAG: u8 = (field::SERIES_LABELS << 3 | 2) as u8;
+
 /// Field numbers.
 pub(crate) mod field {
     pub(crate) const TIMESERIES: u32 = 1;
@@ -127,7 +130,8 @@ impl<'a> TimeSeries<'a> {
     #[inline]
     pub(crate) fn scan(body: Cursor<'a>) -> Result<Self, Error> {
         let mut cursor = body;
-        let mut after_labels = body;
+        cursor.skip_short(LABEL_TAG);
+        let mut after_labels = cursor;
         let mut labels_contiguous = true;
         let (mut samples, mut histograms, mut exemplars, mut others) = (0, 0, 0, 0);
         while let Some(tag) = cursor.tag()? {

@@ -5,6 +5,8 @@
 //! timestamp differs from a steady pace; then an exponent and the values as decimals of it ([`super::super::floats`]), or [`BITS`] and
 //! eight bytes each. Deviations and decimals are bit-packed differences of one width. The bytes never leave the process.
 
+use std::ops::ControlFlow;
+
 use crate::store::floats::{decimal, from_decimal, smallest_exponent};
 use crate::store::ints::{pack, packed_width, unpack};
 use crate::store::varint::{Reader, put_f64, put_varint, put_zigzag};
@@ -112,20 +114,33 @@ impl Log {
             if left == 0 {
                 return;
             }
-            run.read(&mut columns, |t, v| {
-                if left > 0 {
-                    left -= 1;
-                    each(t, v);
-                }
-            });
+            run.read(&mut columns);
+            let here = left.min(RUN_LEN);
+            left -= here;
+            columns.timestamps.iter().zip(&columns.values).take(here).for_each(|(t, v)| each(*t, *v));
         }
         self.tail[..left].iter().for_each(|(t, v)| each(*t, *v));
     }
 
-    /// Hands on those of the first `n` samples that lie within `[mint, maxt]`. The timestamps rise.
-    pub(super) fn for_range(&self, n: usize, mint: i64, maxt: i64, mut each: impl FnMut(i64, f64)) {
+    /// Hands on those of the first `n` samples that lie within `[mint, maxt]`, some at a time but never none, until that breaks.
+    /// The timestamps rise.
+    pub(super) fn for_range(
+        &self,
+        n: usize,
+        mint: i64,
+        maxt: i64,
+        mut each: impl FnMut(&[i64], &[f64]) -> ControlFlow<()>,
+    ) {
         let mut left = n;
         let mut columns = Columns::default();
+        let mut within = |columns: &Columns, len: usize| {
+            let times = &columns.timestamps[..len];
+            let (from, to) = (times.partition_point(|t| *t < mint), times.partition_point(|t| *t <= maxt));
+            if from >= to {
+                return ControlFlow::Continue(());
+            }
+            each(&times[from..to], &columns.values[from..to])
+        };
         let mut runs = self.runs().peekable();
         while let Some(run) = runs.next() {
             if left == 0 || run.first_ms > maxt {
@@ -137,16 +152,16 @@ impl Log {
             if next <= mint {
                 continue;
             }
-            let mut i = 0;
-            run.read(&mut columns, |t, v| {
-                if i < here && t >= mint && t <= maxt {
-                    each(t, v);
-                }
-                i += 1;
-            });
+            run.read(&mut columns);
+            if within(&columns, here).is_break() {
+                return;
+            }
         }
-        let tail = self.tail[..left].iter();
-        tail.filter(|(t, _)| *t >= mint && *t <= maxt).for_each(|(t, v)| each(*t, *v));
+        columns.clear();
+        columns.timestamps.extend(self.tail[..left].iter().map(|(t, _)| *t));
+        columns.values.extend(self.tail[..left].iter().map(|(_, v)| *v));
+        // Nothing comes after it.
+        let _ = within(&columns, left);
     }
 
     /// Whether the timestamps rise strictly.
@@ -170,23 +185,37 @@ impl Log {
     }
 }
 
-/// Buffers of a run being read.
+/// Samples of a run.
 #[derive(Default)]
 struct Columns {
-    deviations: Vec<i64>,
-    ints: Vec<i64>,
+    timestamps: Vec<i64>,
     values: Vec<f64>,
+    /// The values as decimals.
+    ints: Vec<i64>,
+}
+
+impl Columns {
+    fn clear(&mut self) {
+        self.timestamps.clear();
+        self.values.clear();
+        self.ints.clear();
+    }
 }
 
 impl Run<'_> {
-    fn read(&self, columns: &mut Columns, mut each: impl FnMut(i64, f64)) {
-        let Columns { deviations, ints, values } = columns;
-        deviations.clear();
-        ints.clear();
-        values.clear();
+    /// Puts the samples in place of what is in the columns.
+    fn read(&self, columns: &mut Columns) {
+        columns.clear();
+        let Columns { timestamps, values, ints } = columns;
         let mut r = Reader::new("run", self.bytes);
         let interval = r.zigzag().expect(OWN_BYTES);
-        read_packed(&mut r, 0, deviations);
+        // How much each is off the pace.
+        read_packed(&mut r, 0, timestamps);
+        let mut pace = self.first_ms;
+        for t in timestamps {
+            *t = t.wrapping_add(pace);
+            pace = pace.wrapping_add(interval);
+        }
         match r.u8().expect(OWN_BYTES) {
             BITS => values.extend((0..RUN_LEN).map(|_| r.f64().expect(OWN_BYTES))),
             e => {
@@ -194,11 +223,6 @@ impl Run<'_> {
                 read_packed(&mut r, first, ints);
                 values.extend(ints.iter().map(|m| from_decimal(*m, e as usize)));
             }
-        }
-        let mut pace = self.first_ms;
-        for (deviation, v) in deviations.iter().zip(values) {
-            each(pace.wrapping_add(*deviation), *v);
-            pace = pace.wrapping_add(interval);
         }
     }
 }
@@ -332,7 +356,11 @@ mod tests {
             let (mint, maxt) = (at(from), at(from + len));
             let n = n.min(samples.len());
             let mut got = Vec::new();
-            log(&samples).for_range(n, mint, maxt, |t, v| got.push((t, v.to_bits())));
+            log(&samples).for_range(n, mint, maxt, |times, values| {
+                assert!(!times.is_empty());
+                got.extend(times.iter().zip(values).map(|(t, v)| (*t, v.to_bits())));
+                ControlFlow::Continue(())
+            });
             let want: Vec<_> = samples[..n].iter().copied().filter(|(t, _)| *t >= mint && *t <= maxt).collect();
             prop_assert_eq!(got, bits(&want));
         }
