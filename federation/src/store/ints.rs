@@ -156,13 +156,21 @@ pub(super) fn unpack(
     out.push(x);
     if width <= WORD_WIDTH_MAX {
         let width = usize::from(width);
+        let mut few = [0; 8];
+        let bytes = match bytes.len() {
+            0..8 => {
+                few[..bytes.len()].copy_from_slice(bytes);
+                &few
+            }
+            _ => bytes,
+        };
+        // The numbers at the end are taken out of the last eight bytes.
+        let last = bytes.len() - 8;
         out.extend((0..n - 1).map(|i| {
-            let (at, shift) = (i * width / 8, i * width % 8);
-            let word = match bytes[at..].first_chunk::<8>() {
-                Some(word) => u64::from_le_bytes(*word),
-                None => last_word(&bytes[at..]),
-            };
-            x = x.wrapping_add(unzigzag(word >> shift & mask));
+            let bit = i * width;
+            let at = (bit / 8).min(last);
+            let word = u64::from_le_bytes(*bytes[at..].first_chunk().expect("eight bytes from there"));
+            x = x.wrapping_add(unzigzag(word >> (bit - 8 * at) & mask));
             x
         }));
         return Ok(());
@@ -180,13 +188,6 @@ pub(super) fn unpack(
         out.push(x);
     }
     Ok(())
-}
-
-/// The fewer than eight bytes at the end.
-fn last_word(bytes: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(word)
 }
 
 /// pco's wrapped form of one page; `None` when pco refuses.

@@ -130,6 +130,9 @@ impl OpenSeries {
     pub(super) fn copy(&self, n: usize, mint: i64, maxt: i64) -> Samples {
         let mut out = Samples::new();
         if self.sorted && self.extras.is_none() {
+            let room = self.log.room_for(mint, maxt);
+            out.timestamps_ms.reserve_exact(room);
+            out.values.reserve_exact(room);
             self.log.for_range(n, mint, maxt, |times, values| {
                 out.timestamps_ms.extend_from_slice(times);
                 out.values.extend_from_slice(values);

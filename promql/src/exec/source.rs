@@ -230,6 +230,11 @@ pub(crate) fn to_columns(samples: &mut Samples, with_starts: bool, out: &mut Ser
 /// Adds samples to columns. With start timestamps these are all samples of the series.
 pub(crate) fn split_columns(samples: &Samples, with_starts: bool, out: &mut SeriesColumns) {
     let with_starts = with_starts && !samples.start_timestamps_ms.is_empty();
+    if samples.histograms.is_empty() && !with_starts && !samples.values.iter().any(|v| is_stale_nan(*v)) {
+        out.float_ts.extend_from_slice(&samples.timestamps_ms);
+        out.floats.extend(samples.values.iter().map(|v| clean(*v)));
+        return;
+    }
     for i in 0..samples.len() {
         let ts = samples.timestamps_ms[i];
         match samples.histogram(i) {
