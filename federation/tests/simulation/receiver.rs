@@ -92,8 +92,9 @@ impl Receiver {
         *self.disk.lock().expect("sound") = disk;
     }
 
-    /// Stores a request; gives the answer and what is acknowledged with it. Samples far ahead of the clock are refused and
-    /// the rest is kept, as a long-term node does.
+    /// Stores a request; gives the answer and what is acknowledged with it. Samples far ahead of the clock are refused, and so
+    /// are those that are older than the retention while nothing newer is there to doubt the clock by; the rest is kept, as a
+    /// long-term node does.
     pub(crate) fn receive(&self, is_v2: bool, body: &[u8]) -> (Response, Vec<(Labels, Sample)>) {
         let mut decoded = Vec::new();
         Decompressor::new().decompress(body, 1 << 28, &mut decoded).expect("snappy");
@@ -111,7 +112,7 @@ impl Receiver {
             };
             match appended {
                 Ok(_) | Err(AppendError::DuplicateTimestamp) => {}
-                Err(AppendError::OutOfBounds) => {
+                Err(AppendError::OutOfBounds | AppendError::TooOld) => {
                     refused = true;
                     continue;
                 }
