@@ -21,6 +21,8 @@ const MAX_LABELS_LEN_BYTES: usize = 256 << 10;
 pub(super) struct LongtermAppender {
     inner: Arc<Inner>,
     batch: Batch,
+    /// The series that was asked for last: a backfill has many samples of one.
+    last: Option<(SeriesRef, SlotRef)>,
     /// Bounds of timestamps taken, both inclusive; fixed when the batch begins.
     mint: i64,
     maxt: i64,
@@ -31,7 +33,7 @@ impl LongtermAppender {
         let now = inner.clock.now_ms();
         let mint = inner.oldest_ms(now);
         let maxt = now.saturating_add(inner.config.future_limit_ms).min(super::keys::MAX_TIMESTAMP_MS);
-        Self { inner, batch: Batch::default(), mint, maxt }
+        Self { inner, batch: Batch::default(), last: None, mint, maxt }
     }
 
     #[inline]
@@ -51,8 +53,17 @@ impl LongtermAppender {
         error
     }
 
-    fn known(&self, series: SeriesRef) -> Result<SlotRef, AppendError> {
-        self.inner.registry.read().check(series).ok_or(AppendError::UnknownRef)
+    #[inline]
+    fn known(&mut self, series: SeriesRef) -> Result<SlotRef, AppendError> {
+        if let Some((last, slot)) = self.last
+            && last == series
+        {
+            // Should it be forgotten meanwhile, the commit finds out.
+            return Ok(slot);
+        }
+        let slot = self.inner.registry.read().check(series).ok_or(AppendError::UnknownRef)?;
+        self.last = Some((series, slot));
+        Ok(slot)
     }
 }
 

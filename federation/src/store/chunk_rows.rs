@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::StorageError;
-use rocksdb::{DBRawIterator, WriteBatch};
+use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
 
 use super::Inner;
 use super::chunk::{Encoded, Shared};
@@ -144,8 +144,14 @@ impl ChunkBatch {
 }
 
 impl Inner {
+    /// All chunks, for maintenance: what it reads it writes anew, so the cache is left to those who ask.
     pub(super) fn chunk_rows(&self) -> ChunkRows<'_> {
-        ChunkRows::new(self.db.raw_iterator_cf(&self.cf(RAW)), || self.db.raw_iterator_cf(&self.cf(TS)))
+        let rows = |family| {
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            self.db.raw_iterator_cf_opt(&self.cf(family), options)
+        };
+        ChunkRows::new(rows(RAW), move || rows(TS))
     }
 
     /// Puts the chunks behind the rest of a batch. Columns that two of them have, or that are there, are shared.
