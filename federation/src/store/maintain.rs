@@ -48,7 +48,7 @@ pub(super) struct Maintenance {
 }
 
 /// Samples sealed at once when memory runs full: whoever does it waits for some tenths of a second, on top of a commit.
-const RELIEF_SAMPLES: usize = 500_000;
+const RELIEF_SAMPLES: usize = 250_000;
 /// Most of the series looked at for that.
 const RELIEF_SERIES: usize = 4096;
 /// How often the journal is cut when memory runs full.
