@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::{Matcher, Queryable, Sample, SampleValue};
 
-use super::{Expected, Fixture, HOUR_MS, T0, floats, labels, read};
+use super::{DAY_MS, Expected, Fixture, HOUR_MS, T0, floats, labels, read};
 use crate::store::families::{AGG1H, AGG5M, INDEX, RAW, SERIES};
 use crate::store::{LongtermStore, SNAPSHOTS_DIR, StoreConfig, StoreError, verify};
 
@@ -143,4 +143,17 @@ fn verifying_finds_each_kind_of_damage_and_names_the_place() {
     assert!(matches!(verify(empty.path(), |_, _| true), Err(StoreError::Config(_))));
     let sample = Sample::float(T0, 1.0);
     f.commit(&[(labels("still", 1), sample)]);
+}
+
+#[test]
+fn what_came_while_the_clock_was_ahead_is_sealed_in_time() {
+    let f = Fixture::new();
+    f.commit_floats(&labels("before", 0), [(T0, 1.0)]);
+    f.clock.set_ms(T0 + 900 * DAY_MS);
+    f.commit_floats(&labels("meanwhile", 0), [(T0 + 1, 2.0)]);
+    f.clock.set_ms(T0);
+    f.advance(DAY_MS);
+    f.store().maintain().unwrap();
+    assert_eq!(f.store().stats().open_samples, 0);
+    assert_eq!(f.all().values().map(BTreeMap::len).sum::<usize>(), 2);
 }
