@@ -182,14 +182,15 @@ impl OpenSeries {
         extras.binary_search_by_key(&i, |(place, _)| *place).ok().map(|at| &extras[at].1)
     }
 
-    /// Drops the first `n` samples, all of sequences up to `watermark`. Returns how much memory became free.
-    fn drain(&mut self, n: usize, watermark: u64, now_ms: i64) -> usize {
-        let before = self.bytes();
+    /// Drops the first `n` samples, all of sequences up to `watermark`. Returns by how much memory changed: what stays is packed anew, and may take
+    /// more than all did.
+    fn drain(&mut self, n: usize, watermark: u64, now_ms: i64) -> isize {
+        let before = self.bytes() as isize;
         if n == self.log.len() {
             self.log = Log::default();
             self.extras = None;
             self.marks = Vec::new();
-            return before;
+            return -before;
         }
         self.log.drop_first(n);
         if let Some(extras) = &mut self.extras {
@@ -205,7 +206,7 @@ impl OpenSeries {
         self.first_seq = self.marks.first().map_or(watermark + 1, |(seq, _)| *seq);
         self.opened_ms = now_ms;
         self.sorted = self.log.rises();
-        before - self.bytes()
+        self.bytes() as isize - before
     }
 
     fn bytes(&self) -> usize {
@@ -299,9 +300,9 @@ impl Open {
     pub(super) fn drain(&mut self, slot: u32, n: usize, watermark: u64, now_ms: i64) {
         let series = &mut self.series[slot as usize];
         let was_filled = !series.is_empty();
-        let freed = series.drain(n, watermark, now_ms);
+        let change = series.drain(n, watermark, now_ms);
         self.filled -= u64::from(was_filled && series.is_empty());
-        self.bytes = self.bytes.saturating_sub(freed as u64);
+        self.bytes = self.bytes.saturating_add_signed(change as i64);
         self.samples -= n as u64;
     }
 
@@ -403,5 +404,25 @@ mod tests {
         assert!(!s.push_float(&apply(2, NO_READER), 10, model::stale_nan()).1);
         assert!(s.push(&apply(3, NO_READER), Sample::histogram(11, model::Histogram::default())).1);
         assert_eq!((s.len(), s.copy(2, 0, 99).len()), (2, 2));
+    }
+
+    #[test]
+    fn memory_is_counted_right_when_what_stays_is_packed_anew() {
+        for n in 1..150_usize {
+            for dropped in [1, n / 3, n.saturating_sub(1)] {
+                let mut open = Open::default();
+                open.insert(0, 1, Labels::empty());
+                for i in 0..n as i64 {
+                    open.push_float(&apply(1, NO_READER), 0, i * 10 + i % 3, (i * i % 1009) as f64);
+                }
+                open.drain(0, dropped, 1, 0);
+                let series = open.get(0).expect("it is there");
+                assert_eq!(
+                    (open.bytes, open.samples),
+                    (series.bytes() as u64, (n - dropped) as u64),
+                    "{n} {dropped}"
+                );
+            }
+        }
     }
 }
